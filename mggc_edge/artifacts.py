@@ -1,0 +1,217 @@
+"""Files that we write: whole or not at all, with a hash, and with a manifest that says where they came from."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mggc_edge._version import __version__
+from mggc_edge.errors import ArtifactError, OutputError
+from mggc_edge.tensors import TensorSpec
+
+MANIFEST_FILE = "manifest.json"
+MANIFEST_SCHEMA = "mggc-edge/manifest/1"
+TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class OnnxArtifact:
+    """An ONNX file that we wrote.
+
+    Attributes:
+        path, sha256, size_bytes: the file as it lies on disk.
+        inputs, outputs: names, types and shapes.
+        precision: "fp32", "fp16" or "int8".
+        parent_sha256: hash of the checkpoint (or artifact) that it was made from.
+        settings: the settings that took effect.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    precision: str
+    parent_sha256: str | None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64:
+            raise ArtifactError(f"'{self.sha256}' is no sha256")
+        if self.precision not in ("fp32", "fp16", "int8"):
+            raise ArtifactError(f"'{self.precision}' is no precision", hint="fp32, fp16 or int8")
+
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """Return its entry in the manifest of the folder `root`."""
+        return {
+            **file_entry(self.path, root, parent=self.parent_sha256),
+            "precision": self.precision,
+            "inputs": [tensor.to_json() for tensor in self.inputs],
+            "outputs": [tensor.to_json() for tensor in self.outputs],
+            "settings": dict(self.settings),
+        }
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def file_entry(path: Path, root: Path, parent: str | None = None) -> dict[str, Any]:
+    """Return path (relative to `root`), hash, size in bytes and parent of a file, as a manifest holds them."""
+    return {
+        "path": path.relative_to(root).as_posix(),
+        "sha256": sha256_of(path),
+        "size_bytes": path.stat().st_size,
+        "parent": parent,
+    }
+
+
+def tool_versions() -> dict[str, str | None]:
+    """Return the version of this package, of Python and of every library that takes part; None where not installed."""
+    versions: dict[str, str | None] = {"mggc-edge": __version__, "python": platform.python_version()}
+    for name in TOOLS:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says about writing `path` into an OutputError with a way out."""
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "free some space, or choose a folder on another disk",
+            errno.EDQUOT: "free some space, or choose a folder on another disk",
+            errno.EROFS: "choose a folder that can be written",
+            errno.EACCES: "choose a folder that you may write to",
+            errno.EPERM: "choose a folder that you may write to",
+        }
+        reason = error.strerror or str(error)
+        raise OutputError(f"'{path}' cannot be written: {reason}", hints.get(error.errno or 0)) from error
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, else remove it.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; what was at `path` is then untouched.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+        os.close(handle)
+    temporary = Path(name)
+    try:
+        with writing(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON document, atomically; NaN and Infinity are refused."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse a folder that exists and has content.
+
+    Raises:
+        OutputError: `path` is a file, or a folder that is not empty.
+    """
+    with writing(path):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"'{path}' is a file, not a folder", hint="choose another output folder")
+        if path.is_dir() and any(path.iterdir()):
+            raise OutputError(
+                f"'{path}' has other content, and nothing is overwritten", hint="choose a new or an empty folder"
+            )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `path` to write into; rename it to `path` when the block ends well, else remove it.
+
+    Raises:
+        OutputError: `path` exists and has content, or its parent cannot be written.
+    """
+    check_output_folder(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    try:
+        yield stage
+        with writing(path):
+            stage.chmod(0o777 & ~_umask())
+            stage.replace(path)  # an empty folder may be in the way; a full one is not replaced
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def write_manifest(
+    root: Path, *, command: str, files: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], **facts: Any
+) -> None:
+    """Write `manifest.json` of the folder `root`: every file with hash and parent, tool versions, settings, `facts`."""
+    write_json(
+        root / MANIFEST_FILE,
+        {
+            "schema": MANIFEST_SCHEMA,
+            "command": command,
+            "tools": tool_versions(),
+            "settings": dict(settings),
+            "files": list(files),
+            **facts,
+        },
+    )
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Return the manifest of a run folder.
+
+    Raises:
+        ArtifactError: there is none, or it is damaged or of another kind.
+    """
+    path = root / MANIFEST_FILE
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"'{root}' is no run folder: it has no {MANIFEST_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
+    files = document.get("files") if isinstance(document, dict) else None
+    if not isinstance(files, list) or document.get("schema") != MANIFEST_SCHEMA:
+        raise ArtifactError(f"'{path}' is damaged, or not a manifest of mggc-edge")
+    return dict(document)

@@ -1,0 +1,1 @@
+"""Networks rebuilt from a description: the layer table, its families, checkpoints, slimming."""

@@ -1,0 +1,61 @@
+"""Exact rewrites of a whole network: fold batch norm away, or turn it into its per-picture form."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.network import NORM_EPSILON, Network
+
+BatchNormMode = Literal["eval", "batch"]
+
+
+def fold_batch_norm(network: Network) -> Network:
+    """Return the network with every batch norm folded into its convolution: the same function in evaluation mode.
+
+    W' = W * gamma / sqrt(var + eps) per output channel, b' = (b - mean) * gamma / sqrt(var + eps) + beta.
+    A network without batch norm comes back as it is.
+    """
+    if network.spec.norm != "batch":
+        return network
+    spec = replace(network.spec, norm="none", bias=True)
+    folded = Network(spec, layer_table(spec, network.table.image_size)).to(next(network.parameters()).dtype)
+    state = network.state_dict()
+    target: dict[str, Tensor] = {}
+    for layer in network.table.layers:
+        if layer.op == "constant":
+            target[f"{layer.name}.constant"] = state[f"{layer.name}.constant"]
+            continue
+        weight = state[f"{layer.name}.weight"]
+        bias = state[f"{layer.name}.bias"] if layer.bias else weight.new_zeros(layer.out_channels)
+        if layer.norm is not None:
+            # Folded in double precision: a tiny running variance would otherwise cost digits.
+            gamma, beta, mean, variance = (
+                state[f"{layer.norm}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
+            )
+            scale = gamma / torch.sqrt(variance + NORM_EPSILON)
+            out_first = (1, -1, 1, 1) if layer.op == "conv_transpose" else (-1, 1, 1, 1)
+            bias = ((bias.double() - mean) * scale + beta).to(weight.dtype)
+            weight = (weight.double() * scale.view(out_first)).to(weight.dtype)
+        target[f"{layer.name}.weight"], target[f"{layer.name}.bias"] = weight, bias
+    folded.load_state_dict(target, strict=True)
+    return folded.train(network.training)
+
+
+def per_picture_norm(network: Network) -> Network:
+    """Return the network with batch norm replaced by affine instance norm with the same gamma and beta.
+
+    This is what batch norm computes in training mode at batch size 1, and so what the well-known pix2pix test script,
+    which never calls `eval()`, gives. A network without batch norm comes back as it is.
+    """
+    if network.spec.norm != "batch":
+        return network
+    spec = replace(network.spec, norm="instance_affine")
+    converted = Network(spec, layer_table(spec, network.table.image_size)).to(next(network.parameters()).dtype)
+    state = network.state_dict()
+    converted.load_state_dict({key: state[key] for key in converted.state_dict()}, strict=True)
+    return converted.train(network.training)

@@ -1,0 +1,240 @@
+"""The layer table: one list of rows from which a network is built, counted, gated, sliced and timed.
+
+A row is a convolution with everything that belongs to it: what it reads (the outputs of earlier rows, concatenated),
+its padding, norm, gate, activation, and the earlier output that is added at its end. Rows are in execution order, so
+that the table is also the program that `mggc_edge.models.network` runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from mggc_edge.errors import SpecError
+from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
+
+Op = Literal["conv", "depthwise_conv", "conv_transpose", "constant"]
+Activation = Literal["relu", "leaky_relu", "tanh"]
+Size = tuple[int, int]
+
+INPUT = "input"
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of the layer table.
+
+    Attributes:
+        name: prefix of its keys in a state dict.
+        op: "constant" adds one value per channel: what remains of a removed residual block with an affine norm.
+        reads: names of the rows whose outputs are concatenated along the channels; "input" is the picture.
+        inputs, output: the channel groups of `reads`, and the group it writes. "input" and "output" are the pictures.
+        in_channels, out_channels: sums of their widths.
+        norm, norm_kind: prefix of the norm's keys, None without one; its kind.
+        gate_after: where a channel gate sits. After the norm: a gate before a norm with parameters would let the norm
+            revive closed channels. None where the output is no prunable group.
+        pre_activation: applied to what is read. activation: applied after norm and gate.
+        adds: name of the row whose output is added at the end.
+        in_size, out_size: (height, width) of input and output in pixels.
+    """
+
+    name: str
+    op: Op
+    reads: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    in_channels: int
+    out_channels: int
+    in_size: Size
+    out_size: Size
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    output_padding: int = 0
+    padding_mode: PaddingMode = "zeros"
+    bias: bool = False
+    norm: str | None = None
+    norm_kind: NormKind = "none"
+    gate_after: Literal["norm", "conv"] | None = None
+    pre_activation: Activation | None = None
+    activation: Activation | None = None
+    dropout: bool = False
+    adds: str | None = None
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that are kept or removed together, with the rows that write and read them."""
+
+    name: str
+    size: int
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+    minimum: int = 1
+
+
+@dataclass(frozen=True)
+class TensorShape:
+    """Shape of one tensor of a state dict, and whether it is a parameter or a buffer (running statistics)."""
+
+    shape: tuple[int, ...]
+    parameter: bool = True
+
+
+@dataclass(frozen=True)
+class LayerTable:
+    """The rows of a network at one picture size."""
+
+    spec: NetworkSpec
+    image_size: Size
+    layers: tuple[Layer, ...]
+
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """The prunable channel groups, in the order of the spec."""
+        return tuple(
+            ChannelGroup(
+                name=group,
+                size=width,
+                writers=tuple(layer.name for layer in self.layers if layer.output == group),
+                readers=tuple(layer.name for layer in self.layers if group in layer.inputs),
+                minimum=0 if group.endswith(".inner") else 1,
+            )
+            for group, width in self.spec.widths
+        )
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorShape]:
+        """Shape of every tensor in the state dict, by key (`num_batches_tracked`, which no one reads, is left out)."""
+        shapes: dict[str, TensorShape] = {}
+        for layer in self.layers:
+            if layer.op == "constant":
+                shapes[f"{layer.name}.constant"] = TensorShape((layer.out_channels,))
+                continue
+            shapes[f"{layer.name}.weight"] = TensorShape(weight_shape(layer))
+            if layer.bias:
+                shapes[f"{layer.name}.bias"] = TensorShape((layer.out_channels,))
+            if layer.norm is not None and layer.norm_kind in ("instance_affine", "batch"):
+                for name in ("weight", "bias"):
+                    shapes[f"{layer.norm}.{name}"] = TensorShape((layer.out_channels,))
+            if layer.norm is not None and layer.norm_kind == "batch":
+                for name in ("running_mean", "running_var"):
+                    shapes[f"{layer.norm}.{name}"] = TensorShape((layer.out_channels,), parameter=False)
+        return shapes
+
+
+def weight_shape(layer: Layer) -> tuple[int, int, int, int]:
+    """Return the shape of a row's convolution weight.
+
+    Conv: [out, in, kH, kW]. ConvTranspose: [in, out, kH, kW]. Depthwise: [out, 1, kH, kW].
+    """
+    square = (layer.kernel, layer.kernel)
+    if layer.op == "conv_transpose":
+        return (layer.in_channels, layer.out_channels, *square)
+    return (layer.out_channels, 1 if layer.op == "depthwise_conv" else layer.in_channels, *square)
+
+
+class TableBuilder:
+    """Writes the rows of a network: a family states what is particular, the builder fills in widths and sizes."""
+
+    def __init__(self, spec: NetworkSpec, image_size: Size) -> None:
+        self.spec = spec
+        self.image_size = image_size
+        self._layers: dict[str, Layer] = {}
+
+    def conv(
+        self,
+        name: str,
+        reads: str | tuple[str, ...],
+        output: str,
+        *,
+        kernel: int,
+        op: Op = "conv",
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        padding_mode: PaddingMode = "zeros",
+        bias: bool,
+        norm: str | None = None,
+        pre_activation: Activation | None = None,
+        activation: Activation | None = None,
+        dropout: bool = False,
+        adds: str | None = None,
+    ) -> str:
+        """Append a convolution and return its name.
+
+        Raises:
+            SpecError: the picture is too small for it, or the things it joins differ in size.
+        """
+        reads = (reads,) if isinstance(reads, str) else reads
+        sizes = {self._size(source) for source in reads}
+        if len(sizes) != 1:
+            raise SpecError(f"layer {name} joins pictures of different sizes: {sorted(sizes)}")
+        (in_size,) = sizes
+        if op == "conv_transpose":
+            out_size = tuple((n - 1) * stride - 2 * padding + kernel + output_padding for n in in_size)
+        else:
+            out_size = tuple((n + 2 * padding - kernel) // stride + 1 for n in in_size)
+        if min(out_size) < 1 or (padding_mode == "reflect" and min(in_size) <= padding):
+            height, width = self.image_size
+            raise SpecError(f"a picture of {height}x{width} is too small for this network")
+        norm_kind = self.spec.norm if norm is not None else "none"
+        normed = norm_kind != "none"
+        self._layers[name] = Layer(
+            name=name,
+            op=op,
+            reads=reads,
+            inputs=tuple(self.group(source) for source in reads),
+            output=output,
+            in_channels=sum(self.spec.width(self.group(source)) for source in reads),
+            out_channels=self.spec.width(output),
+            in_size=in_size,
+            out_size=(out_size[0], out_size[1]),
+            kernel=kernel,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            padding_mode=padding_mode,
+            bias=bias,
+            norm=norm if normed else None,
+            norm_kind=norm_kind,
+            gate_after=None if output == OUTPUT else "norm" if normed else "conv",
+            pre_activation=pre_activation,
+            activation=activation,
+            dropout=dropout,
+            adds=adds,
+        )
+        return name
+
+    def constant(self, name: str, adds: str) -> str:
+        """Append what a removed block leaves, one value per channel added to the output of `adds`; return its name."""
+        group, size = self.group(adds), self._size(adds)
+        width = self.spec.width(group)
+        self._layers[name] = Layer(
+            name=name,
+            op="constant",
+            reads=(),
+            inputs=(),
+            output=group,
+            in_channels=0,
+            out_channels=width,
+            in_size=size,
+            out_size=size,
+            gate_after="conv",
+            adds=adds,
+        )
+        return name
+
+    def finish(self) -> LayerTable:
+        """Return the table."""
+        return LayerTable(self.spec, self.image_size, tuple(self._layers.values()))
+
+    def group(self, source: str) -> str:
+        """Return the channel group that the row `source`, or the picture, writes."""
+        return INPUT if source == INPUT else self._layers[source].output
+
+    def _size(self, source: str) -> Size:
+        return self.image_size if source == INPUT else self._layers[source].out_size

@@ -1,0 +1,141 @@
+"""Network: a torch module that runs a layer table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (the usual name)
+from torch import Tensor, nn
+
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.layers import INPUT, Activation, Layer, LayerTable
+from mggc_edge.models.spec import NetworkSpec
+
+Masks = Mapping[str, Tensor]
+LEAKY_SLOPE = 0.2
+DROPOUT_RATE = 0.5
+NORM_EPSILON = 1e-5
+
+
+class Network(nn.Module):
+    """A network built from its layer table, with the state-dict keys of the implementation it came from.
+
+    Pictures are [N, C, H, W] float tensors, for generators in [-1, 1]. New weights are drawn as CycleGAN and pix2pix
+    do: normal with standard deviation 0.02, norm scales around 1.
+    """
+
+    def __init__(self, spec: NetworkSpec, table: LayerTable | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.table = layer_table(spec) if table is None else table
+        self._last_use = {name: layer.name for layer in self.table.layers for name in _operands(layer)}
+        for layer in self.table.layers:
+            if layer.op == "constant":
+                _place(self, layer.name, _Constant(layer.out_channels))
+                continue
+            _place(self, layer.name, _convolution(layer))
+            if layer.norm is not None:
+                _place(self, layer.norm, _norm(layer))
+
+    def forward(self, picture: Tensor, masks: Masks | None = None) -> Tensor:
+        """Run the network; `masks` closes channels: per group a [C] tensor of zeros and ones, or of gates."""
+        values = {INPUT: picture}
+        y = picture
+        for layer in self.table.layers:
+            y = values[layer.name] = self._run(layer, values, masks or {})
+            for name in _operands(layer):
+                if self._last_use[name] == layer.name:
+                    values.pop(name, None)
+        return y
+
+    def _run(self, layer: Layer, values: Mapping[str, Tensor], masks: Masks) -> Tensor:
+        mask = masks.get(layer.output) if layer.gate_after else None
+        if layer.op == "constant":
+            assert layer.adds is not None
+            constant = self.get_submodule(layer.name).constant
+            assert isinstance(constant, Tensor)
+            constant = constant if mask is None else constant * mask
+            return values[layer.adds] + constant[:, None, None]
+        sources = [values[name] for name in layer.reads]
+        x = sources[0] if len(sources) == 1 else torch.cat(sources, dim=1)
+        x = _activate(x, layer.pre_activation)
+        if layer.padding and layer.padding_mode == "reflect":
+            x = F.pad(x, (layer.padding,) * 4, mode="reflect")
+        y: Tensor = self.get_submodule(layer.name)(x)
+        if mask is not None and layer.gate_after == "conv":
+            y = y * mask[:, None, None]
+        if layer.norm is not None:
+            y = self.get_submodule(layer.norm)(y)
+        if mask is not None and layer.gate_after == "norm":
+            y = y * mask[:, None, None]
+        y = _activate(y, layer.activation)
+        if layer.dropout:
+            y = F.dropout(y, DROPOUT_RATE, self.training)
+        return y if layer.adds is None else values[layer.adds] + y
+
+
+class _Constant(nn.Module):
+    """One value per channel: what a removed residual block with an affine norm leaves behind."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.constant = nn.Parameter(torch.zeros(channels))
+
+
+def _operands(layer: Layer) -> tuple[str, ...]:
+    return layer.reads if layer.adds is None else (*layer.reads, layer.adds)
+
+
+def _place(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` at the dotted path `name`, so that its state-dict keys start with it."""
+    *path, last = name.split(".")
+    for part in path:
+        if part not in dict(root.named_children()):
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    root.add_module(last, module)
+
+
+def _convolution(layer: Layer) -> nn.Module:
+    padding = 0 if layer.padding_mode == "reflect" else layer.padding
+    conv: nn.Conv2d | nn.ConvTranspose2d
+    if layer.op == "conv_transpose":
+        conv = nn.ConvTranspose2d(
+            layer.in_channels,
+            layer.out_channels,
+            layer.kernel,
+            layer.stride,
+            padding,
+            layer.output_padding,
+            bias=layer.bias,
+        )
+    else:
+        groups = layer.in_channels if layer.op == "depthwise_conv" else 1
+        conv = nn.Conv2d(
+            layer.in_channels, layer.out_channels, layer.kernel, layer.stride, padding, groups=groups, bias=layer.bias
+        )
+    nn.init.normal_(conv.weight, 0.0, 0.02)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+    return conv
+
+
+def _norm(layer: Layer) -> nn.Module:
+    if layer.norm_kind == "batch":
+        norm: nn.Module = nn.BatchNorm2d(layer.out_channels, eps=NORM_EPSILON)
+    else:
+        norm = nn.InstanceNorm2d(layer.out_channels, eps=NORM_EPSILON, affine=layer.norm_kind == "instance_affine")
+    if layer.norm_kind != "instance":
+        nn.init.normal_(norm.get_parameter("weight"), 1.0, 0.02)
+    return norm
+
+
+def _activate(x: Tensor, activation: Activation | None) -> Tensor:
+    if activation == "relu":
+        return F.relu(x)
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, LEAKY_SLOPE)
+    if activation == "tanh":
+        return torch.tanh(x)
+    return x
