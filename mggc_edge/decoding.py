@@ -59,7 +59,7 @@ def read_picture(path: Path, color: str = "RGB", half: str = "whole") -> Image.I
             picture = as_mode(file, "RGB" if color == "BGR" else color)
             if turn is not None:
                 picture = picture.transpose(turn)
-    except _DECODING_ERRORS as error:
+    except (PictureError, *_DECODING_ERRORS) as error:
         raise PictureError(f"cannot read '{path}': {_reason(path, error)}") from error
     if half == "whole":
         return picture
@@ -94,7 +94,7 @@ def _grey8(picture: Image.Image) -> Image.Image:
     values: Array = np.asarray(picture)
     if picture.mode == "F":
         if not np.isfinite(values).all():
-            raise ValueError("it has values that are not finite")
+            raise PictureError("it has values that are not finite")
         scaled = np.clip(values * 255.0 if values.max() <= 1 else values, 0, 255)
         return Image.fromarray(np.rint(scaled).astype(np.uint8))
     tags = getattr(picture, "tag_v2", {})

@@ -2,7 +2,7 @@
 
 The dead-leaves model: opaque shapes of all sizes occlude each other, the number of shapes of radius r falling with
 r ** -2. Like photographs, such pictures have flat and textured regions, sharp edges at every scale, and power that
-falls steadily with the frequency (measured: as frequency ** -2.9; photographs: -2 to -3).
+falls steadily with the frequency (measured: as frequency ** -3; photographs: -2 to -3).
 """
 
 from __future__ import annotations

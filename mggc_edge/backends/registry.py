@@ -67,7 +67,7 @@ def _state(engine: Engine) -> EngineState:
         module = require(engine.module, extra=engine.extra)
     except MissingDependencyError as error:
         return EngineState(engine, False, None, error.message, error.hint)
-    except Exception as error:  # a half-installed vendor library may fail in any way while it loads
+    except Exception as error:  # noqa: BLE001  a half-installed vendor library may fail in any way while it loads
         return EngineState(engine, False, None, f"importing it fails: {error}", install_line(engine.extra))
     try:
         version: str | None = metadata.version(engine.module)

@@ -43,10 +43,9 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
     if not 0 < budget <= 1:
         raise PlanError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
     for group in table.groups:
-        if len(scores.get(group.name, ())) != group.size:
-            raise PlanError(
-                f"group '{group.name}' has {group.size} channels, but {len(scores.get(group.name, ()))} scores"
-            )
+        given = len(scores.get(group.name, ()))
+        if given != group.size:
+            raise PlanError(f"group '{group.name}' has {group.size} channels, but {given} scores")
     total = macs(table, convention)
     limit = budget * total
     minimum = _minimum(table, scores)
@@ -60,9 +59,9 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
         return kept_macs(table, {group: sorted(indices) for group, indices in kept.items()}, convention)
 
     def best(count: int) -> dict[str, set[int]]:
-        kept = {group: set(indices) for group, indices in minimum.items()}
-        for _, group, index in rest[:count]:
-            kept[group].add(index)
+        kept = {name: set(indices) for name, indices in minimum.items()}
+        for _, name, index in rest[:count]:
+            kept[name].add(index)
         return kept
 
     if cost(minimum) > limit:
@@ -76,25 +75,26 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
         middle = (low + high + 1) // 2
         low, high = (middle, high) if cost(best(middle)) <= limit else (low, middle - 1)
     kept, spent = best(low), cost(best(low))
-    for _, group, index in rest[low:]:
+    for _, name, index in rest[low:]:
         if spent >= (1 - TOLERANCE) * limit:
             break
-        kept[group].add(index)
+        kept[name].add(index)
         if (tried := cost(kept)) <= limit:
             spent = tried
         else:
-            kept[group].remove(index)
+            kept[name].remove(index)
     if spent < (1 - TOLERANCE) * limit:
         raise PlanError(
-            f"a budget of {budget:g} cannot be met within {TOLERANCE:.0%}: the nearest from below is {spent / total:.4g}",
+            f"a budget of {budget:g} cannot be met within {TOLERANCE:.0%}: the nearest below is {spent / total:.4g}",
             hint="this network has too few channels for so fine a budget; ask for another one",
         )
-    return {group: tuple(sorted(indices)) for group, indices in kept.items()}
+    return {name: tuple(sorted(indices)) for name, indices in kept.items()}
 
 
 def _minimum(table: LayerTable, scores: Scores) -> dict[str, set[int]]:
     """Return the best channels of every group, as many as it must keep."""
-    return {
-        group.name: set(sorted(range(group.size), key=lambda index, name=group.name: -scores[name][index])[: group.minimum])
-        for group in table.groups
-    }  # fmt: skip
+    minimum = {}
+    for group in table.groups:
+        ranked = sorted(enumerate(scores[group.name]), key=lambda entry: -entry[1])
+        minimum[group.name] = {index for index, _ in ranked[: group.minimum]}
+    return minimum

@@ -14,7 +14,7 @@ SSIM_SIGMA = 1.5
 
 
 def psnr_from_mse(mse: float, data_range: float) -> float | None:
-    """Return 10 log10(data_range^2 / mse) in dB; None where the mean squared error is zero and the ratio has no value."""
+    """Return 10 log10(data_range^2 / mse) in dB; None where the mean squared error is zero: the ratio has no value."""
     return None if mse == 0 else 10 * math.log10(data_range**2 / mse)
 
 
@@ -22,7 +22,7 @@ def ssim(a: FloatArray, b: FloatArray, data_range: float) -> float | None:
     """Return the mean structural similarity of two pictures, from -1 to 1.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004: Gaussian window of
-    11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, positions where the window lies inside the picture, mean over channels.
+    11 x 11 with sigma 1.5, K1 = 0.01, K2 = 0.03, only where the window lies inside the picture, mean over channels.
 
     Args:
         a, b: [..., H, W] arrays of the same shape.
@@ -51,5 +51,5 @@ def _blur(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     kernel /= kernel.sum()
     for axis in (-2, -1):
         length = x.shape[axis] - SSIM_WINDOW + 1
-        x = sum(weight * np.take(x, range(start, start + length), axis=axis) for start, weight in enumerate(kernel))  # type: ignore[assignment]
+        x = sum(weight * np.take(x, range(start, start + length), axis=axis) for start, weight in enumerate(kernel))
     return x

@@ -1,0 +1,292 @@
+"""Export a generator to ONNX: one file, every size known, nothing that costs time without effect, proven equal."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from mggc_edge._version import __version__
+from mggc_edge.artifacts import OnnxArtifact, atomic_path, sha256_of
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.backends.pytorch import PyTorchRunner
+from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
+from mggc_edge.lazy import require
+from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
+from mggc_edge.models.families import family_of, layer_table
+from mggc_edge.models.layers import Size
+from mggc_edge.models.network import Network
+from mggc_edge.pictures import PictureFormat
+from mggc_edge.quality.parity import ParityReport, check_parity
+from mggc_edge.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT_NAME, OUTPUT_NAME = "input", "output"
+MIN_OPSET, MAX_OPSET = 18, 23
+METADATA_PREFIX = "mggc_edge."
+# What the exporter says that is no news to whoever exports with this package.
+_CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Settings of an export.
+
+    Attributes:
+        image_size: (height, width); None: what the family is usually trained at.
+        opset: version of the ONNX operators, 18 to 23.
+        dynamic_batch: leave the number of pictures open; otherwise it is 1.
+        bn: "batch" exports batch norm in its per-picture form, see `per_picture_norm`.
+        simplify: run onnxsim.
+        atol: largest absolute difference from torch that the finished file may show.
+        pictures: how many random pictures parity is checked on.
+    """
+
+    image_size: Size | None = None
+    opset: int = 20
+    dynamic_batch: bool = False
+    bn: BatchNormMode = "eval"
+    simplify: bool = True
+    atol: float = 1e-4
+    pictures: int = 2
+
+    def __post_init__(self) -> None:
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise ArtifactError(f"opset {self.opset} cannot be exported", hint=f"{MIN_OPSET} to {MAX_OPSET} can")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gives: the artifact, the proof that it equals the network, and remarks on the way."""
+
+    artifact: OnnxArtifact
+    parity: ParityReport
+    remarks: tuple[str, ...] = field(default=())
+
+
+def reference_network(network: Network, bn: BatchNormMode) -> Network:
+    """Return what an export is held against: the network in evaluation mode, or its per-picture form."""
+    return (per_picture_norm(network) if bn == "batch" else network).eval()
+
+
+def to_onnx(
+    network: Network,
+    path: Path,
+    settings: ExportSettings | None = None,
+    *,
+    parent_sha256: str | None = None,
+    seed: int = 0,
+) -> Exported:
+    """Export a generator to the ONNX file `path` and prove it equal to torch in ONNX Runtime.
+
+    Batch norm is folded, biases that an instance norm takes away again are left out. The file appears under its name
+    only after parity has been shown.
+
+    Args:
+        network: a generator; it is not changed.
+        path: of the .onnx file.
+        settings: see `ExportSettings`.
+        parent_sha256: hash of the checkpoint it came from, for the lineage in the file's metadata.
+        seed: of the random pictures that parity is checked on.
+
+    Raises:
+        SpecError: the network is a discriminator, or cannot run at this picture size.
+        CheckFailedError: the file's outputs differ from torch's by more than `atol`.
+        OutputError: the file cannot be written.
+        MissingDependencyError: onnx, onnxscript, onnxsim or onnxruntime is not installed.
+    """
+    settings = settings or ExportSettings()
+    family = family_of(network.spec)
+    if family.role != "generator":
+        raise SpecError(f"this is a {family.role}, and only generators are exported")
+    table = layer_table(network.spec, settings.image_size)
+    for module in ("onnx", "onnxscript"):
+        require(module, extra="onnx")
+    reference = reference_network(network, settings.bn)
+    model = _export(_ready_for_export(reference), table.image_size, settings)
+    _check_opset(model, settings.opset)
+    remarks = []
+    if settings.simplify:
+        model, remark = _simplified(model)
+        remarks += [remark] if remark else []
+    _strip(model)
+    _describe(model, network, table.image_size, settings, parent_sha256)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+        parity, inputs, outputs = _parity(reference, temporary, table.image_size, settings, seed)
+        parity.check(f"the exported '{path.name}' does not equal the network")
+    artifact = OnnxArtifact(
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        inputs=inputs,
+        outputs=outputs,
+        precision="fp32",
+        parent_sha256=parent_sha256,
+        settings={
+            "image_size": list(table.image_size),
+            "opset": settings.opset,
+            "dynamic_batch": settings.dynamic_batch,
+            "bn": settings.bn,
+            "simplify": settings.simplify,
+        },
+    )
+    return Exported(artifact, parity, tuple(remarks))
+
+
+def torch_runner(network: Network, image_size: Size | None = None, *, name: str = "torch") -> PyTorchRunner:
+    """Return a runner of a network at a picture size, with the names that its exported file has."""
+    size = layer_table(network.spec, image_size).image_size
+    spec = network.spec
+    out_size = layer_table(spec, size).layers[-1].out_size
+    return PyTorchRunner(
+        network,
+        (TensorSpec(INPUT_NAME, "float32", (None, spec.in_channels, *size)),),
+        (TensorSpec(OUTPUT_NAME, "float32", (None, spec.out_channels, *out_size)),),
+        name=name,
+    )
+
+
+def _ready_for_export(network: Network) -> nn.Module:
+    """Return a copy with batch norm folded and without biases that have no effect."""
+    ready = copy.deepcopy(fold_batch_norm(network))
+    for layer in ready.table.layers:
+        if not layer.bias:
+            continue
+        conv = ready.get_submodule(layer.name)
+        bias = conv.get_parameter("bias")
+        # An instance norm subtracts the mean, and with it whatever was added to every position.
+        if layer.norm_kind in ("instance", "instance_affine") or not bias.any():
+            conv.register_parameter("bias", None)
+    return ready.eval()
+
+
+def _export(module: nn.Module, size: Size, settings: ExportSettings) -> onnx.ModelProto:
+    assert isinstance(module, Network)
+    batch = 2 if settings.dynamic_batch else 1  # a batch of 1 would be taken for a constant
+    example = torch.zeros(batch, module.spec.in_channels, *size)
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            opset_version=settings.opset,
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            dynamic_shapes=({0: "batch"},) if settings.dynamic_batch else None,
+            verbose=False,
+        )
+    assert program is not None
+    model: onnx.ModelProto = program.model_proto
+    return model
+
+
+def _check_opset(model: onnx.ModelProto, wanted: int) -> None:
+    found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    if found.get("ai.onnx") != wanted:
+        raise CheckFailedError(f"opset {wanted} was asked for, but the exporter wrote opset {found.get('ai.onnx')}")
+
+
+def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
+    """Return the model after onnxsim, or as it was with a remark where onnxsim fails: it is never required."""
+    onnxsim = require("onnxsim", extra="onnx")
+    try:
+        with _quiet():
+            simplified, sound = onnxsim.simplify(model)
+    except Exception as error:  # noqa: BLE001  onnxsim raises many kinds, and the model is fine without it
+        return model, f"onnxsim failed and was left out: {str(error)[:200]}"
+    return (simplified, None) if sound else (model, "onnxsim changed the outputs and was left out")
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Take out what no engine reads: source lines of the exporting machine, shapes of inner tensors, documentation."""
+    del model.graph.value_info[:]
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for part in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def _describe(
+    model: onnx.ModelProto, network: Network, size: Size, settings: ExportSettings, parent_sha256: str | None
+) -> None:
+    """Write into the file what a bare file needs to be translated with and verified."""
+    require("onnx.helper", extra="onnx").set_model_props(
+        model,
+        {METADATA_PREFIX + key: value for key, value in _metadata(network, size, settings, parent_sha256).items()},
+    )
+    model.producer_name = "mggc-edge"
+    model.producer_version = __version__
+    model.graph.name = family_of(network.spec).title(network.spec)
+
+
+def _metadata(network: Network, size: Size, settings: ExportSettings, parent_sha256: str | None) -> Mapping[str, str]:
+    spec = network.spec
+    return {
+        "version": __version__,
+        "spec": json.dumps(spec.to_json(), separators=(",", ":")),
+        "image_size": f"{size[0]}x{size[1]}",
+        "bn": settings.bn,
+        "input_format": json.dumps(PictureFormat.for_channels(spec.in_channels).to_json()),
+        "output_format": json.dumps(PictureFormat.for_channels(spec.out_channels).to_json()),
+        "precision": "fp32",
+        "parent_sha256": parent_sha256 or "",
+    }
+
+
+def _parity(
+    reference: Network, path: Path, size: Size, settings: ExportSettings, seed: int
+) -> tuple[ParityReport, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    batches = (1, 3) if settings.dynamic_batch else (1,)
+    with torch_runner(reference, size) as torch_side, OnnxRuntimeRunner(path) as onnx_side:
+        pictures = _random_pictures(settings.pictures, batches, (reference.spec.in_channels, *size), seed)
+        report = check_parity(torch_side, onnx_side, pictures, atol=settings.atol)
+        return report, onnx_side.inputs, onnx_side.outputs
+
+
+def _random_pictures(count: int, batches: tuple[int, ...], shape: tuple[int, int, int], seed: int) -> Iterator[Array]:
+    """Yield `count` arrays in [-1, 1] for each batch size: noise at four scales, so that norms see real variances."""
+    generator = np.random.default_rng(seed)
+    channels, height, width = shape
+    for batch in batches:
+        for _ in range(count):
+            picture = np.zeros((batch, channels, height, width), np.float32)
+            for scale in (1, 4, 16, 64):
+                grid = generator.uniform(-1, 1, (batch, channels, -(-height // scale), -(-width // scale)))
+                picture += (
+                    grid.repeat(scale, axis=2).repeat(scale, axis=3)[:, :, :height, :width].astype(np.float32) / 4
+                )
+            yield picture
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on missing torchvision, deprecations of its own and the like from the user."""
+    loggers = [logging.getLogger(name) for name in _CHATTER]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
