@@ -21,6 +21,8 @@ from mggc_edge.errors import ArtifactError, OutputError
 from mggc_edge.tensors import TensorSpec
 
 MANIFEST_FILE = "manifest.json"
+SPEC_FILE, WEIGHTS_FILE = "spec.json", "weights.safetensors"  # a saved network is a folder with these two
+METADATA_PREFIX = "mggc_edge."  # of our keys in the metadata of an ONNX file
 MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 

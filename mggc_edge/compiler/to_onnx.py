@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from mggc_edge._version import __version__
-from mggc_edge.artifacts import OnnxArtifact, atomic_path, sha256_of
+from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
 from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 INPUT_NAME, OUTPUT_NAME = "input", "output"
 MIN_OPSET, MAX_OPSET = 18, 23
-METADATA_PREFIX = "mggc_edge."
 # What the exporter says that is no news to whoever exports with this package.
 _CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -122,7 +121,10 @@ def to_onnx(
         model, remark = _simplified(model)
         remarks += [remark] if remark else []
     _strip(model)
-    _describe(model, network, table.image_size, settings, parent_sha256)
+    metadata = describe(network, table.image_size, settings.bn, parent_sha256)
+    require("onnx.helper", extra="onnx").set_model_props(model, metadata)
+    model.producer_name, model.producer_version = "mggc-edge", __version__
+    model.graph.name = family.title(network.spec)
     with atomic_path(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
         parity, inputs, outputs = _parity(reference, temporary, table.image_size, settings, seed)
@@ -146,16 +148,19 @@ def to_onnx(
     return Exported(artifact, parity, tuple(remarks))
 
 
-def torch_runner(network: Network, image_size: Size | None = None, *, name: str = "torch") -> PyTorchRunner:
+def torch_runner(
+    network: Network, image_size: Size | None = None, *, name: str = "torch", metadata: Mapping[str, str] | None = None
+) -> PyTorchRunner:
     """Return a runner of a network at a picture size, with the names that its exported file has."""
-    size = layer_table(network.spec, image_size).image_size
     spec = network.spec
-    out_size = layer_table(spec, size).layers[-1].out_size
+    table = layer_table(spec, image_size)
+    size, out_size = table.image_size, table.layers[-1].out_size
     return PyTorchRunner(
         network,
         (TensorSpec(INPUT_NAME, "float32", (None, spec.in_channels, *size)),),
         (TensorSpec(OUTPUT_NAME, "float32", (None, spec.out_channels, *out_size)),),
         name=name,
+        metadata=metadata,
     )
 
 
@@ -224,31 +229,20 @@ def _strip(model: onnx.ModelProto) -> None:
     del model.graph.metadata_props[:]
 
 
-def _describe(
-    model: onnx.ModelProto, network: Network, size: Size, settings: ExportSettings, parent_sha256: str | None
-) -> None:
-    """Write into the file what a bare file needs to be translated with and verified."""
-    require("onnx.helper", extra="onnx").set_model_props(
-        model,
-        {METADATA_PREFIX + key: value for key, value in _metadata(network, size, settings, parent_sha256).items()},
-    )
-    model.producer_name = "mggc-edge"
-    model.producer_version = __version__
-    model.graph.name = family_of(network.spec).title(network.spec)
-
-
-def _metadata(network: Network, size: Size, settings: ExportSettings, parent_sha256: str | None) -> Mapping[str, str]:
+def describe(network: Network, image_size: Size, bn: BatchNormMode, parent_sha256: str | None = None) -> dict[str, str]:
+    """Return the metadata that a bare file needs to be translated with and verified."""
     spec = network.spec
-    return {
+    metadata = {
         "version": __version__,
         "spec": json.dumps(spec.to_json(), separators=(",", ":")),
-        "image_size": f"{size[0]}x{size[1]}",
-        "bn": settings.bn,
+        "image_size": f"{image_size[0]}x{image_size[1]}",
+        "bn": bn,
         "input_format": json.dumps(PictureFormat.for_channels(spec.in_channels).to_json()),
         "output_format": json.dumps(PictureFormat.for_channels(spec.out_channels).to_json()),
         "precision": "fp32",
         "parent_sha256": parent_sha256 or "",
     }
+    return {METADATA_PREFIX + key: value for key, value in metadata.items()}
 
 
 def _parity(

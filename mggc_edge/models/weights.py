@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mggc_edge.artifacts import atomic_path
+from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_path
 from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint
@@ -20,9 +20,6 @@ from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.spec import NetworkSpec
-
-SPEC_FILE = "spec.json"
-WEIGHTS_FILE = "weights.safetensors"
 
 
 def load_network(

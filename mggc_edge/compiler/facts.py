@@ -1,0 +1,154 @@
+"""Facts about an ONNX file that carry no noise: operators, parameters, multiplications, inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mggc_edge.artifacts import METADATA_PREFIX
+from mggc_edge.errors import ArtifactError, SpecError
+from mggc_edge.lazy import require
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+MAX_ONNX_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What an ONNX file is.
+
+    Attributes:
+        inputs, outputs: names, types and shapes; None stands for a size that is left open.
+        operators: how often each operator occurs.
+        parameters: elements of the floating-point weights in the file.
+        macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
+            of `mggc_edge.models.cost`; None where a size is left open that they depend on.
+        opset: version of the ONNX operators.
+        metadata: what this package wrote into it, without the prefix; empty for files from elsewhere.
+        spec: the network it was exported from, where the metadata says so.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: Mapping[str, int]
+    parameters: int
+    macs_true: int | None
+    macs_paper: int | None
+    opset: int
+    metadata: Mapping[str, str]
+    spec: NetworkSpec | None
+
+
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file that carries its own weights.
+
+    Raises:
+        ArtifactError: it is missing, damaged, too large, or keeps its weights in other files.
+    """
+    onnx_module = require("onnx", extra="onnx")
+    try:
+        size = path.stat().st_size
+        if size > MAX_ONNX_BYTES:
+            raise ArtifactError(f"'{path}' has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
+        model: onnx.ModelProto = onnx_module.load_model_from_string(path.read_bytes())
+        outside = [t.name for t in model.graph.initializer if t.data_location == onnx_module.TensorProto.EXTERNAL]
+        if outside:
+            raise ArtifactError(
+                f"'{path}' keeps its weights in another file", hint="save it as a single file: external_data=False"
+            )
+        if not model.graph.node or not model.graph.input:
+            raise ArtifactError(f"'{path}' is no ONNX file: it has no graph")
+        onnx_module.checker.check_model(model)
+    except ArtifactError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # protobuf and the checker raise many kinds for damaged files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise ArtifactError(f"'{path}' is no sound ONNX file: {reason}", hint="is the file complete?") from error
+    return model
+
+
+def onnx_facts(path: Path) -> OnnxFacts:
+    """Read an ONNX file and return the facts about it.
+
+    Raises:
+        ArtifactError: see `read_onnx`.
+    """
+    model = read_onnx(path)
+    onnx_module = require("onnx", extra="onnx")
+    metadata = {
+        entry.key.removeprefix(METADATA_PREFIX): entry.value
+        for entry in model.metadata_props
+        if entry.key.startswith(METADATA_PREFIX)
+    }
+    floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    macs_true, macs_paper = _macs(model, weights)
+    return OnnxFacts(
+        inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
+        outputs=tuple(_tensor_spec(value) for value in model.graph.output),
+        operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
+        parameters=sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats),
+        macs_true=macs_true,
+        macs_paper=macs_paper,
+        opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        metadata=metadata,
+        spec=_spec(metadata),
+    )
+
+
+def _spec(metadata: Mapping[str, str]) -> NetworkSpec | None:
+    try:
+        return NetworkSpec.from_json(json.loads(metadata["spec"]))
+    except (KeyError, ValueError, SpecError, RecursionError):
+        return None  # from elsewhere, or from a version that described networks otherwise
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    helper = require("onnx.helper", extra="onnx")
+    try:
+        dtype = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type).name
+    except (KeyError, ValueError, TypeError):
+        raise ArtifactError(f"'{value.name}' has an element type that this version does not know") from None
+    return TensorSpec(value.name, dtype, _shape(value))
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
+    return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
+
+
+def _macs(model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]) -> tuple[int | None, int | None]:
+    """Return the multiply-accumulate operations of all convolutions for one picture, (true, paper)."""
+    try:
+        inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model)
+    except Exception as error:  # the C++ inference raises many kinds
+        raise ArtifactError(f"the shapes in this ONNX file contradict each other: {str(error)[:160]}") from error
+    graph = inferred.graph
+    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    true = paper = 0
+    for node in graph.node:
+        if node.op_type not in ("Conv", "ConvTranspose"):
+            continue
+        weight = weights.get(node.input[1], ()) if len(node.input) > 1 else ()
+        source, target = shapes.get(node.input[0], ())[2:], shapes.get(node.output[0], ())[2:]
+        sizes = (*weight, *source, *target)
+        if not weight or not source or not target or any(size is None for size in sizes):
+            return None, None
+        # Conv weight: [out, in/groups, k...]; ConvTranspose: [in, out/groups, k...]. Either way the product of the
+        # weight's sizes is the multiplications of one position.
+        per_position = math.prod(weight)
+        at_input = per_position * math.prod(size or 0 for size in source)
+        at_output = per_position * math.prod(size or 0 for size in target)
+        true += at_input if node.op_type == "ConvTranspose" else at_output
+        paper += at_output
+    return true, paper
