@@ -183,6 +183,18 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
+def point_latest(run: Path) -> None:
+    """Make the link `latest` beside a run folder point to it."""
+    link = run.parent / "latest"
+    with writing(link):
+        if link.exists() and not link.is_symlink():
+            return  # somebody's own folder
+        temporary = run.parent / f".latest.{os.getpid()}"
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(run.name)
+        temporary.replace(link)
+
+
 def write_manifest(
     root: Path, *, command: str, files: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], **facts: Any
 ) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,15 +34,7 @@ class Geometry:
     bn: str
 
 
-@dataclass(frozen=True)
-class Source:
-    """A path whose kind is known."""
-
-    path: Path
-    kind: Kind
-
-
-def what_is(path: Path) -> Source:
+def what_is(path: Path) -> Kind:
     """Return what a path is, without reading more than a few bytes of it.
 
     Raises:
@@ -49,9 +42,9 @@ def what_is(path: Path) -> Source:
     """
     if path.is_dir():
         if (path / MANIFEST_FILE).is_file():
-            return Source(path, "run")
+            return "run"
         if (path / SPEC_FILE).is_file():
-            return Source(path, "network")
+            return "network"
         raise InputError(
             f"'{path}' is a folder without {MANIFEST_FILE} or {SPEC_FILE}",
             hint="give a checkpoint file, a run folder, or a folder with a saved network",
@@ -59,10 +52,10 @@ def what_is(path: Path) -> Source:
     if not path.exists():
         raise InputError(f"there is no file '{path}'")
     if path.suffix.lower() in OPENERS:
-        return Source(path, "artifact")
+        return "artifact"
     if path.suffix.lower() == ".json":
-        return Source(path, _json_kind(path))
-    return Source(path, "checkpoint")
+        return _json_kind(path)
+    return "checkpoint"
 
 
 def _json_kind(path: Path) -> Kind:
@@ -117,14 +110,13 @@ def open_runner(
         InputError: there is nothing to run at `path`, or it is damaged.
         MissingDependencyError: the library that it needs is not installed.
     """
-    source = what_is(Path(path))
-    if source.kind == "run":
-        return open_artifact(run_artifact(source.path))
-    if source.kind == "artifact":
-        return open_artifact(source.path)
-    if source.kind in ("spec", "plan"):
-        raise InputError(f"'{path}' is a {source.kind} without weights, and cannot be run")
-    return _open_checkpoint(source.path, image_size, bn, direction, norm_stats, max_bytes)
+    path = Path(path)
+    kind = what_is(path)
+    if kind in ("run", "artifact"):
+        return open_artifact(run_artifact(path) if kind == "run" else path)
+    if kind in ("spec", "plan"):
+        raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
+    return _open_checkpoint(path, image_size, bn, direction, norm_stats, max_bytes)
 
 
 def _open_checkpoint(
@@ -151,6 +143,65 @@ def _open_checkpoint(
         raise InputError(f"'{path}' is a {role}, which turns no picture into another", hint="give a generator")
     metadata = describe(network, network.table.image_size, bn)
     return torch_runner(reference_network(network, bn), network.table.image_size, name=path.name, metadata=metadata)
+
+
+@contextlib.contextmanager
+def open_pair(
+    reference: Path,
+    candidate: Path,
+    *,
+    image_size: Size | None = None,
+    bn: BatchNormMode | None = None,
+    direction: Direction = "AtoB",
+    norm_stats: NormStats = "instance",
+    max_bytes: int | None = None,
+) -> Iterator[tuple[Runner, Runner, Geometry]]:
+    """Open two things so that both see the same pictures; yield the two runners and what they take.
+
+    A checkpoint has no picture size and no batch-norm mode of its own: unless `image_size` or `bn` say otherwise, it
+    takes the other side's.
+
+    Raises:
+        InputError: one of them cannot be opened, or they cannot take the same pictures.
+    """
+    paths = (reference, candidate)
+    with contextlib.ExitStack() as stack:
+        runners: dict[int, Runner] = {}
+        size, mode = image_size, bn
+        # Files with a fixed size first, checkpoints after them.
+        for index in sorted((0, 1), key=lambda index: what_is(paths[index]) not in ("artifact", "run")):
+            runner = open_runner(
+                paths[index],
+                image_size=size,
+                bn=mode or "eval",
+                direction=direction,
+                norm_stats=norm_stats,
+                max_bytes=max_bytes,
+            )
+            runners[index] = stack.enter_context(runner)
+            found = geometry(runners[index])
+            size, mode = size or found.image_size, mode or ("batch" if found.bn == "batch" else "eval")
+        shared = geometry(runners[0])
+        other = geometry(runners[1])
+        if (shared.input_format, shared.output_format) != (other.input_format, other.output_format):
+            raise ArtifactError(
+                f"'{reference}' and '{candidate}' do not take and give the same kind of picture: "
+                f"{_formats(shared)} and {_formats(other)}"
+            )
+        for path, side in ((reference, shared), (candidate, other)):
+            if side.image_size not in (None, size):
+                raise ArtifactError(f"'{path}' takes pictures of {_size(side.image_size)}, not of {_size(size)}")
+        if size is None:
+            raise ArtifactError("neither of the two says what picture size it takes", hint="give one: --image-size")
+        yield runners[0], runners[1], replace(shared, image_size=size)
+
+
+def _size(size: Size | None) -> str:
+    return "any size" if size is None else f"{size[0]}x{size[1]}"
+
+
+def _formats(geometry: Geometry) -> str:
+    return f"{geometry.input_format.color} to {geometry.output_format.color}"
 
 
 def geometry(runner: Runner) -> Geometry:

@@ -66,7 +66,7 @@ def _state(engine: Engine) -> EngineState:
     try:
         module = require(engine.module, extra=engine.extra)
     except MissingDependencyError as error:
-        return EngineState(engine, False, None, error.message, error.hint)
+        return EngineState(engine, False, None, _absence(engine, error), error.hint)
     except Exception as error:  # noqa: BLE001  a half-installed vendor library may fail in any way while it loads
         return EngineState(engine, False, None, f"importing it fails: {error}", install_line(engine.extra))
     try:
@@ -76,6 +76,12 @@ def _state(engine: Engine) -> EngineState:
     if not engine.supported:
         return EngineState(engine, False, version, "installed, but this version of mggc-edge has no backend for it")
     return EngineState(engine, True, version, _abilities(engine, module))
+
+
+def _absence(engine: Engine, error: MissingDependencyError) -> str:
+    cause = error.__cause__
+    missing = isinstance(cause, ModuleNotFoundError) and cause.name == engine.module
+    return "not installed" if missing else error.message
 
 
 def _abilities(engine: Engine, module: object) -> str:

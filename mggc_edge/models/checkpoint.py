@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from mggc_edge.errors import CheckpointError
+from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE
+from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.models.families import family_of, infer_spec, layer_table
 from mggc_edge.models.family import NormStats, Role, Shapes
 from mggc_edge.models.spec import NetworkSpec
@@ -101,6 +103,21 @@ def read_checkpoint(
     checkpoint = _complete(file, chosen, tuple(c.name for c in candidates if c is not chosen and _is_network(c)))
     _check_finite(checkpoint)
     return checkpoint
+
+
+def read_network_folder(folder: Path, *, max_bytes: int = MAX_BYTES) -> Checkpoint:
+    """Read spec.json and the headers of weights.safetensors in `folder`; the two must describe the same network.
+
+    Raises:
+        CheckpointError: one of them is missing, damaged, or does not fit the other.
+    """
+    try:
+        spec = NetworkSpec.from_json(json.loads((folder / SPEC_FILE).read_text(encoding="utf-8")))
+    except OSError:
+        raise CheckpointError(f"'{folder}' is a folder without a {SPEC_FILE}, so no saved network") from None
+    except (ValueError, SpecError) as error:
+        raise CheckpointError(f"'{folder / SPEC_FILE}' is damaged: {error}") from error
+    return read_checkpoint(folder / WEIGHTS_FILE, spec=spec, max_bytes=max_bytes)
 
 
 def _is_network(candidate: _Candidate) -> bool:

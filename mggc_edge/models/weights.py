@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_path
-from mggc_edge.errors import CheckpointError, SpecError
+from mggc_edge.errors import CheckpointError
 from mggc_edge.lazy import require
-from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint
+from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint, read_network_folder
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
-from mggc_edge.models.spec import NetworkSpec
 
 
 def load_network(
@@ -66,21 +65,6 @@ def load_weights(checkpoint: Checkpoint, image_size: Size | None = None) -> Netw
     state.update({key: torch.zeros((), dtype=torch.long) for key in network.state_dict() if key not in state})
     network.load_state_dict(state, strict=True, assign=True)
     return network.eval()
-
-
-def read_network_folder(folder: Path, *, max_bytes: int = MAX_BYTES) -> Checkpoint:
-    """Read spec.json and the headers of weights.safetensors in `folder`; the two must describe the same network.
-
-    Raises:
-        CheckpointError: one of them is missing, damaged, or does not fit the other.
-    """
-    try:
-        spec = NetworkSpec.from_json(json.loads((folder / SPEC_FILE).read_text(encoding="utf-8")))
-    except OSError:
-        raise CheckpointError(f"'{folder}' is a folder without a {SPEC_FILE}, so no saved network") from None
-    except (ValueError, SpecError) as error:
-        raise CheckpointError(f"'{folder / SPEC_FILE}' is damaged: {error}") from error
-    return read_checkpoint(folder / WEIGHTS_FILE, spec=spec, max_bytes=max_bytes)
 
 
 def save_network(network: Network, folder: Path) -> None:

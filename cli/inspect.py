@@ -1,0 +1,173 @@
+"""`mggc-edge inspect`: what a file is, and where its multiplications go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mggc_edge.cli.options import (
+    Config,
+    Direction,
+    DirectionFlag,
+    ImageSize,
+    Json,
+    NormStats,
+    NormStatsFlag,
+    OutputFile,
+    Set,
+    load_settings,
+    parse_image_size,
+)
+from mggc_edge.cli.output import Output, file_size, si
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mggc_edge.inspection import Inspection
+    from mggc_edge.models.layers import Layer, LayerTable
+
+WIDE = 110
+NORMS = {
+    "instance": "instance norm",
+    "instance_affine": "affine instance norm",
+    "batch": "batch norm",
+    "none": "no norm",
+}
+
+
+def inspect(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A checkpoint, spec, plan, ONNX file, saved network or run folder.")],
+    image_size: ImageSize = None,
+    direction: DirectionFlag = None,
+    norm_stats: NormStatsFlag = NormStats.instance,
+    as_json: Json = False,
+    output: OutputFile = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Show what a file is: family, layers, channel groups, parameters, MACs in both conventions."""
+    from mggc_edge.inspection import inspect_path
+
+    out: Output = context.obj
+    found = inspect_path(
+        file,
+        image_size=parse_image_size(image_size),
+        direction=(direction or Direction.AtoB).value,
+        norm_stats=norm_stats.value,
+        max_bytes=load_settings(config, set_)["checkpoint.max_bytes"],
+    )
+    document = found.document()
+    if out.document(document, as_json=as_json, file=output):
+        return
+    for block in _page(found, document, wide=out.console().width >= WIDE):
+        out.result(block)
+
+
+def _page(found: Inspection, document: dict[str, Any], *, wide: bool) -> list[RenderableType]:
+    blocks: list[RenderableType] = [_summary(found, document)]
+    if found.table is not None:
+        blocks += [_layers(found.table, wide=wide), _groups(found)]
+    if found.onnx is not None:
+        operators = ", ".join(f"{count} {name}" for name, count in found.onnx.operators.items())
+        blocks.append(f"[bold]operators[/]  {operators}")
+    return blocks
+
+
+def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows: list[tuple[str, str]] = [("file", escape(str(found.path))), ("kind", found.kind)]
+    checkpoint, plan = found.checkpoint, found.plan
+    if checkpoint is not None:
+        rows[1] = ("kind", f"{found.kind} ({checkpoint.format}, {file_size(checkpoint.size_bytes)})")
+        if checkpoint.name:
+            rows.append(("network", escape(checkpoint.name)))
+        if checkpoint.others:
+            rows.append(("also holds", escape(", ".join(checkpoint.others))))
+    if plan is not None:
+        met = f"{plan.budget_met:.4f} of the MACs ({plan.convention}), asked was {plan.budget:g}"
+        rows += [("criterion", f"{escape(plan.criterion)}, seed {plan.seed}"), ("keeps", met)]
+    if found.onnx is not None:
+        shapes = [
+            " x ".join("any" if size is None else str(size) for size in tensor.shape)
+            for tensor in (*found.onnx.inputs[:1], *found.onnx.outputs[:1])
+        ]
+        rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}"))
+    if found.table is not None:
+        spec = found.table.spec
+        traits = [f"{document['family']}, {NORMS[spec.norm]}", f"{spec.in_channels} -> {spec.out_channels} channels"]
+        if spec.family == "resnet":
+            traits += [f"{'reflection' if spec.padding == 'reflect' else 'zero'} padding"] + [
+                "dropout layer"
+            ] * spec.dropout
+        rows.append((document["role"], ", ".join(traits)))
+    size = document["image_size"]
+    rows.append(("parameters", f"{document['parameters']:,}"))
+    at = f" at {size[0]}x{size[1]}" if size else ""
+    for key, label in (("macs_true", "MACs (true)"), ("macs_paper", "MACs (paper)")):
+        value = document[key]
+        rows.append((label, "not known: sizes are left open" if value is None else f"{value:,} = {si(value)}{at}"))
+    if checkpoint is not None and checkpoint.ignored:
+        rows.append(
+            ("ignored", f"{len(checkpoint.ignored)} keys without meaning here, such as {checkpoint.ignored[0]}")
+        )
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _layers(table: LayerTable, *, wide: bool) -> RenderableType:
+    from rich import box
+    from rich.bar import Bar
+    from rich.table import Table
+
+    from mggc_edge.models.cost import layer_macs, macs
+
+    total = macs(table, "true")
+    shares = [layer_macs(layer, "true") / total for layer in table.layers]
+    page = Table(box=box.SIMPLE, pad_edge=False)
+    page.add_column("writes", no_wrap=True)
+    page.add_column("layer", no_wrap=True)
+    page.add_column("channels", justify="right", no_wrap=True)
+    page.add_column("size", justify="right", no_wrap=True)
+    page.add_column("MACs", justify="right", no_wrap=True)
+    page.add_column("share", justify="right", no_wrap=True)
+    page.add_column("", width=20 if wide else 8)
+    if wide:
+        page.add_column("keys", overflow="ellipsis", no_wrap=True, max_width=28, style="dim")
+    for layer, share in zip(table.layers, shares, strict=True):
+        row: list[RenderableType] = [
+            layer.output if layer.adds is None else f"+ {layer.output}",
+            _op(layer),
+            f"{layer.in_channels} -> {layer.out_channels}" if layer.in_channels else str(layer.out_channels),
+            "x".join(map(str, layer.out_size)),
+            si(layer_macs(layer, "true"), digits=3),
+            f"{share:.1%}",
+            Bar(max(shares), 0, share, color="cyan"),
+        ]
+        page.add_row(*row, *([layer.name] if wide else []))
+    return page
+
+
+def _op(layer: Layer) -> str:
+    if layer.op == "constant":
+        return "constant"
+    name = {"conv": "conv", "conv_transpose": "deconv", "depthwise_conv": "depthwise"}[layer.op]
+    stride = "" if layer.stride == 1 else f" /{layer.stride}"
+    return f"{name} {layer.kernel}x{layer.kernel}{stride}"
+
+
+def _groups(found: Inspection) -> RenderableType:
+    assert found.table is not None
+    groups = found.table.groups
+    before = {group.name: group.size for group in found.original.groups} if found.original is not None else {}
+    texts = [f"{group.name} {group.size}" + (f" of {before[group.name]}" if before else "") for group in groups]
+    gates = sum(group.size for group in groups)
+    return f"[bold]{gates:,} prunable channels in {len(groups)} groups[/]  {', '.join(texts)}"

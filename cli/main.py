@@ -1,0 +1,107 @@
+"""The program `mggc-edge`: its commands, and what becomes of everything that ends them.
+
+Importing this file must stay cheap: `mggc-edge --help` loads no numpy, torch, onnx or onnxruntime. A command loads what
+it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from mggc_edge._version import __version__
+from mggc_edge.cli import demo, doctor, export, inspect, settings, translate, verify
+from mggc_edge.cli.output import Output
+from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
+
+EXIT_USER, EXIT_USAGE, EXIT_CHECK, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
+# Flags of the program as a whole; they may stand anywhere on the line.
+GLOBAL_FLAGS = ("--quiet", "--no-color")
+
+app = typer.Typer(
+    name="mggc-edge",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"mggc-edge {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="--quiet and --no-color may stand anywhere on the line; NO_COLOR works as well.")
+def program(
+    context: typer.Context,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress and no remarks: results and errors only.")
+    ] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+    ] = False,
+) -> None:
+    """Turn a trained image-to-image GAN generator into a small one that runs fast on a real device, with proof."""
+    context.obj = Output(quiet=quiet, color=not no_color)
+
+
+app.command("inspect")(inspect.inspect)
+app.command("export")(export.export)
+app.command("verify")(verify.verify)
+app.command("translate")(translate.translate)
+app.command("settings")(settings.settings)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    arguments = list(arguments)
+    stop = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:stop]]
+    rest = [word for word in arguments[:stop] if word not in GLOBAL_FLAGS] + arguments[stop:]
+    output = Output(quiet="--quiet" in flags, color="--no-color" not in flags)
+    try:
+        result: Any = app(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except MggcEdgeError as error:
+        output.error(error.message, error.hint)
+        if isinstance(error, SettingError):
+            return EXIT_USAGE
+        return EXIT_CHECK if isinstance(error, CheckFailedError) else EXIT_USER
+    except (KeyboardInterrupt, typer.Abort):
+        output.error("interrupted; every file that was finished is whole")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Nothing more can be said, also not when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_USER
+    except typer.TyperException as error:
+        return _usage(error)
+
+
+def _usage(error: Any) -> int:
+    error.show()
+    code: int = error.exit_code
+    return code
+
+
+def main() -> None:
+    """Entry point: run the command line of this process and exit; a bug ends in its traceback and exit code 70."""
+    try:
+        code = run(sys.argv[1:])
+    except Exception:  # noqa: BLE001  everything that is not an error of ours is a bug of ours
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.write("This is a bug in mggc-edge. Please report it with the lines above and `mggc-edge doctor`.\n")
+        code = EXIT_BUG
+    sys.exit(code)

@@ -1,0 +1,108 @@
+"""Flags that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from mggc_edge.settings import Settings
+
+
+class Direction(str, Enum):
+    """Which of a CycleGAN's generators, or which half of a side-by-side picture goes in."""
+
+    AtoB = "AtoB"
+    BtoA = "BtoA"
+
+
+class BatchNorm(str, Enum):
+    """How batch norm is taken."""
+
+    eval = "eval"
+    batch = "batch"
+
+
+class NormStats(str, Enum):
+    """Which statistics instance norms use."""
+
+    instance = "instance"
+    running = "running"
+
+
+class Layout(str, Enum):
+    """How pictures lie in their folder."""
+
+    plain = "plain"
+    paired = "paired"
+
+
+def parse_image_size(text: str | None) -> tuple[int, int] | None:
+    """Return (height, width) of "256" or "256x192", None for None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"'{text}' is no picture size; write 256 or 256x192 (height x width).")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def parse_names(text: str, known: Sequence[str], flag: str) -> tuple[str, ...]:
+    """Return the names of a comma-separated list, each of which must be known."""
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{flag} takes {', '.join(known)}, not '{name}'.")
+    return names
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the JSON document to a file.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        "--image-size", metavar="N|HxW", help="Picture size [dim](default: what the network is usually trained at)[/]."
+    ),
+]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; see `mggc-edge settings`.")
+]
+Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Read settings from a TOML file.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
+DirectionFlag = Annotated[
+    Direction | None,
+    typer.Option(
+        "--direction", help="The generator to take from a file with both; with --layout paired, what goes in."
+    ),
+]
+Bn = Annotated[
+    BatchNorm | None,
+    typer.Option(
+        "--bn", help="Batch norm with its running statistics, or per picture as in training [dim](default: eval)[/]."
+    ),
+]
+NormStatsFlag = Annotated[
+    NormStats, typer.Option("--norm-stats", help="Statistics of instance norms: the picture's, or the file's.")
+]
+LayoutFlag = Annotated[
+    Layout, typer.Option("--layout", help="plain: one picture a file. paired: side by side, A left and B right.")
+]
+
+
+def load_settings(config: Path | None, overrides: list[str] | None) -> Settings:
+    """Return the settings in effect."""
+    from mggc_edge.settings import Settings
+
+    return Settings.load(config, overrides or ())
+
+
+def input_half(layout: Layout, direction: Direction | None) -> str:
+    """Return which part of a picture goes in: "whole", "left" or "right"."""
+    if layout is Layout.plain:
+        return "whole"
+    return "right" if direction is Direction.BtoA else "left"

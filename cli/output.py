@@ -1,0 +1,96 @@
+"""Where words go: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Output:
+    """The two streams of one command.
+
+    Args:
+        quiet: leave out progress and remarks.
+        color: False switches colours off; NO_COLOR in the environment does as well.
+    """
+
+    def __init__(self, *, quiet: bool = False, color: bool = True) -> None:
+        self.quiet = quiet
+        self._color = color
+
+    def console(self, *, stderr: bool = False) -> Console:
+        """Return a Rich console on stdout or stderr."""
+        from rich.console import Console
+
+        return Console(stderr=stderr, no_color=True if not self._color else None, highlight=False)
+
+    def result(self, renderable: RenderableType) -> None:
+        """Print a result for people."""
+        self.console().print(renderable)
+
+    def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> bool:
+        """Write the JSON document of a result where it was asked for; return whether stdout has been taken by it."""
+        if file is not None:
+            from mggc_edge.artifacts import write_json
+
+            write_json(file, document)
+        if as_json:
+            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        return as_json
+
+    def remark(self, text: str) -> None:
+        """Print a line about what goes on."""
+        if not self.quiet:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()
+
+    def error(self, message: str, hint: str | None = None) -> None:
+        """Print an error: what is wrong, and the way out."""
+        from rich.text import Text
+
+        console = self.console(stderr=True)
+        console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+        if hint:
+            console.print(Text.assemble(("hint: ", "bold"), hint), soft_wrap=True)
+
+    def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
+        """Yield `items` with a progress bar on a terminal, or a line every 10 seconds elsewhere."""
+        if self.quiet:
+            yield from items
+        elif sys.stderr.isatty():
+            from rich.progress import track
+
+            yield from track(items, description=what, total=total, console=self.console(stderr=True), transient=True)
+        else:
+            start = last = time.monotonic()
+            for done, item in enumerate(items, start=1):
+                yield item
+                now = time.monotonic()
+                if now - last >= SECONDS_BETWEEN_LINES:
+                    last = now
+                    left = (now - start) / done * (total - done)
+                    self.remark(f"{what}: {done} of {total}, about {left:.0f} s left")
+
+
+def si(value: float, digits: int = 4) -> str:
+    """Return a count with so many significant digits and a decimal unit: 49.55 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            scaled = value / size
+            return f"{scaled:.{max(0, digits - len(str(int(abs(scaled)))))}f} {unit}"
+    return f"{value:.{digits}g}"
+
+
+def file_size(size_bytes: int) -> str:
+    """Return a file's size in decimal megabytes or kilobytes."""
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

@@ -1,0 +1,144 @@
+"""`mggc-edge translate`: run a checkpoint, run or artifact over a folder of pictures."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mggc_edge.cli.options import (
+    Bn,
+    Config,
+    Direction,
+    DirectionFlag,
+    ImageSize,
+    Json,
+    Layout,
+    LayoutFlag,
+    NormStats,
+    NormStatsFlag,
+    OutputFile,
+    Set,
+    input_half,
+    load_settings,
+    parse_image_size,
+)
+from mggc_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SCHEMA = "mggc-edge/translate/1"
+SHEET_FILE = "contact-sheet.png"
+
+
+def translate(
+    context: typer.Context,
+    artifact: Annotated[Path, typer.Argument(help="A checkpoint, saved network, run folder, .onnx or .ort file.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of pictures, searched recursively.")],
+    out_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="New folder for the results [dim](default: runs/<name>-translate-<time>)[/]."
+        ),
+    ] = None,
+    layout: LayoutFlag = Layout.plain,
+    direction: DirectionFlag = None,
+    image_size: ImageSize = None,
+    bn: Bn = None,
+    norm_stats: NormStatsFlag = NormStats.instance,
+    as_json: Json = False,
+    output: OutputFile = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Translate a folder of pictures; each result is a PNG file, and a contact sheet shows the first ones."""
+    from mggc_edge.artifacts import atomic_path, check_output_folder
+    from mggc_edge.cli.feeding import folder_pictures
+    from mggc_edge.errors import ArtifactError, PictureError
+    from mggc_edge.opening import geometry, open_runner
+    from mggc_edge.pictures import contact_sheet, find_pictures, png_bytes, to_picture
+
+    out: Output = context.obj
+    settings = load_settings(config, set_)
+    size = parse_image_size(image_size)
+    folder = out_folder or Path("runs") / f"{artifact.stem}-translate-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_output_folder(folder)
+    names = result_names(find_pictures(images), images)
+    runner = open_runner(
+        artifact,
+        image_size=size,
+        bn="eval" if bn is None else bn.value,
+        direction=(direction or Direction.AtoB).value,
+        norm_stats=norm_stats.value,
+        max_bytes=settings["checkpoint.max_bytes"],
+    )
+    sheet: list[tuple[Image, Image]] = []
+    written = 0
+    started = time.perf_counter()
+    with runner:
+        form = geometry(runner)
+        if form.image_size is not None and size not in (None, form.image_size):
+            height, width = form.image_size
+            raise ArtifactError(f"'{artifact}' takes pictures of {height}x{width} only", hint="leave out --image-size")
+        size = form.image_size or size
+        if size is None:
+            raise ArtifactError(f"'{artifact}' does not say what picture size it takes", hint="give one: --image-size")
+        stream = folder_pictures(
+            out,
+            images,
+            size,
+            form.input_format,
+            input_half(layout, direction),
+            settings["pictures.max_unreadable"],
+            what="translating",
+        )
+        for path, array in stream:
+            (result,) = runner.infer({runner.inputs[0].name: array}).values()
+            try:
+                picture = to_picture(result, form.output_format)
+            except PictureError as error:
+                raise PictureError(f"the result for '{path}' is no picture: {error.message}", error.hint) from error
+            with atomic_path(folder / names[path]) as temporary:
+                temporary.write_bytes(png_bytes(picture))
+            written += 1
+            if len(sheet) < settings["translate.sheet_pictures"]:
+                sheet.append((to_picture(array, form.input_format), picture))
+    seconds = time.perf_counter() - started
+    sheet_path = folder / SHEET_FILE if sheet else None
+    if sheet_path is not None:
+        columns = [("input", [a for a, _ in sheet]), (artifact.name, [b for _, b in sheet])]
+        with atomic_path(sheet_path) as temporary:
+            temporary.write_bytes(png_bytes(contact_sheet(columns)))
+    document = {
+        "schema": SCHEMA,
+        "artifact": str(artifact),
+        "out": str(folder),
+        "images": written,
+        "unreadable": len(names) - written,
+        "image_size": list(size),
+        "contact_sheet": None if sheet_path is None else str(sheet_path),
+        "seconds": round(seconds, 3),
+    }
+    if not out.document(document, as_json=as_json, file=output):
+        look = "" if sheet_path is None else f"; look at {sheet_path}"
+        out.result(f"{written} pictures of {size[0]}x{size[1]} in {folder} ({seconds:.1f} s){look}")
+
+
+def result_names(paths: list[Path], root: Path) -> dict[Path, Path]:
+    """Return where each result goes below the output folder: the picture's own place and name, as PNG.
+
+    Where two pictures differ only in their ending, the ending stays in the name.
+    """
+    places = {path: (path.relative_to(root) if path != root else Path(path.name)) for path in paths}
+    taken: dict[Path, int] = {Path(SHEET_FILE): 2}
+    for place in places.values():
+        taken[place.with_suffix(".png")] = taken.get(place.with_suffix(".png"), 0) + 1
+    return {
+        path: place.with_suffix(".png")
+        if taken[place.with_suffix(".png")] == 1
+        else place.with_name(f"{place.name}.png")
+        for path, place in places.items()
+    }

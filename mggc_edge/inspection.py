@@ -1,0 +1,178 @@
+"""What a file is: the facts that `mggc-edge inspect` shows, gathered without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mggc_edge.errors import ArtifactError
+from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint, read_network_folder
+from mggc_edge.models.cost import layer_macs, macs, parameters
+from mggc_edge.models.families import family_of, layer_table
+from mggc_edge.models.family import NormStats
+from mggc_edge.models.layers import LayerTable, Size
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.opening import run_artifact, what_is
+from mggc_edge.pruning.plan import PruningPlan, read_plan
+
+SCHEMA = "mggc-edge/inspect/1"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found at a path.
+
+    Attributes:
+        kind: "checkpoint", "network" (a folder with spec and weights), "spec", "plan", "onnx" or "run".
+        table: the layer table; of a plan, that of the slim network. None for an ONNX file from elsewhere.
+        original: of a plan, the layer table of the network that it was made for.
+        checkpoint, plan: where it is one.
+        onnx: facts about the ONNX file (of a run: the generator's).
+    """
+
+    kind: str
+    path: Path
+    table: LayerTable | None = None
+    original: LayerTable | None = None
+    checkpoint: Checkpoint | None = None
+    plan: PruningPlan | None = None
+    onnx: Any = None
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON document of `inspect --json`; what a file does not tell is null."""
+        document: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind, "path": str(self.path)}
+        document |= self._network()
+        if self.checkpoint is not None:
+            document |= {
+                "format": self.checkpoint.format,
+                "size_bytes": self.checkpoint.size_bytes,
+                "network": self.checkpoint.name or None,
+                "other_networks": list(self.checkpoint.others),
+                "ignored": list(self.checkpoint.ignored),
+            }
+        if self.plan is not None and self.original is not None:
+            document |= {
+                "criterion": self.plan.criterion,
+                "budget": self.plan.budget,
+                "budget_met": self.plan.budget_met,
+                "convention": self.plan.convention,
+                "original": {
+                    "parameters": parameters(self.original),
+                    "macs_true": macs(self.original, "true"),
+                    "macs_paper": macs(self.original, "paper"),
+                    "groups": [{"name": group.name, "channels": group.size} for group in self.original.groups],
+                },
+            }
+        if self.onnx is not None:
+            document |= {
+                "opset": self.onnx.opset,
+                "operators": dict(self.onnx.operators),
+                "inputs": [tensor.to_json() for tensor in self.onnx.inputs],
+                "outputs": [tensor.to_json() for tensor in self.onnx.outputs],
+                "metadata": dict(self.onnx.metadata),
+            }
+        return document
+
+    def _network(self) -> dict[str, Any]:
+        table, facts = self.table, self.onnx
+        if table is None:
+            return {
+                "family": None, "role": None, "norm": None, "parameters": facts.parameters,
+                "image_size": _onnx_size(facts), "macs_true": facts.macs_true, "macs_paper": facts.macs_paper,
+                "groups": [], "layers": [],
+            }  # fmt: skip
+        family = family_of(table.spec)
+        return {
+            "family": family.title(table.spec),
+            "role": family.role,
+            "norm": table.spec.norm,
+            "in_channels": table.spec.in_channels,
+            "out_channels": table.spec.out_channels,
+            "parameters": parameters(table),
+            "image_size": list(table.image_size),
+            "macs_true": macs(table, "true"),
+            "macs_paper": macs(table, "paper"),
+            "groups": [{"name": group.name, "channels": group.size} for group in table.groups],
+            "layers": [
+                {
+                    "name": layer.name,
+                    "op": layer.op,
+                    "group": layer.output,
+                    "in_channels": layer.in_channels,
+                    "out_channels": layer.out_channels,
+                    "kernel": layer.kernel,
+                    "stride": layer.stride,
+                    "out_size": list(layer.out_size),
+                    "macs_true": layer_macs(layer, "true"),
+                    "macs_paper": layer_macs(layer, "paper"),
+                }
+                for layer in table.layers
+            ],
+        }
+
+
+def inspect_path(
+    path: Path,
+    *,
+    image_size: Size | None = None,
+    direction: Direction = "AtoB",
+    norm_stats: NormStats = "instance",
+    max_bytes: int = MAX_BYTES,
+) -> Inspection:
+    """Find out what is at a path.
+
+    Args:
+        path: a checkpoint, spec, plan, ONNX file, folder with a saved network, or run folder.
+        image_size: (height, width) that MACs are counted at; None: what the network is usually trained at.
+        direction, norm_stats, max_bytes: for checkpoints, see `read_checkpoint`.
+
+    Raises:
+        InputError: it is none of these, is damaged, or the network cannot run at `image_size`.
+    """
+    kind = what_is(path)
+    if kind == "spec":
+        return Inspection("spec", path, layer_table(_read_spec(path), image_size))
+    if kind == "plan":
+        plan = read_plan(path)
+        return _of_plan(path, plan, image_size or plan.image_size)
+    if kind in ("artifact", "run"):
+        return _of_onnx("run" if kind == "run" else "onnx", path, run_artifact(path) if kind == "run" else path)
+    if kind == "network":
+        checkpoint = read_network_folder(path, max_bytes=max_bytes)
+    else:
+        checkpoint = read_checkpoint(path, direction=direction, norm_stats=norm_stats, max_bytes=max_bytes)
+    return Inspection(kind, path, layer_table(checkpoint.spec, image_size), checkpoint=checkpoint)
+
+
+def _read_spec(path: Path) -> NetworkSpec:
+    return NetworkSpec.from_json(json.loads(path.read_text(encoding="utf-8")))
+
+
+def _of_plan(path: Path, plan: PruningPlan, image_size: Size) -> Inspection:
+    slim_spec = plan.spec.with_widths({group: len(indices) for group, indices in plan.kept.items()})
+    original = layer_table(plan.spec, image_size)
+    return Inspection("plan", path, layer_table(slim_spec, image_size), original=original, plan=plan)
+
+
+def _of_onnx(kind: str, path: Path, file: Path) -> Inspection:
+    if file.suffix.lower() != ".onnx":
+        raise ArtifactError(
+            f"'{path}' is in ONNX Runtime's own format, which cannot be looked into",
+            hint="inspect the .onnx file that it was made from; verify and translate run it",
+        )
+    from mggc_edge.compiler.facts import onnx_facts
+
+    facts = onnx_facts(file)
+    if facts.spec is None:
+        return Inspection(kind, path, onnx=facts)
+    size = _onnx_size(facts)
+    return Inspection(kind, path, layer_table(facts.spec, None if size is None else (size[0], size[1])), onnx=facts)
+
+
+def _onnx_size(facts: Any) -> list[int] | None:
+    shape: tuple[int | None, ...] = facts.inputs[0].shape if facts.inputs else ()
+    if len(shape) != 4 or shape[2] is None or shape[3] is None:
+        return None
+    return [shape[2], shape[3]]
