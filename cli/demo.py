@@ -48,7 +48,7 @@ def demo(
     if not out.document(_document(result), as_json=as_json, file=output):
         out.result(export_page(result.export))
         for line in _lines(result, time.perf_counter() - started):
-            out.result(line)
+            out.text(line)
 
 
 def _document(result: Demonstration) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def _lines(result: Demonstration, seconds: float) -> list[str]:
     before, after = macs(result.export.original_table), macs(result.export.table)
     folder = result.checkpoint.parent
     return [
-        (f"The plan keeps {after / before:.1%} of {si(before)} MACs. The slim network and the original with its other "
-         f"channels masked differ by at most {result.masked_difference:.1e}."),
-        "The weights are random: what is shown is that slimming and export are exact, not a good picture.",
+        f"The plan keeps {after / before:.1%} of {si(before)} MACs.",
+        f"Slim network and original with its other channels masked differ by up to {result.masked_difference:.1e}.",
+        "The weights are random: shown is that slimming and export are exact, not a good picture.",
         f"Look at {result.sheet}, and try:",
         f"  mggc-edge inspect {result.checkpoint}",
         f"  mggc-edge inspect {folder / 'plan.json'}",
         f"  mggc-edge verify {folder / 'run' / 'slim'} {folder / 'run'}",
-        f"[dim]{seconds:.0f} s[/]",
+        f"It took {seconds:.0f} s.",
     ]

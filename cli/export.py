@@ -167,12 +167,15 @@ def export_document(result: Export) -> dict[str, Any]:
 def export_page(result: Export) -> RenderableType:
     """Return the table of an export."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     from mggc_edge.pipeline import costs
 
     height, width = result.table.image_size
-    page = Table(box=box.SIMPLE, title=f"{result.folder} at {height}x{width}", title_justify="left", pad_edge=False)
+    page = Table(
+        box=box.SIMPLE, title=f"{escape(str(result.folder))} at {height}x{width}", title_justify="left", pad_edge=False
+    )
     page.add_column("file", no_wrap=True)
     for label in ("size", "parameters", "MACs", "max |diff| to torch"):
         page.add_column(label, justify="right", no_wrap=True)

@@ -71,7 +71,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         result: Any = app(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
         sys.stdout.flush()
-        return result if isinstance(result, int) else 0
+        code = result if isinstance(result, int) else 0
+        if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
+            raise KeyboardInterrupt
+        return code
     except MggcEdgeError as error:
         output.error(error.message, error.hint)
         if isinstance(error, SettingError):

@@ -38,6 +38,10 @@ class Output:
         """Print a result for people."""
         self.console().print(renderable)
 
+    def text(self, line: str) -> None:
+        """Print a line of a result as it is, however long."""
+        sys.stdout.write(f"{line}\n")
+
     def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> bool:
         """Write the JSON document of a result where it was asked for; return whether stdout has been taken by it."""
         if file is not None:

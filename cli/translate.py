@@ -123,8 +123,9 @@ def translate(
         "seconds": round(seconds, 3),
     }
     if not out.document(document, as_json=as_json, file=output):
-        look = "" if sheet_path is None else f"; look at {sheet_path}"
-        out.result(f"{written} pictures of {size[0]}x{size[1]} in {folder} ({seconds:.1f} s){look}")
+        out.text(f"{written} pictures of {size[0]}x{size[1]} in {folder} ({seconds:.1f} s)")
+        if sheet_path is not None:
+            out.text(f"Look at {sheet_path}")
 
 
 def result_names(paths: list[Path], root: Path) -> dict[Path, Path]:

@@ -223,7 +223,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"'{root}' is no run folder: it has no {MANIFEST_FILE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"'{path}' cannot be read: {error}") from error
     files = document.get("files") if isinstance(document, dict) else None
     if not isinstance(files, list) or document.get("schema") != MANIFEST_SCHEMA:

@@ -18,17 +18,27 @@ A bug is none of these: it stays a traceback.
 
 from __future__ import annotations
 
+MAX_MESSAGE = 1000
+
 
 class MggcEdgeError(Exception):
     """An error with a sentence for the user (`message`) and, where there is one, the way out (`hint`)."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
+        message = _one_line(message)
         super().__init__(message)
         self.message = message
         self.hint = hint
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+
+def _one_line(text: str) -> str:
+    # Names out of a hostile file may hold line breaks, terminal escapes or a megabyte of text.
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE - 300]} ... {text[-290:]}"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class InputError(MggcEdgeError):

@@ -127,12 +127,12 @@ def _open_checkpoint(
     norm_stats: NormStats,
     max_bytes: int | None,
 ) -> BaseRunner:
-    from mggc_edge.compiler.to_onnx import describe, reference_network, torch_runner
     from mggc_edge.lazy import require
     from mggc_edge.models.checkpoint import MAX_BYTES
     from mggc_edge.models.families import family_of
 
     require("torch", extra="torch")
+    from mggc_edge.compiler.to_onnx import describe, reference_network, torch_runner
     from mggc_edge.models.weights import load_network
 
     network = load_network(

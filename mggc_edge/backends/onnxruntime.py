@@ -41,11 +41,13 @@ class OnnxRuntimeRunner(BaseRunner):
         options.log_severity_level = 4  # what matters comes back as an exception
         options.intra_op_num_threads = self._threads
         try:
-            self._session = ort.InferenceSession(str(self._path), options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                str(self._path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+            )
+            self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # ONNX Runtime raises many kinds
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ArtifactError(f"ONNX Runtime cannot run '{self._path}': {reason}") from error
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
         return (
             tuple(_spec(tensor) for tensor in self._session.get_inputs()),
             tuple(_spec(tensor) for tensor in self._session.get_outputs()),

@@ -39,7 +39,8 @@ class PyTorchRunner(BaseRunner):
         torch = require("torch", extra="torch")
         (inputs, outputs) = self._described
         with torch.inference_mode():
-            output = self._module(torch.from_numpy(feeds[inputs[0].name]))
+            # A copy: torch takes no array that is read-only or has negative strides.
+            output = self._module(torch.from_numpy(feeds[inputs[0].name].copy()))
         return {outputs[0].name: output.numpy()}
 
     def _close(self) -> None:

@@ -67,6 +67,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             )
         if not model.graph.node or not model.graph.input:
             raise ArtifactError(f"'{path}' is no ONNX file: it has no graph")
+        names = [part.name for part in (*model.graph.input, *model.graph.output)]
+        texts = [*names, *(text for entry in model.metadata_props for text in (entry.key, entry.value))]
+        if not all(isinstance(text, str) for text in (*texts, *(node.op_type for node in model.graph.node))):
+            raise ArtifactError(f"'{path}' is no sound ONNX file: it has names that are no text")
         onnx_module.checker.check_model(model)
     except ArtifactError:
         raise

@@ -77,7 +77,7 @@ class Exported:
 
 def reference_network(network: Network, bn: BatchNormMode) -> Network:
     """Return what an export is held against: the network in evaluation mode, or its per-picture form."""
-    return (per_picture_norm(network) if bn == "batch" else network).eval()
+    return copy.deepcopy(per_picture_norm(network) if bn == "batch" else network).eval()
 
 
 def to_onnx(

@@ -17,9 +17,11 @@ from mggc_edge.models.families import family_of, infer_spec, layer_table
 from mggc_edge.models.family import NormStats, Role, Shapes
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.state_file import FileFormat, StateFile, TensorHeader, read_state_file
+from mggc_edge.tensors import Array, FloatArray
 
 Direction = Literal["AtoB", "BtoA"]
 MAX_BYTES = 4 * 2**30
+MAX_SPEC_BYTES = 2**20
 
 _PREFIXED = re.compile(r"((?:\w+\.)*?)(model\.(?:\d+|model)\..+)$")
 _PROFILER_KEYS = ("total_ops", "total_params")
@@ -112,10 +114,12 @@ def read_network_folder(folder: Path, *, max_bytes: int = MAX_BYTES) -> Checkpoi
         CheckpointError: one of them is missing, damaged, or does not fit the other.
     """
     try:
+        if (folder / SPEC_FILE).stat().st_size > MAX_SPEC_BYTES:
+            raise CheckpointError(f"'{folder / SPEC_FILE}' is too large for a network description")
         spec = NetworkSpec.from_json(json.loads((folder / SPEC_FILE).read_text(encoding="utf-8")))
     except OSError:
         raise CheckpointError(f"'{folder}' is a folder without a {SPEC_FILE}, so no saved network") from None
-    except (ValueError, SpecError) as error:
+    except (ValueError, RecursionError, SpecError) as error:
         raise CheckpointError(f"'{folder / SPEC_FILE}' is damaged: {error}") from error
     return read_checkpoint(folder / WEIGHTS_FILE, spec=spec, max_bytes=max_bytes)
 
@@ -234,26 +238,54 @@ def _some(keys: list[str], count: int = 4) -> str:
     return shown if len(keys) <= count else f"{shown} and {len(keys) - count} more"
 
 
-def _check_finite(checkpoint: Checkpoint) -> None:
-    """Look at every weight once, through a map of the file: no copy of a tensor is made."""
-    try:
-        data = np.memmap(checkpoint.path, dtype=np.uint8, mode="r")
-    except OSError as error:
-        raise CheckpointError(f"'{checkpoint.path}' cannot be read: {error.strerror or error}") from error
+def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, FloatArray]]:
+    """Yield (key, values) for every tensor of the network, copied from where its header says, as float32.
+
+    Raises:
+        CheckpointError: the file cannot be read after all.
+    """
+    data = _mapped(checkpoint)
     for key, entry in checkpoint.tensors.items():
-        if not _is_finite(data, entry.header):
+        yield key, _float32(_view(checkpoint, data, entry.header), entry.header.dtype)
+
+
+def _check_finite(checkpoint: Checkpoint) -> None:
+    """Look at every weight once, through a map of the file: no copy of a tensor is made unless it is of 8 bytes."""
+    data = _mapped(checkpoint)
+    for key, entry in checkpoint.tensors.items():
+        values = _view(checkpoint, data, entry.header)
+        if entry.header.dtype == "bfloat16":  # all exponent bits set
+            finite = not np.any((values & np.uint16(0x7F80)) == 0x7F80)
+        else:
+            if entry.header.dtype == "float64":
+                values = _float32(values, "float64")  # what is too large for a float32 becomes infinite
+            with np.errstate(all="ignore"):
+                finite = bool(np.isfinite(np.sum(values, dtype=np.float64)))
+        if not finite:
             raise CheckpointError(
                 f"'{checkpoint.path}': '{key}' has NaN or infinite values",
                 hint="the training that wrote it has diverged; take an earlier checkpoint",
             )
 
 
-def _is_finite(data: np.memmap[tuple[int], np.dtype[np.uint8]], header: TensorHeader) -> bool:
+def _mapped(checkpoint: Checkpoint) -> Array:
+    try:
+        return np.memmap(checkpoint.path, dtype=np.uint8, mode="r")
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"'{checkpoint.path}' cannot be read: {error}") from error
+
+
+def _view(checkpoint: Checkpoint, data: Array, header: TensorHeader) -> Array:
     dtype = np.dtype(_NUMPY_TYPES[header.dtype])
     strides = tuple(step * dtype.itemsize for step in header.stride)
-    values: np.ndarray[tuple[int, ...], np.dtype[np.generic]] = np.ndarray(
-        header.shape, dtype, buffer=data, offset=header.first_byte, strides=strides
-    )
-    if header.dtype == "bfloat16":  # all exponent bits set
-        return not bool(np.any((values & np.uint16(0x7F80)) == 0x7F80))  # type: ignore[operator]
-    return bool(np.isfinite(np.sum(values, dtype=np.float64)))
+    try:
+        return np.ndarray(header.shape, dtype, buffer=data, offset=header.first_byte, strides=strides)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"'{checkpoint.path}' was changed while it was being read") from error
+
+
+def _float32(values: Array, dtype: str) -> FloatArray:
+    with np.errstate(all="ignore"):
+        if dtype == "bfloat16":  # the upper half of a float32
+            return np.ascontiguousarray((values.astype(np.uint32) << 16).view(np.float32))
+        return values.astype(np.float32, order="C")

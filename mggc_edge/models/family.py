@@ -13,6 +13,7 @@ from mggc_edge.models.spec import NetworkSpec, NormKind
 Shapes = Mapping[str, tuple[int, ...]]
 Role = Literal["generator", "discriminator"]
 NormStats = Literal["instance", "running"]
+INDEX = "(0|[1-9][0-9]{0,3})"  # a layer's number in a key, written in the one way that leads back to the key
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,9 @@ class TableBuilder:
         if min(out_size) < 1 or (padding_mode == "reflect" and min(in_size) <= padding):
             height, width = self.image_size
             raise SpecError(f"a picture of {height}x{width} is too small for this network")
+        widths = [self.spec.width(group) for group in (*map(self.group, reads), output)]
+        if min(widths) < 1:
+            raise SpecError(f"layer {name} has no channels to read or to write")
         norm_kind = self.spec.norm if norm is not None else "none"
         normed = norm_kind != "none"
         self._layers[name] = Layer(
@@ -189,8 +192,8 @@ class TableBuilder:
             reads=reads,
             inputs=tuple(self.group(source) for source in reads),
             output=output,
-            in_channels=sum(self.spec.width(self.group(source)) for source in reads),
-            out_channels=self.spec.width(output),
+            in_channels=sum(widths[:-1]),
+            out_channels=widths[-1],
             in_size=in_size,
             out_size=(out_size[0], out_size[1]),
             kernel=kernel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F  # noqa: N812  
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mggc_edge.models.families import layer_table

@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 
 from mggc_edge.errors import CheckpointError, SpecError
-from mggc_edge.models.family import Family, NormStats, Shapes, infer_norm, weight
+from mggc_edge.models.family import INDEX, Family, NormStats, Shapes, infer_norm, weight
 from mggc_edge.models.layers import INPUT, OUTPUT, LayerTable, Size, TableBuilder
 from mggc_edge.models.spec import NetworkSpec, NormKind
 
 MAX_LAYERS = 8
-_CONV_KEY = re.compile(r"model\.(\d+)\.weight$")
+_CONV_KEY = re.compile(rf"model\.{INDEX}\.weight$")
 
 
 def _conv_index(layer: int) -> int:

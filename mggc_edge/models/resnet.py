@@ -11,12 +11,14 @@ import re
 from itertools import pairwise
 
 from mggc_edge.errors import CheckpointError, SpecError
-from mggc_edge.models.family import Family, NormStats, Shapes, infer_norm, weight
+from mggc_edge.models.family import INDEX, Family, NormStats, Shapes, infer_norm, weight
 from mggc_edge.models.layers import INPUT, OUTPUT, Activation, LayerTable, Size, TableBuilder
 from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
 
 FIRST_BLOCK = 10
-_BLOCK_KEY = re.compile(r"model\.(\d+)\.(?:conv_block\.|constant$)")
+_BLOCK_KEY = re.compile(rf"model\.{INDEX}\.(?:conv_block\.|constant$)")
+_TOP_KEY = re.compile(rf"model\.{INDEX}\.weight$")
+_RESIDUAL_CONV_KEY = re.compile(rf"model\.{INDEX}\.conv_block\.{INDEX}(\.conv\.2)?\.weight$")
 
 
 def inner_group(block: int) -> str:
@@ -171,7 +173,7 @@ def recognises(shapes: Shapes) -> bool:
 def infer(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpec:
     """Return the spec that a ResNet state dict was saved from; removed blocks leave a hole in the numbering."""
     blocks = sorted({int(match[1]) for key in shapes if (match := _BLOCK_KEY.match(key))})
-    tops = sorted({int(match[1]) for key in shapes if (match := re.match(r"model\.(\d+)\.weight$", key))})
+    tops = sorted({int(match[1]) for key in shapes if (match := _TOP_KEY.match(key))})
     last = max(blocks, default=FIRST_BLOCK - 1)
     after = [index for index in tops if index > last and len(shapes[f"model.{index}.weight"]) == 4]
     if not after or min(blocks, default=FIRST_BLOCK) < FIRST_BLOCK:
@@ -228,9 +230,10 @@ def _is_resize_convolution(shapes: Shapes, up1: int, after: list[int]) -> bool:
 
 def _block_layout(shapes: Shapes) -> tuple[PaddingMode, bool, bool]:
     """Return (padding, dropout layer present, separable) from the indices of the convolutions inside the blocks."""
-    pattern = re.compile(r"model\.\d+\.conv_block\.(\d+)(\.conv\.2)?\.weight$")
     found = [
-        (int(match[1]), match[2]) for key, shape in shapes.items() if len(shape) == 4 and (match := pattern.match(key))
+        (int(match[2]), match[3])
+        for key, shape in shapes.items()
+        if len(shape) == 4 and (match := _RESIDUAL_CONV_KEY.match(key))
     ]
     if not found:  # every block has been removed
         return "reflect", False, False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,14 +18,23 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from mggc_edge.errors import CheckpointError
-from mggc_edge.models.tensor_pickle import ELEMENT_BYTES, BoundedReader, Storage, StoredTensor, TensorPickle, count
+from mggc_edge.models.tensor_pickle import (
+    ELEMENT_BYTES,
+    MAX_DIMENSIONS,
+    BoundedReader,
+    Storage,
+    StoredTensor,
+    TensorPickle,
+    count,
+)
 
 FileFormat = Literal["zip", "legacy", "safetensors"]
 Tree = Mapping[str, Any]
 
 MAX_PICKLE_BYTES = 8 * 2**20
+MAX_DIRECTORY_BYTES = 2 * 2**20  # of a zip archive or a safetensors file: in memory it takes up to 20 times as much
 MAX_ENTRIES = 100_000
-MAX_DIMENSIONS = 8
+MAX_KEY_LENGTH = 500
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
@@ -107,10 +117,10 @@ def read_state_file(path: Path, max_bytes: int) -> StateFile:
 def _format(path: Path, start: bytes) -> tuple[FileFormat, Callable[[BinaryIO, int], Tree]]:
     if start.startswith(b"PK\x03\x04"):
         return "zip", _read_zip
+    if len(start) > 8 and start[8:9] == b"{":  # before it stands the header's length, of which any byte may be 0x80
+        return "safetensors", _read_safetensors
     if start[:1] == b"\x80":
         return "legacy", _read_legacy
-    if len(start) > 8 and start[8:9] == b"{":
-        return "safetensors", _read_safetensors
     if start[257:262] == b"ustar":
         raise CheckpointError(
             f"'{path}' is a checkpoint in the tar format of PyTorch before 0.2",
@@ -121,43 +131,63 @@ def _format(path: Path, start: bytes) -> tuple[FileFormat, Callable[[BinaryIO, i
 
 
 def _read_zip(file: BinaryIO, size: int) -> Tree:
-    with zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(_ShortReads(file)) as archive:  # type: ignore[arg-type]  # it is file enough for zipfile
         entries = archive.infolist()
-        if len({entry.filename for entry in entries}) != len(entries) or len(entries) > MAX_ENTRIES:
-            raise CheckpointError("this archive has entries that share a name, or far too many", hint="do not trust it")
-        names = {entry.filename: entry for entry in entries}
-        pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise CheckpointError("this is a zip archive, but not one that torch.save wrote")
-        prefix = pickles[0].removesuffix("data.pkl")
-        if f"{prefix}constants.pkl" in names:
+    if len({entry.filename for entry in entries}) != len(entries) or len(entries) > MAX_ENTRIES:
+        raise CheckpointError("this archive has entries that share a name, or far too many", hint="do not trust it")
+    names = {entry.filename: entry for entry in entries}
+    pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise CheckpointError("this is a zip archive, but not one that torch.save wrote")
+    prefix = pickles[0].removesuffix("data.pkl")
+    if f"{prefix}constants.pkl" in names:
+        raise CheckpointError(
+            "this is a TorchScript archive, which holds code", hint="save the weights alone: state_dict()"
+        )
+
+    def locate(name: str, size_bytes: int) -> int:
+        entry = names[name]
+        if entry.compress_type != zipfile.ZIP_STORED:  # a few compressed bytes can become any number
             raise CheckpointError(
-                "this is a TorchScript archive, which holds code", hint="save the weights alone: state_dict()"
+                "this archive is compressed, which torch.save never does", hint="save the weights again"
             )
-        byte_order = archive.read(f"{prefix}byteorder") if f"{prefix}byteorder" in names else b"little"
-        if byte_order != b"little":
-            raise CheckpointError("this checkpoint was written on a big-endian machine, which is not supported")
-        if names[pickles[0]].file_size > MAX_PICKLE_BYTES:
+        file.seek(entry.header_offset)
+        local = file.read(30)
+        # Local file header: lengths of name and extra field are 16-bit little-endian at 26 and 28.
+        start = (
+            entry.header_offset + 30 + int.from_bytes(local[26:28], "little") + int.from_bytes(local[28:30], "little")
+        )
+        if local[:4] != b"PK\x03\x04" or entry.file_size < size_bytes or start + entry.file_size > size:
+            raise CheckpointError("a tensor is larger than what the file holds of it", hint="is the file complete?")
+        return start
+
+    def content(name: str) -> bytes:
+        entry = names[name]
+        if entry.file_size > MAX_PICKLE_BYTES:
             raise CheckpointError(f"the checkpoint's table of contents has more than {MAX_PICKLE_BYTES:,} bytes")
+        file.seek(locate(name, 0))
+        data = file.read(entry.file_size)
+        if zlib.crc32(data) != entry.CRC:
+            raise CheckpointError("the checkpoint's table of contents is damaged", hint="is the file complete?")
+        return data
 
-        def locate(key: str, size_bytes: int) -> int:
-            entry = names[f"{prefix}data/{key}"]
-            if entry.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError("the weights in this archive are compressed, which torch.save never does")
-            file.seek(entry.header_offset)
-            local = file.read(30)
-            # Local file header: lengths of name and extra field are 16-bit little-endian at 26 and 28.
-            start = (
-                entry.header_offset
-                + 30
-                + int.from_bytes(local[26:28], "little")
-                + int.from_bytes(local[28:30], "little")
-            )
-            if local[:4] != b"PK\x03\x04" or entry.file_size < size_bytes or start + entry.file_size > size:
-                raise CheckpointError("a tensor is larger than what the file holds of it", hint="is the file complete?")
-            return start
+    if f"{prefix}byteorder" in names and content(f"{prefix}byteorder") != b"little":
+        raise CheckpointError("this checkpoint was written on a big-endian machine, which is not supported")
+    reader = BoundedReader(BytesIO(content(pickles[0])), MAX_PICKLE_BYTES)
+    return _tree(reader, lambda key, size_bytes: locate(f"{prefix}data/{key}", size_bytes))
 
-        return _tree(BoundedReader(BytesIO(archive.read(pickles[0])), MAX_PICKLE_BYTES), locate)
+
+class _ShortReads:
+    """A file of which only so much can be read at once: zipfile takes the whole directory of an archive in one read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self.seekable, self._file = file.seek, file.tell, file.seekable, file
+
+    def read(self, count: int = -1) -> bytes:
+        data = self._file.read(MAX_DIRECTORY_BYTES + 1 if count < 0 else min(count, MAX_DIRECTORY_BYTES + 1))
+        if len(data) > MAX_DIRECTORY_BYTES:
+            raise CheckpointError(f"the directory of this archive has more than {MAX_DIRECTORY_BYTES:,} bytes")
+        return data
 
 
 def _read_legacy(file: BinaryIO, size: int) -> Tree:
@@ -185,23 +215,25 @@ def _read_legacy(file: BinaryIO, size: int) -> Tree:
 
 def _read_safetensors(file: BinaryIO, size: int) -> Tree:
     length = int.from_bytes(file.read(8), "little")
-    if length > min(size - 8, MAX_PICKLE_BYTES):
+    if length > size - 8:
         raise CheckpointError(
             "the header of this safetensors file is longer than the file", hint="is the file complete?"
         )
+    if length > MAX_DIRECTORY_BYTES:
+        raise CheckpointError(f"the header of this safetensors file has more than {MAX_DIRECTORY_BYTES:,} bytes")
     header = json.loads(file.read(length))
     tree: dict[str, TensorHeader] = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        dtype, shape = _SAFETENSORS_TYPES[entry["dtype"]], tuple(entry["shape"])
-        begin, end = entry["data_offsets"]
-        tensor = _checked(TensorHeader(dtype, shape, _contiguous(shape), 8 + length + begin))
-        if not 0 <= begin <= end <= size - 8 - length or end - begin != tensor.size_bytes:
+        dtype, shape = _SAFETENSORS_TYPES[entry["dtype"]], _sizes(entry["shape"])
+        begin, end = map(count, entry["data_offsets"])
+        tensor = TensorHeader(dtype, shape, _contiguous(shape), 8 + length + begin)
+        if not begin <= end <= size - 8 - length or end - begin != tensor.size_bytes:
             raise CheckpointError(
                 f"tensor '{name}' is larger than what the file holds of it", hint="is the file complete?"
             )
-        tree[name] = tensor
+        tree[_key(name)] = tensor
     return tree
 
 
@@ -223,9 +255,9 @@ def _resolve(root: Any, starts: Mapping[Storage, int], seen: Iterator[int], dept
         if not isinstance(key, str):
             continue
         if isinstance(value, StoredTensor):
-            tree[key] = _header(value, starts)
+            tree[_key(key)] = _header(value, starts)
         elif isinstance(value, dict) and depth < 4:
-            tree[key] = _resolve(value, starts, seen, depth + 1)
+            tree[_key(key)] = _resolve(value, starts, seen, depth + 1)
     return tree
 
 
@@ -234,19 +266,23 @@ def _header(tensor: StoredTensor, starts: Mapping[Storage, int]) -> TensorHeader
     if storage.dtype is None:
         raise CheckpointError("this checkpoint has a tensor without an element type")
     start = starts[storage] + tensor.offset * ELEMENT_BYTES[storage.dtype]
-    header = _checked(TensorHeader(storage.dtype, tensor.shape, tensor.stride, start))
+    header = TensorHeader(storage.dtype, tensor.shape, tensor.stride, start)
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride, strict=True))
     if header.elements and (tensor.offset + last >= storage.elements or header.elements > storage.elements):
         raise CheckpointError("a tensor is larger than what the file holds of it", hint="do not trust this file")
     return header
 
 
-def _checked(header: TensorHeader) -> TensorHeader:
-    if len(header.shape) > MAX_DIMENSIONS:
-        raise CheckpointError(f"this checkpoint has a tensor with {len(header.shape)} dimensions")
-    for size in header.shape:
-        count(size)
-    return header
+def _sizes(shape: Any) -> tuple[int, ...]:
+    if len(shape) > MAX_DIMENSIONS:
+        raise CheckpointError(f"this checkpoint has a tensor with {len(shape)} dimensions")
+    return tuple(map(count, shape))
+
+
+def _key(name: str) -> str:
+    if len(name) > MAX_KEY_LENGTH or not name.isprintable():
+        raise CheckpointError("this checkpoint has a tensor whose name is no name", hint="do not trust this file")
+    return name
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -2,14 +2,14 @@
 
 A pickle is a program. This one may only build dictionaries, lists, text and numbers, and describe tensors by where
 their data are: opcodes that torch.save does not write are unknown, every name that is not on a short list is refused,
-and no more bytes are read than the caller allows.
+and no more bytes are read, and no more steps done, than the caller allows.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -20,6 +20,8 @@ ELEMENT_BYTES = {
     "float64": 8, "float32": 4, "float16": 2, "bfloat16": 2,
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
+MAX_STEPS = 2**19  # one opcode of one byte can take 70 bytes of memory; a real file has some 60 steps a tensor
+MAX_DIMENSIONS = 8
 _STORAGE_TYPES = {
     "DoubleStorage": "float64", "FloatStorage": "float32", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
@@ -62,9 +64,17 @@ class BoundedReader:
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file = file
         self._left = limit
+        self._steps = MAX_STEPS
+
+    def spend(self, steps: int) -> None:
+        """Count what a pickle makes its reader do: reads, and elements that are copied."""
+        self._steps -= steps
+        if self._steps < 0:
+            raise CheckpointError("the checkpoint's table of contents is too long", hint="save the weights alone")
 
     def read(self, count: int) -> bytes:
         """Return exactly `count` bytes; EOFError when there are not as many."""
+        self.spend(1)
         if not 0 <= count <= self._left:
             raise EOFError("a pickle reaches beyond its end")
         self._left -= count
@@ -89,12 +99,13 @@ class TensorPickle(pickle._Unpickler):  # noqa: SLF001  (the Python form: its op
 
     def __init__(self, reader: BoundedReader) -> None:
         super().__init__(reader)
+        self.spend = reader.spend
         self.storages: dict[str, Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a name that torch.save uses; CheckpointError for every other."""
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return self._ordered_dict
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
             return _rebuild_tensor
         if module == "torch._utils" and name == "_rebuild_parameter":
@@ -124,6 +135,10 @@ class TensorPickle(pickle._Unpickler):  # noqa: SLF001  (the Python form: its op
             raise CheckpointError("this checkpoint describes the same tensor data in two ways")
         return storage
 
+    def _ordered_dict(self, pairs: Any = ()) -> dict[Any, Any]:
+        self.spend(len(pairs))
+        return _filled(OrderedDict(), pairs)
+
 
 def _load_empty_tuple(unpickler: Any) -> None:
     unpickler.append([])
@@ -141,12 +156,46 @@ def _load_short_tuple(count: int) -> Callable[[Any], None]:
     return load
 
 
+def _load_set_item(unpickler: Any) -> None:
+    value, key = unpickler.stack.pop(), unpickler.stack.pop()
+    _filled(unpickler.stack[-1], [(key, value)])
+
+
+def _load_set_items(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    _filled(unpickler.stack[-1], zip(items[::2], items[1::2], strict=True))
+
+
+def _filled(holder: Any, pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Put `pairs` into a dictionary. Whole numbers as keys must be small: large ones can be made to collide."""
+    for key, value in pairs:
+        if not isinstance(holder, dict) or not (
+            isinstance(key, (str, float)) or (isinstance(key, int) and abs(key) < 2**32)
+        ):
+            raise CheckpointError("this checkpoint has a dictionary that makes no sense")
+        holder[key] = value
+    return holder  # type: ignore[no-any-return]
+
+
+def _load_reduce(unpickler: Any) -> None:
+    arguments = unpickler.stack.pop()
+    unpickler.spend(len(arguments))  # they are copied
+    unpickler.stack[-1] = unpickler.stack[-1](*arguments)
+
+
+def _load_build(unpickler: Any) -> None:
+    # Attributes of a state dict (its _metadata) are not needed, and nothing else that is known here may have any set.
+    unpickler.stack.pop()
+    if not isinstance(unpickler.stack[-1], OrderedDict):
+        raise CheckpointError("this checkpoint describes something other than dictionaries of tensors")
+
+
 _OPCODES = (
     pickle.PROTO, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
     pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT,
     pickle.BINUNICODE, pickle.SHORT_BINSTRING, pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS,
-    pickle.EMPTY_DICT, pickle.SETITEM, pickle.SETITEMS, pickle.GLOBAL, pickle.REDUCE, pickle.BUILD,
-    pickle.BINPERSID, pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET,
+    pickle.EMPTY_DICT, pickle.GLOBAL, pickle.BINPERSID,
+    pickle.BINPUT, pickle.LONG_BINPUT, pickle.BINGET, pickle.LONG_BINGET,
 )  # fmt: skip
 
 
@@ -166,6 +215,10 @@ TensorPickle.dispatch = _Opcodes(
         pickle.TUPLE1[0]: _load_short_tuple(1),
         pickle.TUPLE2[0]: _load_short_tuple(2),
         pickle.TUPLE3[0]: _load_short_tuple(3),
+        pickle.SETITEM[0]: _load_set_item,
+        pickle.SETITEMS[0]: _load_set_items,
+        pickle.REDUCE[0]: _load_reduce,
+        pickle.BUILD[0]: _load_build,
     }
 )
 
@@ -174,9 +227,12 @@ def _as_list(*values: Any) -> list[Any]:
     return list(values)
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_rest: Any) -> StoredTensor:
-    if not isinstance(storage, Storage) or len(shape) != len(stride):
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: Any) -> StoredTensor:
+    # rest: requires_grad, backward hooks, and a dictionary if the elements are to be read negated or conjugated
+    if not isinstance(storage, Storage) or len(shape) != len(stride) or any(rest[2:]):
         raise CheckpointError("this checkpoint has a tensor that makes no sense")
+    if len(shape) > MAX_DIMENSIONS:
+        raise CheckpointError(f"this checkpoint has a tensor with {len(shape)} dimensions")
     return StoredTensor(storage, count(offset), tuple(map(count, shape)), tuple(map(count, stride)))
 
 

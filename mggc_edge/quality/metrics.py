@@ -15,6 +15,8 @@ SSIM_SIGMA = 1.5
 
 def psnr_from_mse(mse: float, data_range: float) -> float | None:
     """Return 10 log10(data_range^2 / mse) in dB; None where the mean squared error is zero: the ratio has no value."""
+    if math.isinf(mse):
+        return -math.inf
     return None if mse == 0 else 10 * math.log10(data_range**2 / mse)
 
 

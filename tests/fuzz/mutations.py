@@ -29,8 +29,10 @@ _NAMES = (
     "\U0001f600", "../../etc/passwd", "model.1.running_mean", "model.1.num_batches_tracked", "total_ops",
 )  # fmt: skip
 _JSON_VALUES: tuple[Any, ...] = (
-    None, True, False, "", "F32", "F16", "BF16", "I64", "F8_E4M3", 0.0, 1.5, 1e308, float("nan"), float("inf"), [], {}, [[]],
-    [1], [4, 3, 7, 7], [9] * 9, [9] * 20_000, [-1, -1], [2**63, 2**63], [0], "instance", "batch", "none", "resnet", "unet",
+    None, True, False, "", "F32", "F16", "BF16", "I64", "F8_E4M3", 0.0, 1.5,
+    1e308, float("nan"), float("inf"), [], {}, [[]],
+    [1], [4, 3, 7, 7], [9] * 9, [9] * 20_000, [-1, -1], [2**63, 2**63], [0], "instance", "batch", "none",
+    "resnet", "unet",
     *_SIZES,
 )  # fmt: skip
 
@@ -155,10 +157,13 @@ def mutate_pickle(rng: random.Random, data: bytes) -> bytes:
 
 
 _STRANGE = (
-    b"i__builtin__\nexec\n", b"o", b"\x81", b"\x92", b"\x93", b"\x82\x01", b"\x84\xff\xff\xff\x7f", b"P1\n", b"0", b"1", b"2",
+    b"i__builtin__\nexec\n", b"o", b"\x81", b"\x92", b"\x93", b"\x82\x01", b"\x84\xff\xff\xff\x7f", b"P1\n", b"0",
+    b"1", b"2",
     b"\x95" + b"\xff" * 8, b"\x8e" + b"\xff" * 8, b"\x8d" + b"\xff" * 8, b"B\xff\xff\xff\x7f", b"X\xff\xff\xff\xff",
-    b"T\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"j\xff\xff\xff\xff", b"r\xff\xff\xff\xff", b"h\x00", b"I" + b"9" * 5000 + b"\n",
-    b"V" + b"x" * 5000 + b"\n", b"\x94", b"\x97", b"\x98", b"\x8f", b"\x90", b"\x91", b"]" * 3000, b"}" * 3000, b"(" * 3000,
+    b"T\xff\xff\xff\x7f", b"\x8b\xff\xff\xff\x7f", b"j\xff\xff\xff\xff", b"r\xff\xff\xff\xff", b"h\x00",
+    b"I" + b"9" * 5000 + b"\n",
+    b"V" + b"x" * 5000 + b"\n", b"\x94", b"\x97", b"\x98", b"\x8f", b"\x90", b"\x91", b"]" * 3000,
+    b"}" * 3000, b"(" * 3000,
     b"}h\x00" * 500, b"G\x7f\xf8\0\0\0\0\0\0",
 )  # fmt: skip
 
@@ -184,7 +189,6 @@ def mutate_legacy(rng: random.Random, data: bytes, other: bytes) -> bytes:
     """Return a file of the older torch format (five pickles, then the storages) with one of its parts changed."""
     ends, file = [0], BytesIO(data)
     for _ in range(5):
-        pickletools.genops(file)
         for op, _, _ in pickletools.genops(file):
             if op.name == "STOP":
                 break
@@ -224,7 +228,9 @@ def mutate_zip(rng: random.Random, data: bytes, other: bytes) -> bytes:
     elif kind == 15:
         del entries[name]
     elif kind == 16:
-        entries[rng.choice(("x/data.pkl", "data.pkl", "../data.pkl", "a/constants.pkl", name + "x"))] = entries.pop(name)
+        entries[rng.choice(("x/data.pkl", "data.pkl", "../data.pkl", "a/constants.pkl", name + "x"))] = entries.pop(
+            name
+        )
     elif kind == 17:
         return repack(entries, (name,))
     elif kind == 18:
@@ -275,7 +281,9 @@ def mutate_json_text(rng: random.Random, text: str) -> bytes:
     if kind == 0:
         return mutate_bytes(rng, text.encode(), text.encode())
     if kind == 1:
-        return rng.choice((b"[" * 100_000, b'{"a":' * 50_000, b"1" * 10_000, b"\xff\xfe{}", b"", b"null", b'"x"', b"[]"))
+        return rng.choice(
+            (b"[" * 100_000, b'{"a":' * 50_000, b"1" * 10_000, b"\xff\xfe{}", b"", b"null", b'"x"', b"[]")
+        )
     return json.dumps(mutate_json(rng, json.loads(text))).encode()
 
 
@@ -293,8 +301,10 @@ _OPERATORS = (
     "Conv", "ConvTranspose", "InstanceNormalization", "Relu", "LeakyRelu", "Tanh", "Add", "Concat", "Pad", "Identity",
     "ConstantOfShape", "Expand", "Tile", "Resize", "Upsample", "Range", "EyeLike", "RandomNormal", "Loop", "If", "Scan",
     "Reshape", "Transpose", "Gather", "Slice", "Split", "Squeeze", "Cast", "MatMul", "Gemm", "Einsum", "MaxPool", "LRN",
-    "AveragePool", "OneHot", "DFT", "STFT", "NonZero", "SequenceAt", "SequenceEmpty", "Optional", "QuantizeLinear", "GRU",
-    "DequantizeLinear", "Shape", "Size", "TopK", "GridSample", "NoSuchOperator", "", "BatchNormalization", "CenterCropPad",
+    "AveragePool", "OneHot", "DFT", "STFT", "NonZero", "SequenceAt", "SequenceEmpty", "Optional", "GRU",
+    "QuantizeLinear",
+    "DequantizeLinear", "Shape", "Size", "TopK", "GridSample", "NoSuchOperator", "", "BatchNormalization",
+    "CenterCropPad",
 )  # fmt: skip
 
 
@@ -381,4 +391,6 @@ def _scalar(rng: random.Random, field: Any, old: Any) -> Any:
     if field.type == field.TYPE_BYTES:
         old = old or b""
         return rng.choice((b"", old[: len(old) // 2], old + b"\0" * 4, old * 2, b"\xff" * len(old), rng.randbytes(16)))
-    return rng.choice(("", "input", "output", "x" * 70_000, "\u0663\x1b[31m\n", "../../etc/passwd", "/dev/zero", *_OPERATORS))
+    return rng.choice(
+        ("", "input", "output", "x" * 70_000, "\u0663\x1b[31m\n", "../../etc/passwd", "/dev/zero", *_OPERATORS)
+    )

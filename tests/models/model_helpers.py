@@ -17,7 +17,8 @@ from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
 from mggc_edge.models.unet import unet_spec
 
-torch.set_num_threads(2)
+# The networks here are too small to share out: a second thread only waits, and on a busy machine for long.
+torch.set_num_threads(1)
 
 Kept = dict[str, tuple[int, ...]]
 
@@ -66,7 +67,11 @@ def size_for(spec: NetworkSpec) -> Size:
 
 
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
-    """Fill every weight and running statistic with values as a trained network has them; no beta or mean is 0."""
+    """Fill every weight and running statistic with values as a trained network has them; no beta or mean is 0.
+
+    Betas are smaller than gammas, so that no ReLU closes a channel on every picture: a network that computes on rounding
+    noise alone tells nothing.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(tensor: Tensor, spread: float) -> Tensor:
@@ -78,13 +83,14 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
             if last == "num_batches_tracked":
                 continue
             if last == "running_var":
-                tensor.copy_(0.5 + normal(tensor, 1.0).abs())
+                tensor.copy_(0.5 + normal(tensor, 0.5).abs())
             elif last == "weight" and tensor.ndim == 4:
-                tensor.copy_(normal(tensor, (tensor[0].numel()) ** -0.5))  # 1 / sqrt(fan in), near enough
+                tensor.copy_(normal(tensor, tensor[0].numel() ** -0.5))  # 1 / sqrt(fan in), near enough
             elif last == "weight":  # gamma, of both signs
-                tensor.copy_(1.0 + normal(tensor, 0.5))
+                values = normal(tensor, 0.5)
+                tensor.copy_(torch.where(values < 0, -0.7, 0.7) + values)
             else:
-                tensor.copy_(normal(tensor, 0.5))
+                tensor.copy_(normal(tensor, 0.2))
 
 
 def network_of(spec: NetworkSpec, *, seed: int = 0, size: Size | None = None, dtype: torch.dtype = torch.float64) -> Network:

@@ -106,8 +106,17 @@ def the_two_ways_differ_by(network: Network, kept: Kept, *, batch: int = 1) -> f
 def check(case: tuple[NetworkSpec, Kept, int]) -> None:
     spec, kept, seed = case
     network = network_of(spec, seed=seed, size=(32, 32) if spec.family == "resnet" else None)
-    assert the_two_ways_differ_by(network, kept) <= 1e-12
-    assert the_two_ways_differ_by(network.float(), kept) <= 1e-5
+    picture = picture_for(network)
+    exact = run(network, picture, masks_of(network.table, kept))
+    assert difference(exact, run(slim(network, kept), picture)) <= 1e-12
+    network, picture = network.float(), picture.float()
+    masked = run(network, picture, masks_of(network.table, kept, torch.float32))
+    sliced = run(slim(network, kept), picture)
+    assert difference(exact.float(), sliced) <= 1e-5
+    # An instance norm multiplies the rounding error of a constant, which is what a closed branch gives it, by
+    # 1 / sqrt(1e-5) = 316: here it is the masked network that is inexact.
+    closed_branch = spec.norm != "batch" and not all(kept.values())
+    assert difference(masked, sliced) <= (1e-4 if closed_branch else 1e-5)
 
 
 by_default = settings(

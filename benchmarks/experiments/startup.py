@@ -1,0 +1,91 @@
+"""How long `mggc-edge --help` takes against an empty Typer app with as many commands, measured in turn.
+
+    python benchmarks/experiments/startup.py [--pairs 30]
+
+Prints the ratio of whole-process wall times: its median over the pairs and a 95 % bootstrap interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+EMPTY_APP = '''
+import typer
+app = typer.Typer(name="empty", no_args_is_help=True, rich_markup_mode="rich")
+@app.callback()
+def program():
+    """An empty program."""
+for name in {names}:
+    def command():
+        """A command that does nothing."""
+    app.command(name)(command)
+app()
+'''
+OURS = "import sys; sys.argv = ['mggc-edge', '--help']; from mggc_edge.cli.main import main; main()"
+
+
+def command_names() -> list[str]:
+    """Return the names of the program's commands."""
+    from mggc_edge.cli.main import app
+
+    return [command.name for command in app.registered_commands if command.name]
+
+
+def seconds(command: Sequence[str]) -> float:
+    """Run a command to its end and return its wall time."""
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def ratios(pairs: int) -> list[float]:
+    """Return ours : empty for every pair, the two in turn, each first in half of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder) / "empty.py"
+        empty.write_text(EMPTY_APP.format(names=command_names()))
+        commands = ([sys.executable, "-c", OURS], [sys.executable, str(empty), "--help"])
+        for command in commands:  # warm-up: byte code, file cache
+            seconds(command)
+        found = []
+        for pair in range(pairs):
+            order = (0, 1) if pair % 2 == 0 else (1, 0)
+            times = {index: seconds(commands[index]) for index in order}
+            found.append(times[0] / times[1])
+    return found
+
+
+def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Return a 95 % bootstrap interval of the median."""
+    generator = random.Random(seed)
+    medians = sorted(statistics.median(generator.choices(values, k=len(values))) for _ in range(2000))
+    return medians[50], medians[-51]
+
+
+def main() -> None:
+    """Measure and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=30)
+    values = ratios(parser.parse_args().pairs)
+    low, high = interval(values)
+    print(
+        json.dumps(
+            {
+                "pairs": len(values),
+                "ratio": round(statistics.median(values), 3),
+                "ci95": [round(low, 3), round(high, 3)],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

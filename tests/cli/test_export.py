@@ -1,0 +1,98 @@
+"""`mggc-edge export`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Command
+
+
+def test_an_export_without_a_plan_holds_the_generator_and_its_manifest(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    ran = command("export", material / "generator.pth", "--image-size", 32, "--out", tmp_path / "run", "--json")
+    assert ran.code == 0
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == ["run/export/portable/generator.fp32.onnx", "run/manifest.json"]
+    (artifact,) = ran.document["artifacts"]
+    assert artifact["sha256"] == hashlib.sha256(Path(artifact["path"]).read_bytes()).hexdigest()
+    assert artifact["parity"]["passed"] is True
+    assert ran.document["compressed"] is None
+    assert ran.document["original"]["macs_true"] == 5_947_392
+
+
+def test_an_export_with_a_plan_holds_both_networks_the_plan_and_the_slim_weights(material: Path) -> None:
+    files = {path.relative_to(material / "run").as_posix() for path in (material / "run").rglob("*") if path.is_file()}
+    assert files == {
+        "export/portable/generator.fp32.onnx",
+        "export/portable/original.fp32.onnx",
+        "manifest.json",
+        "plan.json",
+        "slim/spec.json",
+        "slim/weights.safetensors",
+    }
+    document = json.loads((material / "export.json").read_text())
+    assert 0.98 * 0.3 <= document["compressed"]["macs_true"] / document["original"]["macs_true"] <= 0.3
+    assert document["compressed"]["size_bytes"] < document["original"]["size_bytes"]
+
+
+def test_the_manifest_records_effective_settings_and_seed(command: Command, material: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.toml").write_text("[export]\nsimplify = false\natol = 0.001\n")
+    ran = command(
+        "export", material / "generator.pth", "--image-size", 32, "--out", tmp_path / "run", "--seed", 7,
+        "--config", tmp_path / "settings.toml", "--set", "export.atol=0.002", "--opset", 18,
+    )  # fmt: skip
+    assert ran.code == 0
+    settings = json.loads((tmp_path / "run/manifest.json").read_text())["settings"]
+    assert (settings["export.simplify"], settings["export.atol"]) == (False, 0.002)
+    assert (settings["export.opset"], settings["seed"], settings["bn"]) == (18, 7, "eval")
+
+
+def test_without_out_the_run_is_named_after_the_checkpoint_and_latest_points_to_it(
+    command: Command, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("export", material / "generator.pth", "--image-size", 32).code == 0
+    (run,) = [path for path in Path("runs").iterdir() if not path.is_symlink()]
+    assert run.name.startswith("generator-export-")
+    assert Path("runs/latest").resolve() == run.resolve()
+    assert command("inspect", "runs/latest", "--json").document["kind"] == "run"
+
+
+@pytest.mark.parametrize("flag", [("--precision", "fp64"), ("--runtime", "abacus"), ("--image-size", "big")])
+def test_unknown_values_are_usage_errors(command: Command, material: Path, flag: tuple[str, str]) -> None:
+    assert command("export", material / "generator.pth", *flag).code == 2
+
+
+def test_a_size_that_the_network_cannot_halve_is_refused_with_the_multiples(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    ran = command("export", material / "generator.pth", "--image-size", 30, "--out", tmp_path / "run")
+    assert ran.code == 1
+    assert ran.err == (
+        "error: a ResNet generator cannot run at 30x30\nhint: both sides must be multiples of 4 and at least 8\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dynamic_batch_leaves_the_first_size_open(command: Command, material: Path, tmp_path: Path) -> None:
+    words = ("--image-size", 32, "--dynamic-batch", "--out", tmp_path / "run")
+    assert command("export", material / "generator.pth", *words).code == 0
+    document = command("inspect", tmp_path / "run", "--json").document
+    assert document["inputs"] == [{"name": "input", "dtype": "float32", "shape": [None, 3, 32, 32]}]
+    assert command("verify", material / "generator.pth", tmp_path / "run").code == 0
+
+
+def test_a_plan_of_another_network_is_refused(command: Command, material: Path, tmp_path: Path) -> None:
+    plan = json.loads((material / "plan.json").read_text())
+    plan["spec"]["widths"]["stem"] = 9
+    plan["scores"]["stem"].append(0.5)
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    words = ("--plan", tmp_path / "plan.json", "--out", tmp_path / "run")
+    ran = command("export", material / "generator.pth", *words)
+    assert (ran.code, "the plan was made for another network" in ran.err) == (1, True)
+    assert not (tmp_path / "run").exists()

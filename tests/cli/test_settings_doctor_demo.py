@@ -1,0 +1,78 @@
+"""`mggc-edge settings`, `doctor` and `demo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mggc_edge.settings import SETTINGS
+from tests.cli.conftest import Command
+
+
+def test_settings_lists_every_setting_with_default_unit_and_source(command: Command) -> None:
+    document = command("settings", "--json").document
+    assert [entry["name"] for entry in document["settings"]] == [setting.name for setting in SETTINGS]
+    assert document["settings"][0] == {
+        "name": "checkpoint.max_bytes",
+        "value": 4 * 2**30,
+        "default": 4 * 2**30,
+        "unit": "bytes",
+        "meaning": "a larger checkpoint file is refused",
+        "source": "ours",
+    }
+    page = command("settings").out
+    assert all(setting.name in page for setting in SETTINGS)
+    assert max(map(len, page.splitlines())) <= 80
+
+
+def test_settings_shows_what_a_change_does(command: Command) -> None:
+    page = command("settings", "--set", "verify.atol=0.5").out
+    assert "default 0.0001" in " ".join(page.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("verify.atoll=1", "there is no setting 'verify.atoll'", "did you mean verify.atol?"),
+        ("verify.atol=lots", "setting verify.atol must be a number, not 'lots'", None),
+        ("export.opset=3", "setting export.opset must be at least 18 and at most 23, not 3", None),
+        ("verify.atol", "'verify.atol' sets nothing", "write NAME=VALUE"),
+    ],
+)
+def test_impossible_settings_are_usage_errors(command: Command, text: str, message: str, hint: str | None) -> None:
+    ran = command("settings", "--set", text)
+    assert ran.code == 2
+    assert ran.err == f"error: {message}\n" + (f"hint: {hint}\n" if hint else "")
+
+
+def test_doctor_names_engines_and_libraries_with_their_state(command: Command) -> None:
+    document = command("doctor", "--json").document
+    engines = {entry["name"]: entry for entry in document["engines"]}
+    assert (engines["pytorch"]["works"], engines["onnxruntime"]["works"]) == (True, True)
+    assert "CPU" in engines["onnxruntime"]["detail"]
+    assert {entry["name"] for entry in document["libraries"]} == {"onnx", "onnxscript", "onnxsim", "safetensors"}
+
+
+def test_doctor_says_what_to_install_for_what_is_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "openvino", None)  # import openvino fails
+    (entry,) = [entry for entry in command("doctor", "--json").document["engines"] if entry["name"] == "openvino"]
+    assert (entry["works"], entry["hint"]) == (False, 'pip install "mggc-edge[openvino]"')
+
+
+def test_the_demo_inspects_slims_exports_and_verifies(command: Command, tmp_path: Path) -> None:
+    words = ("--set", "demo.image_size=32", "--set", "demo.ngf=8")
+    ran = command("demo", "--out", tmp_path / "demo", "--json", *words)
+    assert ran.code == 0
+    document = ran.document
+    assert 0.98 * 0.25 <= document["plan"]["budget_met"] <= 0.25
+    assert document["masked_difference"] <= 1e-5
+    assert all(artifact["parity"]["passed"] for artifact in document["export"]["artifacts"])
+    with Image.open(tmp_path / "demo/contact-sheet.png") as sheet:
+        assert sheet.size[0] > 3 * 192
+    for line in ("inspect generator.pth", "inspect plan.json", "verify run/slim run"):
+        verb, *paths = line.split()
+        assert command(verb, *(tmp_path / "demo" / path for path in paths)).code == 0

@@ -1,0 +1,83 @@
+"""`mggc-edge verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from mggc_edge.models.network import Network
+from mggc_edge.models.resnet import resnet_spec
+from tests.cli.conftest import Command
+
+
+def test_a_checkpoint_equals_its_export_and_takes_its_picture_size(command: Command, material: Path) -> None:
+    original = material / "run/export/portable/original.fp32.onnx"
+    ran = command("verify", material / "generator.pth", original, "--json")
+    document = ran.document
+    assert ran.code == 0
+    assert {key: document[key] for key in ("schema", "passed", "identical", "images")} == {
+        "schema": "mggc-edge/verify/1",
+        "passed": True,
+        "identical": False,
+        "images": 4,
+    }
+    assert 0 < document["mean_abs"] <= document["max_abs"] <= 1e-4
+    assert document["psnr"] > 80
+    assert document["ssim"] > 0.9999
+
+
+def test_a_network_equals_itself_with_psnr_null(command: Command, material: Path) -> None:
+    document = command("verify", material / "run/slim", material / "run/slim", "--image-size", 32, "--json").document
+    assert (document["identical"], document["psnr"], document["max_abs"]) == (True, None, 0.0)
+
+
+def test_the_slim_generator_differs_from_the_original_with_exit_code_3(command: Command, material: Path) -> None:
+    ran = command("verify", material / "generator.pth", material / "run", "--json")
+    assert ran.code == 3
+    assert ran.document["passed"] is False
+    assert "does not equal" in ran.err
+
+
+def test_min_psnr_replaces_the_largest_difference(command: Command, material: Path) -> None:
+    pair = (material / "generator.pth", material / "run")
+    assert command("verify", *pair, "--min-psnr", 1).code == 0
+    assert command("verify", *pair, "--min-psnr", 99).code == 3
+    assert command("verify", *pair, "--min-psnr", 1, "--atol", 1e-4).code == 3
+
+
+def test_pictures_of_a_folder_are_compared_on(command: Command, material: Path) -> None:
+    ran = command("verify", material / "run/slim", material / "run", "--images", material / "pictures", "--json")
+    assert (ran.code, ran.document["images"]) == (0, 3)
+
+
+def test_batch_norm_per_picture_is_what_verify_compares_with(command: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Network(resnet_spec(blocks=1, ngf=8, norm="batch"))
+    with torch.no_grad():
+        network(torch.rand(4, 3, 32, 32) * 2 - 1)  # running statistics unlike those of one picture
+    torch.save(network.state_dict(), tmp_path / "bn.pth")
+    words = ("--bn", "batch", "--image-size", 32, "--out", tmp_path / "run")
+    assert command("export", tmp_path / "bn.pth", *words).code == 0
+    pair = (tmp_path / "bn.pth", tmp_path / "run")
+    ran = command("verify", *pair)
+    assert (ran.code, ran.err) == (0, "note: batch norm is taken per picture, as the exported file has it\n")
+    assert command("verify", *pair, "--bn", "eval").code == 3
+
+
+def test_an_ort_file_equals_the_onnx_file_it_was_made_from(command: Command, material: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    source = material / "run/export/portable/generator.fp32.onnx"
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "generator.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    assert command("verify", source, tmp_path / "generator.ort").code == 0
+
+
+def test_artifacts_for_other_picture_sizes_are_not_compared(command: Command, material: Path, tmp_path: Path) -> None:
+    assert command("export", material / "generator.pth", "--image-size", 64, "--out", tmp_path / "run").code == 0
+    ran = command("verify", material / "run", tmp_path / "run")
+    assert ran.code == 1
+    assert "takes pictures of 64x64, not of 32x32" in ran.err

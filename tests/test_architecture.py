@@ -1,0 +1,129 @@
+"""The import rule of docs/architecture.md, held against every import in the code."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"mggc_edge": ROOT / "mggc_edge", "mggc_edge.cli": ROOT / "cli"}
+
+# Room -> the rooms it may import, beside itself. Rooms are listed so that nothing imports what comes later.
+BASE = ("_version", "errors", "lazy", "tensors", "decoding", "pictures", "procedural", "settings", "artifacts")
+MAY_IMPORT: dict[str, set[str]] = {
+    "_version": set(),
+    "errors": set(),
+    "lazy": {"errors"},
+    "tensors": {"errors", "lazy"},
+    "decoding": {"errors", "lazy", "tensors"},
+    "pictures": {"errors", "lazy", "tensors", "decoding"},
+    "procedural": {"errors", "lazy", "tensors", "decoding", "pictures"},
+    "settings": {"errors"},
+    "artifacts": {"_version", "errors", "lazy", "tensors"},
+}
+MAY_IMPORT["models"] = set(BASE)
+MAY_IMPORT["backends"] = set(BASE)
+MAY_IMPORT["quality"] = {*BASE, "backends"}
+MAY_IMPORT["pruning"] = {*BASE, "models", "quality", "backends"}
+MAY_IMPORT["compiler"] = {*BASE, "models", "backends", "quality"}
+for room in ("opening", "inspection", "pipeline", "demonstration"):
+    MAY_IMPORT[room] = set(MAY_IMPORT)
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+
+# What is not of the standard library, and who may import it at the top of a file.
+LIGHT = {"numpy", "PIL"}
+TOP_LEVEL = {
+    "models/network.py": {"torch"},
+    "models/weights.py": {"torch"},
+    "models/slim.py": {"torch"},
+    "models/convert.py": {"torch"},
+    "compiler/to_onnx.py": {"torch"},
+    "demonstration.py": {"torch"},
+}
+
+
+def sources() -> Iterator[tuple[str, Path]]:
+    """Yield (path below the package, file) of every module; the links inside mggc_edge are not followed."""
+    for package, folder in FOLDERS.items():
+        prefix = package.removeprefix("mggc_edge").removeprefix(".")
+        for path in sorted(folder.rglob("*.py")):
+            inside = path.relative_to(folder)
+            if not (folder / inside.parts[0]).is_symlink():
+                yield (Path(prefix) / inside).as_posix(), path
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else module
+
+
+def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """Yield (module, line, whether it is imported when the file is) of every import, late ones included."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    late = {
+        id(node)
+        for parent in ast.walk(tree)
+        if isinstance(parent, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(parent, ast.If) and ast.unparse(parent.test) == "TYPE_CHECKING")
+        for node in ast.walk(parent)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno, id(node) not in late
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            assert node.module is not None
+            yield node.module, node.lineno, id(node) not in late
+
+
+def test_every_room_is_in_the_rule() -> None:
+    rooms = {Path(name).parts[0].removesuffix(".py") for name, _ in sources()} - {"__init__"}
+    assert rooms == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
+def test_a_file_imports_only_what_its_room_may(name: str, path: Path) -> None:
+    room = Path(name).parts[0].removesuffix(".py")
+    if room == "__init__":
+        return  # the public face names everything, late
+    for module, line, _ in imports(path):
+        if module.split(".")[0] != "mggc_edge" or module == "mggc_edge":
+            continue
+        target = room_of(module)
+        assert target == room or target in MAY_IMPORT[room], f"{name}:{line} imports {module}, but {room} may not"
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
+def test_heavy_libraries_are_imported_late(name: str, path: Path) -> None:
+    allowed = {*TOP_LEVEL.get(name, set()), *(() if name.startswith("cli/") else LIGHT)}
+    if name.startswith("cli/"):
+        allowed |= {"typer"}
+    for module, line, at_once in imports(path):
+        top = module.split(".")[0]
+        if at_once and top not in {*sys.stdlib_module_names, "mggc_edge", *allowed}:
+            pytest.fail(f"{name}:{line} imports {module} at its top")
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
+def test_only_the_command_line_prints_or_exits(name: str, path: Path) -> None:
+    if name.startswith("cli/"):
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "exit", "quit", "sys.exit", "os._exit"):
+            pytest.fail(f"{name}:{node.lineno} calls {ast.unparse(node.func)}")
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
+def test_no_file_is_longer_than_400_lines(name: str, path: Path) -> None:
+    assert path.read_text(encoding="utf-8").count("\n") <= 400, name
+
+
+def test_the_rule_finds_a_forbidden_import(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("def f():\n    from mggc_edge.pruning.plan import read_plan\n")
+    ((module, line, at_once),) = imports(tmp_path / "bad.py")
+    assert (room_of(module), line, at_once) == ("pruning", 2, False)
+    assert "pruning" not in MAY_IMPORT["compiler"]
