@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from mggc_edge.cli.options import Json, OutputFile
 from mggc_edge.cli.output import Output
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 # Libraries beside the engines: name on the package index, module, the extra that installs it, what needs it.
 LIBRARIES = (
@@ -19,7 +22,7 @@ LIBRARIES = (
 
 
 def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = None) -> None:
-    """Show which engines and libraries work on this machine; for each that does not, why and what to install."""
+    """Show this machine, which engines and libraries work here, and for each that does not, why and what to install."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -42,7 +45,7 @@ def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = N
     document = {"schema": "mggc-edge/doctor/1", "machine": machine, "engines": engines, "libraries": libraries}
     if out.document(document, as_json=as_json, file=output):
         return
-    out.result("  ".join(f"[bold]{key}[/] {escape(str(value))}" for key, value in machine.items()))
+    out.result(_machine_page(machine))
     page = Table(box=box.SIMPLE, pad_edge=False)
     page.add_column("engine or library", no_wrap=True)
     page.add_column("works", no_wrap=True)
@@ -60,18 +63,40 @@ def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = N
 
 
 def _machine() -> dict[str, Any]:
-    import os
     import platform
 
     from mggc_edge._version import __version__
+    from mggc_edge.machine import this_machine
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = this_machine()
     return {
         "mggc-edge": __version__,
         "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": cores,
+        "device": machine.device,
+        "processor": machine.processor,
+        "instruction_sets": list(machine.instruction_sets),
+        "cores": machine.cores,
+        "memory_bytes": machine.memory_bytes,
+        "jetson": machine.jetson,
     }
+
+
+def _machine_page(machine: dict[str, Any]) -> RenderableType:
+    from rich.markup import escape
+    from rich.table import Table
+
+    page = Table.grid(padding=(0, 2))
+    page.add_column(style="bold", no_wrap=True)
+    page.add_column(overflow="fold")
+    page.add_row("mggc-edge", f"{machine['mggc-edge']}, Python {machine['python']}")
+    page.add_row("device", f"{machine['device']}, {machine['cores']} cores" + _memory(machine["memory_bytes"]))
+    page.add_row("processor", escape(", ".join([machine["processor"], *machine["instruction_sets"]])))
+    page.add_row("jetson", escape(machine["jetson"] or "no: this machine has no Jetson's device tree"))
+    return page
+
+
+def _memory(size_bytes: int | None) -> str:
+    return "" if size_bytes is None else f", {size_bytes / 2**30:.0f} GiB of memory"
 
 
 def _library(name: str, module: str, extra: str, needed_by: str) -> dict[str, Any]:

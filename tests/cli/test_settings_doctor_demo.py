@@ -52,6 +52,8 @@ def test_doctor_names_engines_and_libraries_with_their_state(command: Command) -
     engines = {entry["name"]: entry for entry in document["engines"]}
     assert (engines["pytorch"]["works"], engines["onnxruntime"]["works"]) == (True, True)
     assert "CPU" in engines["onnxruntime"]["detail"]
+    assert document["machine"]["device"] in ("x86", "arm64", "jetson")
+    assert max(map(len, command("doctor").out.splitlines())) <= 80
     assert {entry["name"] for entry in document["libraries"]} == {"onnx", "onnxscript", "onnxsim", "safetensors"}
 
 

@@ -1,0 +1,69 @@
+"""What machine this is: processor, instruction sets, cores, memory, and whether it is a Jetson."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# Instruction sets that decide how fast a network runs, by their flag in /proc/cpuinfo (x86 and Arm).
+INSTRUCTION_SETS = {
+    "avx2": "AVX2", "avx512f": "AVX-512", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI",
+    "avx512_bf16": "AVX-512 BF16", "amx_int8": "AMX int8", "amx_bf16": "AMX bf16",
+    "asimd": "NEON", "asimdhp": "NEON fp16", "asimddp": "NEON dot product", "i8mm": "i8mm", "bf16": "bf16",
+    "sve": "SVE",
+}  # fmt: skip
+JETSON = re.compile(r"jetson|orin|xavier|nvidia thor", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This machine. `jetson` is the board's name, None where it is none; `memory_bytes` None where it is not known."""
+
+    processor: str
+    architecture: str
+    instruction_sets: tuple[str, ...]
+    cores: int
+    memory_bytes: int | None
+    jetson: str | None
+
+    @property
+    def device(self) -> str:
+        """Its name as `--device` has it: "jetson", "x86" or "arm64"; elsewhere the architecture."""
+        if self.jetson is not None:
+            return "jetson"
+        return {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm64"}.get(self.architecture, self.architecture)
+
+
+def this_machine(root: Path = Path("/")) -> Machine:
+    """Return what machine this is, from the files below `root` that Linux keeps about it."""
+    info = _read(root / "proc/cpuinfo")
+    flags = set(_field(info, "flags").split()) | set(_field(info, "Features").split())
+    board = _read(root / "proc/device-tree/model").strip("\0\n ")
+    return Machine(
+        processor=_field(info, "model name") or board or platform.processor() or "unknown",
+        architecture=platform.machine(),
+        instruction_sets=tuple(name for flag, name in INSTRUCTION_SETS.items() if flag in flags),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=_memory_bytes(_read(root / "proc/meminfo")),
+        jetson=board if JETSON.search(board) else None,
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""  # not a Linux, or a container that hides it
+
+
+def _field(text: str, name: str) -> str:
+    match = re.search(rf"^{name}\s*:\s*(.*)$", text, flags=re.MULTILINE)
+    return match[1].strip() if match else ""
+
+
+def _memory_bytes(text: str) -> int | None:
+    match = re.match(r"(\d+) kB", _field(text, "MemTotal"))
+    return int(match[1]) * 1024 if match else None

@@ -1,0 +1,53 @@
+"""What machine this is, read from a made-up root."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from mggc_edge.machine import this_machine
+
+
+def make(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / "proc" / name.replace("__", "/").replace("_tree", "-tree")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_an_x86_machine_names_its_processor_and_what_makes_it_fast(tmp_path: Path) -> None:
+    info = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 avx512f avx512_vnni\n"
+    machine = this_machine(make(tmp_path, cpuinfo=info, meminfo="MemTotal:       24000000 kB\n"))
+    assert machine.processor == "AMD EPYC 9R14"
+    assert machine.instruction_sets == ("AVX2", "AVX-512", "AVX-512 VNNI")
+    assert (machine.memory_bytes, machine.jetson) == (24_576_000_000, None)
+
+
+def test_a_jetson_is_known_by_its_device_tree(tmp_path: Path) -> None:
+    root = make(
+        tmp_path,
+        cpuinfo="Features\t: fp asimd asimdhp asimddp\n",
+        device_tree__model="NVIDIA Jetson AGX Orin Developer Kit\0",
+    )
+    machine = this_machine(root)
+    assert (machine.device, machine.jetson) == ("jetson", "NVIDIA Jetson AGX Orin Developer Kit")
+    assert machine.instruction_sets == ("NEON", "NEON fp16", "NEON dot product")
+    assert machine.processor == "NVIDIA Jetson AGX Orin Developer Kit"
+
+
+def test_another_board_is_no_jetson(tmp_path: Path) -> None:
+    assert this_machine(make(tmp_path, device_tree__model="Raspberry Pi 5 Model B Rev 1.0\0")).jetson is None
+
+
+def test_a_machine_that_tells_nothing_has_cores_and_no_memory(tmp_path: Path) -> None:
+    machine = this_machine(tmp_path)
+    assert machine.cores >= 1
+    assert (machine.memory_bytes, machine.instruction_sets) == (None, ())
+
+
+@pytest.mark.parametrize(("architecture", "device"), [("x86_64", "x86"), ("aarch64", "arm64"), ("riscv64", "riscv64")])
+def test_the_device_follows_the_architecture(tmp_path: Path, architecture: str, device: str) -> None:
+    assert dataclasses.replace(this_machine(tmp_path), architecture=architecture, jetson=None).device == device
