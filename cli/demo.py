@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mggc_edge.cli.export import export_document, export_page
-from mggc_edge.cli.options import Config, Json, OutputFile, Seed, Set, load_settings
+from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, load_settings
 from mggc_edge.cli.output import Output, si
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def demo(
 
     out: Output = context.obj
     settings = load_settings(config, set_)
-    folder = out_folder or Path("runs") / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or RUNS / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
     require("torch", extra="torch")
     require("onnx", extra="onnx")
@@ -44,7 +44,7 @@ def demo(
     started = time.perf_counter()
     result = demonstrate(folder, settings, seed=seed, tell=out.remark)
     if out_folder is None:
-        point_latest(folder)
+        point_latest(result.export.folder, RUNS)
     if not out.document(_document(result), as_json=as_json, file=output):
         out.result(export_page(result.export))
         for line in _lines(result, time.perf_counter() - started):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mggc_edge.cli.options import (
+    RUNS,
     BatchNorm,
     Bn,
     Config,
@@ -76,7 +77,7 @@ def export(
     parse_names(runtime, RUNTIMES, "--runtime")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
-    folder = out_folder or Path("runs") / f"{file.stem}-export-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or RUNS / f"{file.stem}-export-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
     kind = what_is(file)
     if kind not in ("checkpoint", "network"):
@@ -120,7 +121,7 @@ def export(
         tell=out.remark,
     )
     if out_folder is None:
-        point_latest(folder)
+        point_latest(folder, RUNS)
     for remark in result.remarks:
         out.remark(f"note: {remark}")
     if not out.document(export_document(result), as_json=as_json, file=output):

@@ -110,7 +110,9 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
     at = f" at {size[0]}x{size[1]}" if size else ""
     for key, label in (("macs_true", "MACs (true)"), ("macs_paper", "MACs (paper)")):
         value = document[key]
-        rows.append((label, "not known: sizes are left open" if value is None else f"{value:,} = {si(value)}{at}"))
+        rows.append(
+            (label, "not known: the file leaves sizes open" if value is None else f"{value:,} = {si(value)}{at}")
+        )
     if checkpoint is not None and checkpoint.ignored:
         rows.append(
             ("ignored", f"{len(checkpoint.ignored)} keys without meaning here, such as {checkpoint.ignored[0]}")

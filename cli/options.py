@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mggc_edge.settings import Settings
 
 
+RUNS = Path("runs")  # where results go that were given no folder
+
+
 class Direction(str, Enum):
     """Which of a CycleGAN's generators, or which half of a side-by-side picture goes in."""
 

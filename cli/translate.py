@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mggc_edge.cli.options import (
+    RUNS,
     Bn,
     Config,
     Direction,
@@ -64,7 +65,7 @@ def translate(
     out: Output = context.obj
     settings = load_settings(config, set_)
     size = parse_image_size(image_size)
-    folder = out_folder or Path("runs") / f"{artifact.stem}-translate-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or RUNS / f"{artifact.stem}-translate-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
     names = result_names(find_pictures(images), images)
     runner = open_runner(

@@ -5,7 +5,6 @@ The names below are the public face. They load on first use, so that `import mgg
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge._version import __version__
@@ -65,7 +64,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mggc_edge' has no attribute '{name}'")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from mggc_edge.lazy import require
+
+    return getattr(require(_HOMES[name], extra="cpu"), name)
 
 
 def __dir__() -> list[str]:

@@ -165,33 +165,42 @@ def check_output_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `path` to write into; rename it to `path` when the block ends well, else remove it.
+    """Yield a hidden folder to write into; its content appears at `path` when the block ends well, else it is removed.
+
+    Where `path` does not exist, the hidden folder lies beside it and is renamed. An empty folder at `path` stays (it
+    may be a mount point, or where we stand): its new content is moved into it, the manifest last.
 
     Raises:
-        OutputError: `path` exists and has content, or its parent cannot be written.
+        OutputError: `path` exists and has content, or cannot be written.
     """
     check_output_folder(path)
+    there = path.is_dir()
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        parent = path if there else path.parent
+        parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=parent))
     try:
         yield stage
         with writing(path):
-            stage.chmod(0o777 & ~_umask())
-            stage.replace(path)  # an empty folder may be in the way; a full one is not replaced
+            if there:
+                for child in sorted(stage.iterdir(), key=lambda child: child.name == MANIFEST_FILE):
+                    child.replace(path / child.name)
+            else:
+                stage.chmod(0o777 & ~_umask())
+                stage.replace(path)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def point_latest(run: Path) -> None:
-    """Make the link `latest` beside a run folder point to it."""
-    link = run.parent / "latest"
+def point_latest(run: Path, runs: Path) -> None:
+    """Make the link `latest` in the folder `runs` point to a run folder somewhere below it."""
+    link = runs / "latest"
     with writing(link):
         if link.exists() and not link.is_symlink():
             return  # somebody's own folder
-        temporary = run.parent / f".latest.{os.getpid()}"
+        temporary = runs / f".latest.{os.getpid()}"
         temporary.unlink(missing_ok=True)
-        temporary.symlink_to(run.name)
+        temporary.symlink_to(run.relative_to(runs))
         temporary.replace(link)
 
 

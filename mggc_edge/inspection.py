@@ -13,6 +13,7 @@ from mggc_edge.models.cost import layer_macs, macs, parameters
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import LayerTable, Size
+from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.opening import run_artifact, what_is
 from mggc_edge.pruning.plan import PruningPlan, read_plan
@@ -138,7 +139,8 @@ def inspect_path(
         plan = read_plan(path)
         return _of_plan(path, plan, image_size or plan.image_size)
     if kind in ("artifact", "run"):
-        return _of_onnx("run" if kind == "run" else "onnx", path, run_artifact(path) if kind == "run" else path)
+        file = run_artifact(path) if kind == "run" else path
+        return _of_onnx("run" if kind == "run" else "onnx", path, file, image_size)
     if kind == "network":
         checkpoint = read_network_folder(path, max_bytes=max_bytes)
     else:
@@ -151,12 +153,12 @@ def _read_spec(path: Path) -> NetworkSpec:
 
 
 def _of_plan(path: Path, plan: PruningPlan, image_size: Size) -> Inspection:
-    slim_spec = plan.spec.with_widths({group: len(indices) for group, indices in plan.kept.items()})
     original = layer_table(plan.spec, image_size)
-    return Inspection("plan", path, layer_table(slim_spec, image_size), original=original, plan=plan)
+    slim = layer_table(slim_spec(plan.spec, plan.kept), image_size)
+    return Inspection("plan", path, slim, original=original, plan=plan)
 
 
-def _of_onnx(kind: str, path: Path, file: Path) -> Inspection:
+def _of_onnx(kind: str, path: Path, file: Path, image_size: Size | None) -> Inspection:
     if file.suffix.lower() != ".onnx":
         raise ArtifactError(
             f"'{path}' is in ONNX Runtime's own format, which cannot be looked into",
@@ -165,9 +167,11 @@ def _of_onnx(kind: str, path: Path, file: Path) -> Inspection:
     from mggc_edge.compiler.facts import onnx_facts
 
     facts = onnx_facts(file)
+    size = _onnx_size(facts)
+    if image_size is not None and size is not None and list(image_size) != size:
+        raise ArtifactError(f"'{path}' takes pictures of {size[0]}x{size[1]} only", hint="leave out --image-size")
     if facts.spec is None:
         return Inspection(kind, path, onnx=facts)
-    size = _onnx_size(facts)
     return Inspection(kind, path, layer_table(facts.spec, None if size is None else (size[0], size[1])), onnx=facts)
 
 

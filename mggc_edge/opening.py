@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from mggc_edge.artifacts import MANIFEST_FILE, METADATA_PREFIX, SPEC_FILE, read_manifest
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.registry import OPENERS, open_artifact
-from mggc_edge.errors import ArtifactError, InputError
+from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.pictures import PictureFormat, Size
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ def what_is(path: Path) -> Kind:
     Raises:
         InputError: there is nothing at the path, or a folder that is neither a run nor a saved network.
     """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        raise InputError(f"there is no file '{path}'") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' cannot be read: {error}") from error
     if path.is_dir():
         if (path / MANIFEST_FILE).is_file():
             return "run"
@@ -49,8 +55,6 @@ def what_is(path: Path) -> Kind:
             f"'{path}' is a folder without {MANIFEST_FILE} or {SPEC_FILE}",
             hint="give a checkpoint file, a run folder, or a folder with a saved network",
         )
-    if not path.exists():
-        raise InputError(f"there is no file '{path}'")
     if path.suffix.lower() in OPENERS:
         return "artifact"
     if path.suffix.lower() == ".json":
@@ -81,13 +85,21 @@ def run_artifact(folder: Path) -> Path:
     names = [entry.get("path") for entry in read_manifest(folder)["files"] if isinstance(entry, dict)]
     for name in names:
         if isinstance(name, str) and name.endswith("/generator.fp32.onnx"):
-            path = (folder / name).resolve()
-            if not path.is_relative_to(folder.resolve()):
-                raise ArtifactError(f"the manifest of '{folder}' names a file outside the folder")
-            if not path.is_file():
-                raise ArtifactError(f"'{path}' is named in the manifest, but it is not there")
-            return path
+            return _named_in_manifest(folder, name)
     raise ArtifactError(f"the run '{folder}' has no exported generator")
+
+
+def _named_in_manifest(folder: Path, name: str) -> Path:
+    try:
+        path = (folder / name).resolve()
+        inside, there = path.is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a zero in it, or a loop of links
+        raise ArtifactError(f"the manifest of '{folder}' names a file that cannot be: {error}") from error
+    if not inside:
+        raise ArtifactError(f"the manifest of '{folder}' names a file outside the folder")
+    if not there:
+        raise ArtifactError(f"'{path}' is named in the manifest, but it is not there")
+    return path
 
 
 def open_runner(
@@ -113,10 +125,19 @@ def open_runner(
     path = Path(path)
     kind = what_is(path)
     if kind in ("run", "artifact"):
-        return open_artifact(run_artifact(path) if kind == "run" else path)
+        return _open_artifact(run_artifact(path) if kind == "run" else path)
     if kind in ("spec", "plan"):
         raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
     return _open_checkpoint(path, image_size, bn, direction, norm_stats, max_bytes)
+
+
+def _open_artifact(path: Path) -> BaseRunner:
+    if path.suffix.lower() == ".onnx":
+        from mggc_edge.compiler.facts import check_onnx
+
+        with contextlib.suppress(MissingDependencyError):  # a board without onnx has only ONNX Runtime's own checks
+            check_onnx(path)
+    return open_artifact(path)
 
 
 def _open_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,19 +34,29 @@ class Setting:
         """
         kind = type(self.default)
         parsed: Value | None = None
-        if isinstance(value, str) and kind is not str:
-            parsed = _from_text(value, kind)
-        elif isinstance(value, bool) == (kind is bool) and isinstance(value, (kind, int) if kind is float else kind):
-            parsed = kind(value)
-        if parsed is None or parsed != parsed:
-            wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
-            raise SettingError(f"setting {self.name} must be {wanted}, not {value!r}")
+        try:
+            if isinstance(value, str) and kind is not str:
+                parsed = _from_text(value, kind)
+            elif isinstance(value, bool) == (kind is bool) and isinstance(
+                value, (kind, int) if kind is float else kind
+            ):
+                parsed = kind(value)
+        except OverflowError:
+            parsed = None
+        if parsed is None or (isinstance(parsed, float) and not math.isfinite(parsed)):
+            wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
+            raise SettingError(f"setting {self.name} must be {wanted}, not {_shown(value)}")
         if not isinstance(parsed, str | bool) and not (
             (self.low is None or parsed >= self.low) and (self.high is None or parsed <= self.high)
         ):
             bounds = f"at least {self.low:g}" + ("" if self.high is None else f" and at most {self.high:g}")
-            raise SettingError(f"setting {self.name} must be {bounds}, not {parsed:g}")
+            raise SettingError(f"setting {self.name} must be {bounds}, not {_shown(parsed)}")
         return parsed
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _from_text(text: str, kind: type[Value]) -> Value | None:
@@ -133,7 +144,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             return tomllib.load(file)
     except OSError as error:
         raise SettingError(f"'{path}' cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"'{path}' is no TOML file: {error}") from error
 
 

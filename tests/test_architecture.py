@@ -13,7 +13,18 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"mggc_edge": ROOT / "mggc_edge", "mggc_edge.cli": ROOT / "cli"}
 
 # Room -> the rooms it may import, beside itself. Rooms are listed so that nothing imports what comes later.
-BASE = ("_version", "errors", "lazy", "tensors", "decoding", "pictures", "procedural", "settings", "machine", "artifacts")
+BASE = (
+    "_version",
+    "errors",
+    "lazy",
+    "tensors",
+    "decoding",
+    "pictures",
+    "procedural",
+    "settings",
+    "machine",
+    "artifacts",
+)
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "errors": set(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge.backends.base import BaseRunner
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.tensors import Array, Feeds, TensorSpec
 
@@ -45,13 +45,14 @@ class OnnxRuntimeRunner(BaseRunner):
                 str(self._path), options, providers=["CPUExecutionProvider"], enable_fallback=0
             )
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        except Exception as error:  # ONNX Runtime raises many kinds
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            specs = tuple(map(_spec, inputs)), tuple(map(_spec, outputs))
+        except MggcEdgeError:
+            raise
+        except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise ArtifactError(f"ONNX Runtime cannot run '{self._path}': {reason}") from error
-        return (
-            tuple(_spec(tensor) for tensor in self._session.get_inputs()),
-            tuple(_spec(tensor) for tensor in self._session.get_outputs()),
-        )
+        return specs
 
     def _infer(self, feeds: Feeds) -> dict[str, Array]:
         assert self._session is not None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mggc_edge.artifacts import METADATA_PREFIX
+from mggc_edge.compiler.bounds import check_contents, check_fields, check_runnable
 from mggc_edge.errors import ArtifactError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.spec import NetworkSpec
@@ -31,7 +32,7 @@ class OnnxFacts:
         operators: how often each operator occurs.
         parameters: elements of the floating-point weights in the file.
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
-            of `mggc_edge.models.cost`; None where a size is left open that they depend on.
+            of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on.
         opset: version of the ONNX operators.
         metadata: what this package wrote into it, without the prefix; empty for files from elsewhere.
         spec: the network it was exported from, where the metadata says so.
@@ -52,34 +53,47 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     """Read an ONNX file that carries its own weights.
 
     Raises:
-        ArtifactError: it is missing, damaged, too large, or keeps its weights in other files.
+        ArtifactError: it is missing, damaged, too large, keeps its weights in other files, or stands for more than it
+            has a right to (see `mggc_edge.compiler.bounds`).
     """
     onnx_module = require("onnx", extra="onnx")
     try:
+        if path.exists() and not path.is_file():
+            raise ArtifactError("it is no file at all")
         size = path.stat().st_size
         if size > MAX_ONNX_BYTES:
-            raise ArtifactError(f"'{path}' has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
-        model: onnx.ModelProto = onnx_module.load_model_from_string(path.read_bytes())
-        outside = [t.name for t in model.graph.initializer if t.data_location == onnx_module.TensorProto.EXTERNAL]
-        if outside:
-            raise ArtifactError(
-                f"'{path}' keeps its weights in another file", hint="save it as a single file: external_data=False"
-            )
+            raise ArtifactError(f"it has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
+        data = path.read_bytes()
+        check_fields(data)
+        model: onnx.ModelProto = onnx_module.load_model_from_string(data)
+        del data
+        check_contents(model)
         if not model.graph.node or not model.graph.input:
-            raise ArtifactError(f"'{path}' is no ONNX file: it has no graph")
-        names = [part.name for part in (*model.graph.input, *model.graph.output)]
-        texts = [*names, *(text for entry in model.metadata_props for text in (entry.key, entry.value))]
-        if not all(isinstance(text, str) for text in (*texts, *(node.op_type for node in model.graph.node))):
-            raise ArtifactError(f"'{path}' is no sound ONNX file: it has names that are no text")
+            raise ArtifactError("it has no graph")
         onnx_module.checker.check_model(model)
-    except ArtifactError:
-        raise
+    except ArtifactError as error:
+        raise ArtifactError(f"'{path}' is no sound ONNX file: {error.message}", error.hint) from None
     except OSError as error:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf and the checker raise many kinds for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise ArtifactError(f"'{path}' is no sound ONNX file: {reason}", hint="is the file complete?") from error
     return model
+
+
+def check_onnx(path: Path) -> None:
+    """Check that an ONNX file is sound, and that running it takes bounded time and memory.
+
+    Raises:
+        ArtifactError: see `read_onnx` and `check_runnable`.
+    """
+    model = read_onnx(path)
+    try:
+        check_runnable(model)
+    except ArtifactError as error:
+        raise ArtifactError(f"'{path}' is not run: {error.message}", error.hint) from None
+    except Exception as error:  # the C++ inference raises many kinds
+        raise ArtifactError(f"the shapes in '{path}' contradict each other: {str(error)[:160]}") from error
 
 
 def onnx_facts(path: Path) -> OnnxFacts:
@@ -96,19 +110,29 @@ def onnx_facts(path: Path) -> OnnxFacts:
         if entry.key.startswith(METADATA_PREFIX)
     }
     floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    tensors = _constants(model)
+    weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     macs_true, macs_paper = _macs(model, weights)
     return OnnxFacts(
         inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value) for value in model.graph.output),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        parameters=sum(math.prod(t.dims) for t in model.graph.initializer if t.data_type in floats),
+        parameters=sum(math.prod(tensor.dims) for tensor in tensors.values() if tensor.data_type in floats),
         macs_true=macs_true,
         macs_paper=macs_paper,
         opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
         metadata=metadata,
         spec=_spec(metadata),
     )
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return every tensor in the graph by name: initializers, and what Constant nodes hold."""
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            tensors.update((node.output[0], entry.t) for entry in node.attribute if entry.name == "value")
+    return tensors
 
 
 def _spec(metadata: Mapping[str, str]) -> NetworkSpec | None:
@@ -134,13 +158,16 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
 def _macs(model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of all convolutions for one picture, (true, paper)."""
     try:
-        inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model)
-    except Exception as error:  # the C++ inference raises many kinds
-        raise ArtifactError(f"the shapes in this ONNX file contradict each other: {str(error)[:160]}") from error
+        inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model, strict_mode=True)
+    except Exception:  # noqa: BLE001  the C++ inference raises many kinds; what contradicts itself is not counted
+        return None, None
     graph = inferred.graph
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     true = paper = 0
     for node in graph.node:
+        standard = node.domain in ("", "ai.onnx")
+        if any(entry.HasField("g") for entry in node.attribute) or (not standard and "Conv" in node.op_type):
+            return None, None  # convolutions that run as often as a condition says, or of an engine's own kind
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
         weight = weights.get(node.input[1], ()) if len(node.input) > 1 else ()

@@ -6,11 +6,12 @@ import contextlib
 import copy
 import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from mggc_edge._version import __version__
 from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
-from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
+from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
 from mggc_edge.models.families import family_of, layer_table
@@ -64,6 +65,10 @@ class ExportSettings:
     def __post_init__(self) -> None:
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise ArtifactError(f"opset {self.opset} cannot be exported", hint=f"{MIN_OPSET} to {MAX_OPSET} can")
+        if self.bn not in get_args(BatchNormMode):
+            raise ArtifactError(f"batch norm can be taken as {' or '.join(get_args(BatchNormMode))}, not '{self.bn}'")
+        if self.pictures < 1 or not 0 <= self.atol < math.inf:
+            raise ArtifactError("parity is checked on at least 1 picture and to a finite difference")
 
 
 @dataclass(frozen=True)
@@ -104,12 +109,14 @@ def to_onnx(
         SpecError: the network is a discriminator, or cannot run at this picture size.
         CheckFailedError: the file's outputs differ from torch's by more than `atol`.
         OutputError: the file cannot be written.
-        MissingDependencyError: onnx, onnxscript, onnxsim or onnxruntime is not installed.
+        MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
     """
     settings = settings or ExportSettings()
     family = family_of(network.spec)
     if family.role != "generator":
         raise SpecError(f"this is a {family.role}, and only generators are exported")
+    if next(network.parameters()).dtype != torch.float32:
+        raise SpecError("only networks in float32 are exported", hint="convert it first: network.float()")
     table = layer_table(network.spec, settings.image_size)
     for module in ("onnx", "onnxscript"):
         require(module, extra="onnx")
@@ -207,7 +214,10 @@ def _check_opset(model: onnx.ModelProto, wanted: int) -> None:
 
 def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
     """Return the model after onnxsim, or as it was with a remark where onnxsim fails: it is never required."""
-    onnxsim = require("onnxsim", extra="onnx")
+    try:
+        onnxsim = require("onnxsim", extra="onnx")
+    except MissingDependencyError as error:
+        return model, f"onnxsim is not installed and was left out: {error.hint}"
     try:
         with _quiet():
             simplified, sound = onnxsim.simplify(model)

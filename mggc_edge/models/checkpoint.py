@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE
 from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.models.families import family_of, infer_spec, layer_table
 from mggc_edge.models.family import NormStats, Role, Shapes
+from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.state_file import FileFormat, StateFile, TensorHeader, read_state_file
 from mggc_edge.tensors import Array, FloatArray
@@ -49,6 +50,7 @@ class Checkpoint:
         tensors: every tensor that the network needs, by the key that the network gives it.
         ignored: keys that were there and mean nothing to this network (left-over statistics, profiler buffers).
         others: names of the other networks in the same file.
+        filled: tensors that the file leaves out because they are constant, by key.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Checkpoint:
     tensors: Mapping[str, Entry]
     ignored: tuple[str, ...]
     others: tuple[str, ...]
+    filled: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def role(self) -> Role:
@@ -186,7 +189,7 @@ def _choose(candidates: list[_Candidate], direction: Direction, path: Path) -> _
     if len(choice) > 1:
         choice = [candidate for candidate in choice if _DIRECTIONS[direction].search(candidate.name)]
     if len(choice) != 1:
-        names = ", ".join(f"'{candidate.name}'" for candidate in generators or networks)
+        names = _some([candidate.name for candidate in generators or networks])
         raise CheckpointError(
             f"'{path}' holds several networks ({names}), and none of the names says which is {direction}",
             hint="save the one you mean in a file of its own",
@@ -198,9 +201,12 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
     """Hold every tensor against the layer table: nothing may be missing, left over or of another shape."""
     spec = candidate.outcome
     assert isinstance(spec, NetworkSpec)
-    table = layer_table(spec)
-    norms = {layer.norm for layer in table.layers if layer.norm_kind in ("instance", "instance_affine")}
     where = f"'{file.path}'" + (f" ('{candidate.name}')" if candidate.name else "")
+    try:
+        table = layer_table(spec)
+    except SpecError as error:
+        raise CheckpointError(f"{where} describes no network: {error.message}", error.hint) from error
+    norms = {layer.norm for layer in table.layers if layer.norm_kind in ("instance", "instance_affine")}
     what = family_of(spec).title(spec)
     tensors, ignored, left_over = {}, list(candidate.ignored), []
     for key, entry in candidate.entries.items():
@@ -211,7 +217,8 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
             ignored.append(key)
         else:
             left_over.append(key)
-    missing = [key for key in table.tensors if key not in tensors]
+    filled = _unit_scales(table, tensors)
+    missing = [key for key in table.tensors if key not in tensors and key not in filled]
     if missing or left_over:
         parts = [
             f"{word} {_some(keys)}" for word, keys in (("is missing", missing), ("has left over", left_over)) if keys
@@ -230,7 +237,19 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
             raise CheckpointError(f"{where}: '{key}' has element type {entry.header.dtype}, but weights are floats")
     if sum(entry.header.size_bytes for entry in tensors.values()) > file.size_bytes:
         raise CheckpointError(f"{where} claims more tensor data than the file has", hint="do not trust this file")
-    return Checkpoint(file.path, file.format, file.size_bytes, spec, candidate.name, tensors, tuple(ignored), others)
+    return Checkpoint(
+        file.path, file.format, file.size_bytes, spec, candidate.name, tensors, tuple(ignored), others, filled
+    )
+
+
+def _unit_scales(table: LayerTable, tensors: Mapping[str, Entry]) -> dict[str, float]:
+    """Return gamma = 1 and beta = 0 for norms that all have running statistics and no parameters.
+
+    This is a plain instance norm whose statistics are taken at their word, as a batch norm.
+    """
+    norms = [layer.norm for layer in table.layers if layer.norm is not None and layer.norm_kind == "batch"]
+    keys = {f"{norm}.{name}": value for norm in norms for name, value in (("weight", 1.0), ("bias", 0.0))}
+    return {} if any(key in tensors for key in keys) else keys
 
 
 def _some(keys: list[str], count: int = 4) -> str:
@@ -244,6 +263,9 @@ def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, FloatArray]]:
     Raises:
         CheckpointError: the file cannot be read after all.
     """
+    table = layer_table(checkpoint.spec)
+    for key, value in checkpoint.filled.items():
+        yield key, np.full(table.tensors[key].shape, value, np.float32)
     data = _mapped(checkpoint)
     for key, entry in checkpoint.tensors.items():
         yield key, _float32(_view(checkpoint, data, entry.header), entry.header.dtype)

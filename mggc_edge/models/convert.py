@@ -23,8 +23,7 @@ def fold_batch_norm(network: Network) -> Network:
     if network.spec.norm != "batch":
         return network
     spec = replace(network.spec, norm="none", bias=True)
-    folded = Network(spec, layer_table(spec, network.table.image_size)).to(next(network.parameters()).dtype)
-    state = network.state_dict()
+    state = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     target: dict[str, Tensor] = {}
     for layer in network.table.layers:
         if layer.op == "constant":
@@ -42,8 +41,8 @@ def fold_batch_norm(network: Network) -> Network:
             bias = ((bias.double() - mean) * scale + beta).to(weight.dtype)
             weight = (weight.double() * scale.view(out_first)).to(weight.dtype)
         target[f"{layer.name}.weight"], target[f"{layer.name}.bias"] = weight, bias
-    folded.load_state_dict(target, strict=True)
-    return folded.train(network.training)
+    table = layer_table(spec, network.table.image_size)
+    return Network.from_tensors(spec, table, target).train(network.training)
 
 
 def per_picture_norm(network: Network) -> Network:
@@ -55,7 +54,7 @@ def per_picture_norm(network: Network) -> Network:
     if network.spec.norm != "batch":
         return network
     spec = replace(network.spec, norm="instance_affine")
-    converted = Network(spec, layer_table(spec, network.table.image_size)).to(next(network.parameters()).dtype)
+    table = layer_table(spec, network.table.image_size)
     state = network.state_dict()
-    converted.load_state_dict({key: state[key] for key in converted.state_dict()}, strict=True)
-    return converted.train(network.training)
+    tensors = {key: state[key].clone() for key in table.tensors}
+    return Network.from_tensors(spec, table, tensors).train(network.training)

@@ -31,7 +31,11 @@ def layer_table(spec: NetworkSpec, image_size: Size | None = None) -> LayerTable
         SpecError: the family is unknown, or the network cannot run at that size.
     """
     family = family_of(spec)
-    return family.draw(spec, family.default_image_size(spec) if image_size is None else image_size)
+    table = family.draw(spec, family.default_image_size(spec) if image_size is None else image_size)
+    for group in table.groups:
+        if group.size and not group.writers:
+            raise SpecError(f"a {family.name} of this depth has no channel group '{group.name}'")
+    return table
 
 
 def infer_spec(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpec:

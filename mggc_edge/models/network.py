@@ -38,6 +38,16 @@ class Network(nn.Module):
             if layer.norm is not None:
                 _place(self, layer.norm, _norm(layer))
 
+    @classmethod
+    def from_tensors(cls, spec: NetworkSpec, table: LayerTable, tensors: Mapping[str, Tensor]) -> Network:
+        """Return a network that holds these tensors, by the keys of `table.tensors`. No weight is drawn."""
+        with torch.device("meta"):
+            network = cls(spec, table)
+        # Batch norm counts its batches, which no one reads: the count starts anew.
+        counts = {key: torch.zeros((), dtype=torch.long) for key in network.state_dict() if key not in tensors}
+        network.load_state_dict({**tensors, **counts}, strict=True, assign=True)
+        return network
+
     def forward(self, picture: Tensor, masks: Masks | None = None) -> Tensor:
         """Run the network; `masks` closes channels: per group a [C] tensor of zeros and ones, or of gates."""
         values = {INPUT: picture}

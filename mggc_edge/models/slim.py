@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from mggc_edge.errors import PlanError
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import Layer, LayerTable
 from mggc_edge.models.network import NORM_EPSILON, Network
-from mggc_edge.models.spec import NetworkSpec
-
-Kept = Mapping[str, Sequence[int]]
-
-
-def slim_spec(spec: NetworkSpec, kept: Kept) -> NetworkSpec:
-    """Return the spec of the network that is left when only the channels `kept` stay in each group.
-
-    Raises:
-        PlanError: a group is missing or unknown, an index is out of range, repeated or out of order, or a group that
-            cannot vanish is empty.
-    """
-    groups = layer_table(spec).groups
-    names = {group.name for group in groups}
-    if set(kept) != names:
-        odd = sorted(set(kept) ^ names)
-        raise PlanError(f"the plan and the network do not have the same channel groups: {', '.join(odd[:5])}")
-    for group in groups:
-        indices = kept[group.name]
-        if any(b <= a for a, b in pairwise(indices)) or any(
-            not 0 <= index < group.size for index in (*indices[:1], *indices[-1:])
-        ):
-            raise PlanError(f"group '{group.name}' must keep rising channel numbers between 0 and {group.size - 1}")
-        if len(indices) < group.minimum and group.size > 0:
-            raise PlanError(f"group '{group.name}' must keep at least {group.minimum} channel")
-    return spec.with_widths({name: len(indices) for name, indices in kept.items()})
+from mggc_edge.models.selection import Kept, slim_spec
 
 
 def slim(network: Network, kept: Kept) -> Network:
@@ -51,38 +24,36 @@ def slim(network: Network, kept: Kept) -> Network:
         PlanError: see `slim_spec`.
     """
     spec = slim_spec(network.spec, kept)
-    slender = Network(spec, layer_table(spec, network.table.image_size))
-    reference = next(network.parameters())
-    slender.to(device=reference.device, dtype=reference.dtype)
+    table = layer_table(spec, network.table.image_size)
     source = {layer.name: layer for layer in network.table.layers}
     state = dict(network.state_dict())
     target: dict[str, Tensor] = {}
-    for layer in slender.table.layers:
+    for layer in table.layers:
         if layer.name in source:
             target.update(_sliced(network.table, source[layer.name], state, kept))
         else:
-            target[f"{layer.name}.constant"] = _branch_constant(network.table, layer, state)[_index(kept, layer.output)]
-    slender.load_state_dict(target, strict=False)  # num_batches_tracked starts anew
-    missing = set(slender.table.tensors) - set(target)
-    assert not missing, missing
-    return slender.train(network.training)
+            constant = _branch_constant(network.table, layer, state)
+            target[f"{layer.name}.constant"] = constant[_index(kept, layer.output, constant)]
+    return Network.from_tensors(spec, table, target).train(network.training)
 
 
-def _index(kept: Kept, group: str) -> Tensor:
-    return torch.tensor(list(kept[group]), dtype=torch.long)
+def _index(kept: Kept, group: str, beside: Tensor) -> Tensor:
+    return torch.tensor(list(kept[group]), dtype=torch.long, device=beside.device)
 
 
 def _sliced(table: LayerTable, layer: Layer, state: Mapping[str, Tensor], kept: Kept) -> dict[str, Tensor]:
     """Return the tensors of one row with the removed channels cut out of every axis that carries a group."""
-    outputs = _index(kept, layer.output) if layer.output in kept else torch.arange(layer.out_channels)
     if layer.op == "constant":
-        return {f"{layer.name}.constant": state[f"{layer.name}.constant"][outputs]}
+        constant = state[f"{layer.name}.constant"]
+        return {f"{layer.name}.constant": constant[_index(kept, layer.output, constant)]}
     weight = state[f"{layer.name}.weight"]
+    ends = torch.arange(layer.out_channels, device=weight.device)
+    outputs = _index(kept, layer.output, weight) if layer.output in kept else ends
     out_axis, in_axis = (1, 0) if layer.op == "conv_transpose" else (0, 1)
-    weight = weight.index_select(out_axis, outputs)
+    sliced = weight.index_select(out_axis, outputs)
     if layer.op != "depthwise_conv":
-        weight = weight.index_select(in_axis, _inputs(table, layer, kept))
-    tensors = {f"{layer.name}.weight": weight}
+        sliced = sliced.index_select(in_axis, _inputs(table, layer, kept, weight))
+    tensors = {f"{layer.name}.weight": sliced}
     per_channel = [f"{layer.name}.bias"] if layer.bias else []
     if layer.norm is not None:
         per_channel += [f"{layer.norm}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
@@ -90,12 +61,13 @@ def _sliced(table: LayerTable, layer: Layer, state: Mapping[str, Tensor], kept: 
     return tensors
 
 
-def _inputs(table: LayerTable, layer: Layer, kept: Kept) -> Tensor:
+def _inputs(table: LayerTable, layer: Layer, kept: Kept, beside: Tensor) -> Tensor:
     """Channel numbers to keep on the input axis: those of each group it reads, shifted by the groups before it."""
     parts, offset = [], 0
     for group in layer.inputs:
         width = table.spec.width(group)
-        parts.append(offset + (_index(kept, group) if group in kept else torch.arange(width)))
+        whole = torch.arange(width, device=beside.device)
+        parts.append(offset + (_index(kept, group, beside) if group in kept else whole))
         offset += width
     return torch.cat(parts)
 

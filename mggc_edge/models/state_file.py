@@ -100,8 +100,9 @@ def read_state_file(path: Path, max_bytes: int) -> StateFile:
             file.seek(0)
             kind, read = _format(path, start)
             tree = read(file, size)
-    except CheckpointError:
-        raise
+    except CheckpointError as error:
+        named = error.message if str(path) in error.message else f"'{path}': {error.message}"
+        raise CheckpointError(named, error.hint) from error
     except FileNotFoundError:
         raise CheckpointError(f"there is no file '{path}'") from None
     except OSError as error:
@@ -131,7 +132,7 @@ def _format(path: Path, start: bytes) -> tuple[FileFormat, Callable[[BinaryIO, i
 
 
 def _read_zip(file: BinaryIO, size: int) -> Tree:
-    with zipfile.ZipFile(_ShortReads(file)) as archive:  # type: ignore[arg-type]  # it is file enough for zipfile
+    with zipfile.ZipFile(_ShortReads(file)) as archive:
         entries = archive.infolist()
     if len({entry.filename for entry in entries}) != len(entries) or len(entries) > MAX_ENTRIES:
         raise CheckpointError("this archive has entries that share a name, or far too many", hint="do not trust it")
@@ -221,7 +222,7 @@ def _read_safetensors(file: BinaryIO, size: int) -> Tree:
         )
     if length > MAX_DIRECTORY_BYTES:
         raise CheckpointError(f"the header of this safetensors file has more than {MAX_DIRECTORY_BYTES:,} bytes")
-    header = json.loads(file.read(length))
+    header = json.loads(file.read(length).decode("utf-8"))
     tree: dict[str, TensorHeader] = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -246,8 +247,8 @@ def _tree(reader: BoundedReader, locate: Callable[[str, int], int]) -> Tree:
 def _resolve(root: Any, starts: Mapping[Storage, int], seen: Iterator[int], depth: int = 0) -> Tree:
     """Return the nested dictionaries below `root` with headers for tensors; everything else is left out."""
     if not isinstance(root, dict):
-        kind = "one tensor" if isinstance(root, StoredTensor) else "no dictionary"
-        raise CheckpointError(f"this checkpoint holds {kind}, not a dictionary of tensors by name")
+        kind = "one tensor" if isinstance(root, StoredTensor) else "something else"
+        raise CheckpointError(f"a checkpoint is a dictionary of tensors by name, and this file holds {kind}")
     tree: dict[str, Any] = {}
     for key, value in root.items():
         if next(seen) > MAX_ENTRIES:  # a dictionary may stand in another a thousand times

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_path
+from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_path, writing
 from mggc_edge.lazy import require
 from mggc_edge.models.checkpoint import (
     MAX_BYTES,
@@ -55,19 +55,16 @@ def load_weights(checkpoint: Checkpoint, image_size: Size | None = None) -> Netw
         CheckpointError: the weights cannot be read after all.
         SpecError: the network cannot run at `image_size`.
     """
-    with torch.device("meta"):  # weights come from the file: none are drawn
-        network = Network(checkpoint.spec, layer_table(checkpoint.spec, image_size))
     # Straight from the places that the headers name: no other reader of the format can see another file in it.
-    state = {key: torch.from_numpy(values) for key, values in read_weights(checkpoint)}
-    state.update({key: torch.zeros((), dtype=torch.long) for key in network.state_dict() if key not in state})
-    network.load_state_dict(state, strict=True, assign=True)
-    return network.eval()
+    tensors = {key: torch.from_numpy(values) for key, values in read_weights(checkpoint)}
+    return Network.from_tensors(checkpoint.spec, layer_table(checkpoint.spec, image_size), tensors).eval()
 
 
 def save_network(network: Network, folder: Path) -> None:
     """Write spec.json and weights.safetensors into `folder`, each to a temporary file that is then renamed."""
     safetensors = require("safetensors.torch", extra="torch")
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     tensors = {key: state[key].detach().contiguous() for key in network.table.tensors}
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
@@ -78,7 +75,8 @@ def save_network(network: Network, folder: Path) -> None:
 
 def weights_sha256(network: Network) -> str:
     """Return a hash of a network's spec and weights that does not depend on the file they came from."""
-    digest = hashlib.sha256(json.dumps(network.spec.to_json(), sort_keys=True).encode())
+    spec = {**network.spec.to_json(), "dropout": None}  # which no weight knows of
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     state = network.state_dict()
     for key in sorted(network.table.tensors):
         digest.update(key.encode())

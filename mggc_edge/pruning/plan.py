@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from mggc_edge.errors import PlanError, SpecError
 from mggc_edge.models.cost import MacsConvention
+from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
 
 SCHEMA = "mggc-edge/plan/1"
@@ -49,13 +51,18 @@ class PruningPlan:
             raise PlanError(f"a budget is a fraction above 0 and up to 1, not {self.budget:g}")
         if self.convention not in get_args(MacsConvention):
             raise PlanError(f"the MACs convention must be 'true' or 'paper', not {self.convention!r}")
+        if not 0 < self.budget_met <= 1:
+            raise PlanError(f"a plan keeps a fraction above 0 and up to 1 of the MACs, not {self.budget_met:g}")
+        slim_spec(self.spec, self.kept)
         for group, scores in self.scores.items():
             if len(scores) != self.spec.width(group):
                 raise PlanError(f"group '{group}' has {self.spec.width(group)} channels, but {len(scores)} scores")
+            if not all(map(math.isfinite, scores)):
+                raise PlanError(f"group '{group}' has a score that is no finite number")
 
     def check_fits(self, spec: NetworkSpec) -> None:
         """Raise PlanError unless the plan was made for a network with this spec."""
-        if spec != self.spec:
+        if replace(spec, dropout=self.spec.dropout) != self.spec:  # dropout leaves no trace in some checkpoints
             raise PlanError(
                 f"the plan was made for another network ({self.spec.family} with widths "
                 f"{_widths(self.spec)}, not {spec.family} with {_widths(spec)})",
@@ -103,7 +110,7 @@ class PruningPlan:
             )
         except SpecError as error:
             raise PlanError(f"this pruning plan is damaged: {error.message}") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise PlanError(
                 f"this pruning plan is damaged: a field is missing or of the wrong type ({error})"
             ) from error

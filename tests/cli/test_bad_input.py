@@ -81,7 +81,7 @@ def write_trap_in_zip(path: Path) -> None:
     torch.save({"state_dict": random_network().state_dict(), "opt": Trap()}, path)
 
 
-BAD_CHECKPOINTS = {
+BAD_CHECKPOINTS: dict[Callable[[Path], None], str] = {
     write_text: "is no checkpoint",
     write_nothing: "is empty",
     write_truncated: "is damaged",
@@ -287,9 +287,9 @@ def test_a_disk_that_fills_up_leaves_every_finished_picture_whole(material: Path
     finished = sorted((tmp_path / "copy").iterdir())
     assert finished
     for path in finished:
-        with Image.open(path) as picture:
-            assert picture.size == (SIZE, SIZE)
-            picture.load()
+        with Image.open(path) as result:
+            assert result.size == (SIZE, SIZE)
+            result.load()
 
 
 def test_a_read_only_disk(material: Path, tmp_path: Path) -> None:
@@ -327,7 +327,7 @@ def test_ctrl_c_while_translating_keeps_the_finished_pictures(material: Path, tm
     for index in range(3000):
         Image.new("RGB", (SIZE, SIZE), (index % 256, 0, 0)).save(tmp_path / f"pictures/{index}.png")
     words = ["translate", str(material / "run"), "--images", "pictures", "--out", "o"]
-    code, err = interrupt_when(words, lambda: (tmp_path / "o/5.png").exists(), tmp_path)
+    code, err = interrupt_when(words, (tmp_path / "o/5.png").exists, tmp_path)
     assert code == 130
     assert err.endswith("error: interrupted; every file that was finished is whole\n")
     assert "Traceback" not in err

@@ -36,7 +36,7 @@ def test_settings_shows_what_a_change_does(command: Command) -> None:
     ("text", "message", "hint"),
     [
         ("verify.atoll=1", "there is no setting 'verify.atoll'", "did you mean verify.atol?"),
-        ("verify.atol=lots", "setting verify.atol must be a number, not 'lots'", None),
+        ("verify.atol=lots", "setting verify.atol must be a finite number, not 'lots'", None),
         ("export.opset=3", "setting export.opset must be at least 18 and at most 23, not 3", None),
         ("verify.atol", "'verify.atol' sets nothing", "write NAME=VALUE"),
     ],
@@ -63,6 +63,14 @@ def test_doctor_says_what_to_install_for_what_is_missing(command: Command, monke
     monkeypatch.setitem(sys.modules, "openvino", None)  # import openvino fails
     (entry,) = [entry for entry in command("doctor", "--json").document["engines"] if entry["name"] == "openvino"]
     assert (entry["works"], entry["hint"]) == (False, 'pip install "mggc-edge[openvino]"')
+
+
+def test_without_out_the_demo_makes_its_run_the_latest(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert command("demo", "--set", "demo.image_size=32", "--set", "demo.ngf=4").code == 0
+    assert command("inspect", "runs/latest", "--json").document["kind"] == "run"
 
 
 def test_the_demo_inspects_slims_exports_and_verifies(command: Command, tmp_path: Path) -> None:

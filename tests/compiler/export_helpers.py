@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 import torch
 
+from mggc_edge.compiler import to_onnx as exporter
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -20,7 +22,7 @@ from mggc_edge.tensors import FloatArray
 
 SIZE = (32, 32)
 NORMS: tuple[NormKind, ...] = ("instance", "instance_affine", "batch")
-_FOLDER = tempfile.TemporaryDirectory(prefix="mggc-edge-exports-")
+FOLDERS: list[Path] = []  # of this session, for `exported`; every test file puts one here
 
 
 def small_generators() -> list[NetworkSpec]:
@@ -28,7 +30,7 @@ def small_generators() -> list[NetworkSpec]:
     specs: list[NetworkSpec] = []
     for norm in NORMS:
         specs += [
-            resnet_spec(blocks=2, ngf=4, norm=norm),
+            resnet_spec(blocks=1, ngf=4, norm=norm),
             resnet_spec(blocks=1, ngf=4, norm=norm, padding="zeros", dropout=True),
             resnet_spec(blocks=1, ngf=4, norm=norm, separable=True),
             unet_spec(halvings=5, ngf=4, norm=norm),
@@ -61,8 +63,21 @@ def network_of(spec: NetworkSpec, *, seed: int = 0) -> Network:
 @functools.cache
 def exported(spec: NetworkSpec, settings: ExportSettings | None = None, seed: int = 0) -> Exported:
     """An export of `network_of(spec)`, made once for all tests; nobody changes its file."""
-    folder = Path(tempfile.mkdtemp(dir=_FOLDER.name))
+    folder = Path(tempfile.mkdtemp(dir=FOLDERS[-1]))
     return to_onnx(network_of(spec, seed=seed), folder / "g.onnx", settings or ExportSettings(image_size=SIZE))
+
+
+@functools.cache
+def _from_torch(spec: NetworkSpec) -> bytes:
+    model = exporter._export(exporter._ready_for_export(network_of(spec)), SIZE, ExportSettings(image_size=SIZE))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def without_torch_export(monkeypatch: pytest.MonkeyPatch, spec: NetworkSpec) -> None:
+    """Let `to_onnx` start from what torch.onnx gave once for `network_of(spec)`: what comes after it is tested."""
+    data = _from_torch(spec)
+    monkeypatch.setattr(exporter, "_export", lambda *_: onnx.load_model_from_string(data))
 
 
 def model_of(export: Exported) -> onnx.ModelProto:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-WORKER = Path(__file__).with_name("fuzz_worker.py")
+ROOT = Path(__file__).parent.parent.parent
+WORKER = ("-m", "tests.fuzz.fuzz_worker")
 WORKERS = 2
 SLOW_TIMES = 20  # how much longer the longer tier is
-SPARE_BYTES = 24 * 2**20  # what reading a file may take beside 4 times its size
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,6 @@ def fuzz(
     *,
     warm_up: Sequence[Path] = (),
     batch: int = 500,
-    spare_bytes: int = SPARE_BYTES,
     seconds: float = 300.0,
 ) -> Fuzzed:
     """Read `mutants` mutants of `seeds` in worker processes, `batch` in each, each of which has `seconds`."""
@@ -65,7 +64,6 @@ def fuzz(
             "files": [],
             "first": first,
             "count": min(batch, mutants - first),
-            "spare_bytes": spare_bytes,
         }
         for first in range(0, mutants, batch)
     ]
@@ -82,7 +80,6 @@ def read_files(
     folder: Path,
     *,
     warm_up: Sequence[Path] = (),
-    spare_bytes: int = SPARE_BYTES,
     seconds: float = 120.0,
 ) -> Fuzzed:
     """Read `files` in one worker process; how each one ended is in `sentences`."""
@@ -93,7 +90,6 @@ def read_files(
         "files": [str(file) for file in files],
         "first": 0,
         "count": 0,
-        "spare_bytes": spare_bytes,
     }
     fuzzed = Fuzzed()
     fuzzed.add(_work(job, folder, seconds))
@@ -109,7 +105,8 @@ def _work(job: Mapping[str, Any], folder: Path, seconds: float) -> dict[str, Any
     (place / "job.json").write_text(json.dumps(document), encoding="utf-8")
     try:
         done = subprocess.run(
-            [sys.executable, str(WORKER), str(place / "job.json")],
+            [sys.executable, *WORKER, str(place / "job.json")],
+            cwd=ROOT,
             capture_output=True,
             text=True,
             errors="replace",

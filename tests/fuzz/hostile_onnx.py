@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
@@ -46,9 +45,7 @@ def _outside(name: str, location: str = "../secret.bin") -> TensorProto:
 
 def _branch(tensor: TensorProto) -> GraphProto:
     identity = helper.make_node("Identity", [tensor.name], ["branch"])
-    return helper.make_graph(
-        [identity], "branch", [], [helper.make_tensor_value_info("branch", FLOAT, None)], [tensor]
-    )
+    return helper.make_graph([identity], "branch", [], [helper.make_tensor_value_info("branch", FLOAT, None)], [tensor])
 
 
 def _reduced(*nodes: NodeProto) -> list[NodeProto]:
@@ -76,9 +73,7 @@ def outside_constant() -> ModelProto:
 def outside_subgraph() -> ModelProto:
     condition = numpy_helper.from_array(np.array(True), "yes")
     inside = numpy_helper.from_array(np.zeros((1, 3, 8, 8), np.float32), "v")
-    choice = helper.make_node(
-        "If", ["yes"], ["w"], then_branch=_branch(_outside("w2")), else_branch=_branch(inside)
-    )
+    choice = helper.make_node("If", ["yes"], ["w"], then_branch=_branch(_outside("w2")), else_branch=_branch(inside))
     return _model([choice, helper.make_node("Add", ["input", "w"], ["output"])], [condition])
 
 
@@ -142,7 +137,10 @@ def huge_tile() -> ModelProto:
 
 
 def huge_range() -> ModelProto:
-    scalars = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in zip("abc", (0, 1e10, 1), strict=True)]
+    scalars = [
+        numpy_helper.from_array(np.array(value, np.float32), name)
+        for name, value in zip("abc", (0, 1e10, 1), strict=True)
+    ]
     return _model(_reduced(helper.make_node("Range", ["a", "b", "c"], ["huge"])), scalars)
 
 
@@ -203,7 +201,7 @@ def huge_in_function() -> ModelProto:
 
 
 def strings_by_doubling() -> ModelProto:
-    text = helper.make_tensor("s0", TensorProto.STRING, [1], [b"x" * 1000])
+    text = TensorProto(name="s0", data_type=TensorProto.STRING, dims=[1], string_data=[b"x" * 1000])
     nodes = [helper.make_node("StringConcat", [f"s{i}", f"s{i}"], [f"s{i + 1}"]) for i in range(30)]
     nodes += [helper.make_node("Identity", ["input"], ["output"])]
     return _model(nodes, [text])
@@ -251,7 +249,13 @@ def deep_subgraphs(depth: int = 15) -> ModelProto:
     yes = numpy_helper.from_array(np.array(True), "yes")
     graph = _branch(numpy_helper.from_array(np.zeros(1, np.float32), "v"))
     for _ in range(depth):
-        node = helper.make_node("If", ["yes"], ["branch"], then_branch=graph, else_branch=_branch(numpy_helper.from_array(np.zeros(1, np.float32), "v")))
+        node = helper.make_node(
+            "If",
+            ["yes"],
+            ["branch"],
+            then_branch=graph,
+            else_branch=_branch(numpy_helper.from_array(np.zeros(1, np.float32), "v")),
+        )
         graph = helper.make_graph([node], "branch", [], [helper.make_tensor_value_info("branch", FLOAT, None)])
     choice = helper.make_node("If", ["yes"], ["w"], then_branch=graph, else_branch=graph)
     return _model([choice, helper.make_node("Add", ["input", "w"], ["output"])], [yes])
@@ -267,6 +271,29 @@ def foreign_convolution() -> ModelProto:
     model = _model([helper.make_node("Conv", [], ["output"], domain="foreign")])
     model.opset_import.append(helper.make_opsetid("foreign", 1))
     return model
+
+
+def lying_shapes() -> ModelProto:
+    """Return a model that says its huge tensor is small."""
+    model = huge_constant_of_shape()
+    model.graph.value_info.append(helper.make_tensor_value_info("huge", FLOAT, [1]))
+    return model
+
+
+def no_groups() -> ModelProto:
+    """Return a model with a setting by which ONNX Runtime 1.31 divides: the process is gone."""
+    weight = numpy_helper.from_array(np.zeros((3, 3, 3, 3), np.float32), "w")
+    return _model([helper.make_node("ConvTranspose", ["input", "w"], ["output"], group=0)], [weight])
+
+
+def pool_over_everything() -> ModelProto:
+    size = 2**30
+    pool = helper.make_node("MaxPool", ["input"], ["output"], kernel_shape=[size, size], pads=[size // 2] * 4)
+    return _model([pool])
+
+
+def text_that_is_none() -> bytes:
+    return bytes(long_chain(2).SerializeToString()).replace(b"hostile", b"\xffostile")
 
 
 def empty_nodes() -> bytes:
@@ -292,7 +319,8 @@ MODELS: tuple[Callable[[], ModelProto | bytes], ...] = (
     huge_sparse, claimed_initializer, claimed_nothing, claimed_overflow, negative_sizes, huge_constant_of_shape,
     huge_expand, huge_tile, huge_range, huge_resize, huge_pad, huge_random, huge_outer_product, huge_by_doubling,
     huge_in_subgraph, huge_in_function, strings_by_doubling, endless_loop, functions_by_tens, functions_in_a_circle,
-    deep_subgraphs, long_chain, foreign_convolution, empty_nodes, empty_initializers,
+    deep_subgraphs, long_chain, foreign_convolution, lying_shapes,
+    no_groups, pool_over_everything, text_that_is_none, empty_nodes, empty_initializers,
 )  # fmt: skip
 
 
@@ -306,6 +334,3 @@ def write_all(folder: Path) -> dict[str, Path]:
         files[make.__name__] = folder / f"{make.__name__}.onnx"
         files[make.__name__].write_bytes(made if isinstance(made, bytes) else made.SerializeToString())
     return files
-
-
-assert onnx.__version__

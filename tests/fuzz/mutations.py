@@ -111,7 +111,7 @@ def pickle_op(name: str, argument: Any = None) -> bytes:
             return b"K" + bytes([argument])
         if -(2**31) <= argument < 2**31:
             return b"J" + struct.pack("<i", argument)
-        raw = argument.to_bytes((argument.bit_length() + 8) // 8, "little", signed=True)
+        raw = int(argument).to_bytes((argument.bit_length() + 8) // 8, "little", signed=True)
         return b"\x8a" + bytes([len(raw)]) + raw
     return {"CALL": b"R", "EMPTY_TUPLE": b")", "TUPLE1": b"\x85", "STOP": b".", "PROTO": b"\x80\x02"}[name]
 
@@ -324,7 +324,10 @@ def mutate_onnx(rng: random.Random, data: bytes) -> bytes:
         present = [field for field, _ in message.ListFields()]
         field = rng.choice(present) if present and rng.random() < 0.8 else rng.choice(fields)
         _mutate_field(rng, message, field)
-    return bytes(model.SerializeToString())
+    try:
+        return bytes(model.SerializeToString())
+    except Exception:  # noqa: BLE001  protobuf: a text that is none, a required part that is gone
+        return mutate_bytes(rng, data, data)
 
 
 def _messages(message: Any, found: list[Any]) -> None:

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from fuzz_harness import SLOW_TIMES, fuzz
-from mutations import MALICIOUS, call_pickle, repack
 from torch import Tensor
 
 from mggc_edge.models.network import Network
@@ -16,8 +14,40 @@ from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.models.weights import save_network
+from tests.fuzz import hostile_checkpoints
+from tests.fuzz.fuzz_harness import SLOW_TIMES, fuzz, read_files
+from tests.fuzz.mutations import MALICIOUS, call_pickle, repack
 
 MUTANTS = 1500
+REFUSALS = {
+    "many_lists": "table of contents is too long",
+    "many_lists_legacy": "table of contents is too long",
+    "copies_of_a_list": "table of contents is too long",
+    "copies_of_a_dictionary": "table of contents is too long",
+    "copies_by_attributes": "this file holds something else",
+    "colliding_keys": "a dictionary that makes no sense",
+    "one_network_in_many_places": "holds several networks",
+    "forged_attributes": "something other than dictionaries of tensors",
+    "attributes_of_a_function": "something other than dictionaries of tensors",
+    "compressed_bomb": "this archive is compressed",
+    "compressed_byte_order_bomb": "this archive is compressed",
+    "a_directory_of_millions": "the directory of this archive has more than 2,097,152 bytes",
+    "a_shape_of_thousands": "a tensor with 50000 dimensions",
+    "fractional_offsets": "an impossible size",
+    "a_header_of_brackets": "is damaged",
+    "a_header_of_many_lists": "the header of this safetensors file has more than 2,097,152 bytes",
+    "numbers_in_other_scripts": "has no 'model.18.weight'",
+    "numbers_with_zeros": "has no 'model.18.weight'",
+    "numbers_of_thousands_of_digits": "no known network has these weights",
+    "names_with_escapes": "a tensor whose name is no name",
+    "names_without_end": "a tensor whose name is no name",
+    "values_beyond_float32": "'model.1.weight' has NaN or infinite values",
+    "values_not_finite_in_both_ways": "'model.1.weight' has NaN or infinite values",
+    "code_to_run": "refused: loading this file would run or build 'os.system'",
+    "a_spec_of_brackets": "spec.json' is damaged",
+    "a_spec_without_channels": "layer model.7 has no channels to read or to write",
+    "a_spec_of_megabytes": "spec.json' is too large",
+}
 
 
 def hostile_files(folder: Path, sentinel: Path) -> list[Path]:
@@ -73,6 +103,18 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def _as(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value
+
+
+def test_hostile_checkpoints_are_refused_in_little_time_and_memory(seeds: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    files = hostile_checkpoints.write_all(tmp_path / "files")
+    fuzzed = read_files("checkpoint", list(files.values()), tmp_path, warm_up=[*seeds, files["code_to_run"]])
+    fuzzed.check(len(files))
+    ended = {name: fuzzed.sentences[f"read_checkpoint_mutant, {path.name}"] for name, path in files.items()}
+    # One file may be two: what counts is that only the one that was looked at is loaded, and nothing is unpacked.
+    assert ended.pop("two_files_in_one") == "read"
+    assert set(ended) == set(REFUSALS)
+    assert [(name, ended[name]) for name, words in REFUSALS.items() if words not in ended[name]] == []
 
 
 def test_mutants_of_checkpoints_are_read_or_refused_in_one_sentence(seeds: list[Path], tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ def small_resnets(blocks: int = 3) -> list[NetworkSpec]:
 
 def small_unets(halvings: int = 6) -> list[NetworkSpec]:
     """Every kind of U-Net there is, 4 channels after the first convolution."""
-    return [unet_spec(halvings=halvings, ngf=4, norm=norm, dropout=dropout) for norm in NORMS for dropout in (False, True)]
+    return [
+        unet_spec(halvings=halvings, ngf=4, norm=norm, dropout=dropout) for norm in NORMS for dropout in (False, True)
+    ]
 
 
 def small_patchgans() -> list[NetworkSpec]:
@@ -69,8 +71,8 @@ def size_for(spec: NetworkSpec) -> Size:
 def randomise(module: torch.nn.Module, seed: int = 0) -> None:
     """Fill every weight and running statistic with values as a trained network has them; no beta or mean is 0.
 
-    Betas are smaller than gammas, so that no ReLU closes a channel on every picture: a network that computes on rounding
-    noise alone tells nothing.
+    Betas are smaller than gammas, so that no ReLU closes a channel on every picture: a network that computes on
+    rounding noise alone tells nothing.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -93,7 +95,9 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
                 tensor.copy_(normal(tensor, 0.2))
 
 
-def network_of(spec: NetworkSpec, *, seed: int = 0, size: Size | None = None, dtype: torch.dtype = torch.float64) -> Network:
+def network_of(
+    spec: NetworkSpec, *, seed: int = 0, size: Size | None = None, dtype: torch.dtype = torch.float64
+) -> Network:
     """A network with random weights in evaluation mode, its table drawn at `size`."""
     network = Network(spec, layer_table(spec, size or size_for(spec)))
     randomise(network, seed)
@@ -126,7 +130,9 @@ def all_kept(spec: NetworkSpec) -> Kept:
     return {group: tuple(range(width)) for group, width in spec.widths}
 
 
-def masks_of(table: LayerTable, kept: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def masks_of(
+    table: LayerTable, kept: Mapping[str, Sequence[int]], dtype: torch.dtype = torch.float64
+) -> dict[str, Tensor]:
     """Per group a [C] tensor: 1 for the channels that stay, 0 for the others."""
     masks = {}
     for group in table.groups:

@@ -19,7 +19,7 @@ MakeNorm = Callable[[int], nn.Module]
 NORMS: dict[str, MakeNorm] = {
     "instance": lambda channels: nn.InstanceNorm2d(channels, affine=False, track_running_stats=False),
     "instance_affine": lambda channels: nn.InstanceNorm2d(channels, affine=True, track_running_stats=False),
-    "batch": lambda channels: nn.BatchNorm2d(channels),
+    "batch": nn.BatchNorm2d,
 }
 
 

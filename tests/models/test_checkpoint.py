@@ -11,19 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoint_files import FORMATS, Format, State, assert_loads, assert_same_weights, saved, state_of
-from model_helpers import (
-    NORMS,
-    all_kept,
-    network_of,
-    picture_for,
-    run,
-    small_networks,
-    small_resnets,
-    some_kept,
-    spec_id,
-)
-from reference_networks import ResnetGenerator, UnetGenerator
 
 from mggc_edge.models.checkpoint import Direction, read_checkpoint
 from mggc_edge.models.convert import fold_batch_norm
@@ -35,6 +22,19 @@ from mggc_edge.models.slim import slim
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.models.weights import load_network, save_network, weights_sha256
+from tests.models.checkpoint_files import FORMATS, Format, State, assert_loads, assert_same_weights, saved, state_of
+from tests.models.model_helpers import (
+    NORMS,
+    all_kept,
+    network_of,
+    picture_for,
+    run,
+    small_networks,
+    small_resnets,
+    some_kept,
+    spec_id,
+)
+from tests.models.reference_networks import ResnetGenerator, UnetGenerator
 
 # Dropout leaves no trace in a U-Net's keys, so it is taken as pix2pix has it.
 FROM_KEYS = [spec for spec in small_networks() if spec.family != "unet" or spec.dropout]
@@ -183,7 +183,14 @@ def test_a_lightning_checkpoint_with_four_networks_gives_the_generator_of_the_di
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("G_A", "G_B"), ("netG_A", "netG_B"), ("G_A2B", "G_B2A"), ("genA2B", "genB2A"), ("G_AB", "G_BA"), ("gAtoB", "gBtoA")],
+    [
+        ("G_A", "G_B"),
+        ("netG_A", "netG_B"),
+        ("G_A2B", "G_B2A"),
+        ("genA2B", "genB2A"),
+        ("G_AB", "G_BA"),
+        ("gAtoB", "gBtoA"),
+    ],
 )
 def test_of_two_generators_the_direction_says_which(first: str, second: str, tmp_path: Path) -> None:
     a, b = (float32(resnet_spec(blocks=1, ngf=4), seed) for seed in (1, 2))
@@ -232,6 +239,24 @@ def test_optimizer_and_scheduler_states_beside_the_network_do_not_matter(
 # --- what the tensors are like ---
 
 
+@pytest.mark.parametrize("lowest_byte", [0x00, 0x50, 0x80])
+def test_a_safetensors_file_is_known_whatever_the_length_of_its_header(
+    resnet: Network, lowest_byte: int, tmp_path: Path
+) -> None:
+    # The length comes first in the file. Its lowest byte is that of a pickle (0x80) in one file of 32.
+    from safetensors.torch import save
+
+    content = b""
+    for padding in range(256):
+        content = save(dict(resnet.state_dict()), metadata={"padding": padding * "x"})
+        if content[0] == lowest_byte:
+            break
+    assert content[0] == lowest_byte
+    path = tmp_path / "net.safetensors"
+    path.write_bytes(content)
+    assert_loads(path, resnet)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("form", FORMATS)
 def test_other_precisions_load_as_float32(form: Format, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -256,7 +281,7 @@ def test_denormal_and_extreme_half_precision_values_load_exactly(resnet: Network
 
 def test_parameters_in_place_of_tensors_load(resnet: Network, tmp_path: Path) -> None:
     for form in ("zip", "legacy"):
-        assert_loads(saved(tmp_path / "net.pth", dict(resnet.named_parameters()), form), resnet)  # type: ignore[arg-type]
+        assert_loads(saved(tmp_path / "net.pth", dict(resnet.named_parameters()), form), resnet)
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy"])

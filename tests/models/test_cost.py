@@ -6,8 +6,6 @@ import math
 
 import pytest
 import torch
-from model_helpers import network_of, picture_for, run, small_networks, some_kept, spec_id
-from reference_networks import NORMS, PatchDiscriminator, ResnetGenerator, UnetGenerator
 from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
@@ -16,10 +14,13 @@ from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
-from mggc_edge.models.slim import slim, slim_spec
+from mggc_edge.models.selection import slim_spec
+from mggc_edge.models.slim import slim
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.pruning.budget import kept_macs
+from tests.models.model_helpers import network_of, picture_for, run, small_networks, some_kept, spec_id
+from tests.models.reference_networks import NORMS, PatchDiscriminator, ResnetGenerator, UnetGenerator
 
 CONVENTIONS: tuple[MacsConvention, ...] = ("true", "paper")
 
@@ -245,9 +246,7 @@ def test_a_constant_that_stands_for_a_removed_block_costs_no_macs_and_one_parame
         (patchgan_spec(layers=9), (4096, 4096), "a PatchGAN has at most 8 layers, not 9"),
     ],
 )
-def test_a_size_at_which_the_network_cannot_run_is_refused(
-    spec: NetworkSpec, size: tuple[int, int], text: str
-) -> None:
+def test_a_size_at_which_the_network_cannot_run_is_refused(spec: NetworkSpec, size: tuple[int, int], text: str) -> None:
     with pytest.raises(SpecError) as error:
         layer_table(spec, size)
     assert error.value.message == text

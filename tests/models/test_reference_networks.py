@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from model_helpers import (
+from torch import nn
+
+from mggc_edge.models.convert import per_picture_norm
+from mggc_edge.models.network import Network
+from mggc_edge.models.patchgan import patchgan_spec
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.models.unet import unet_spec
+from tests.models.model_helpers import (
     difference,
     network_of,
     picture_for,
@@ -13,14 +21,7 @@ from model_helpers import (
     small_networks,
     spec_id,
 )
-from reference_networks import reference_network
-from torch import nn
-
-from mggc_edge.models.convert import per_picture_norm
-from mggc_edge.models.network import Network
-from mggc_edge.models.resnet import resnet_spec
-from mggc_edge.models.spec import NetworkSpec
-from mggc_edge.models.unet import unet_spec
+from tests.models.reference_networks import reference_network
 
 every_network = pytest.mark.parametrize("spec", small_networks(), ids=spec_id)
 
@@ -95,6 +96,21 @@ def test_a_fresh_network_draws_its_weights_as_the_well_known_implementation_does
     assert 0.015 < float(state["model.12.conv_block.2.weight"].std()) < 0.025
     assert torch.equal(state["model.12.conv_block.2.bias"], torch.zeros(256))
     assert torch.equal(state["model.26.bias"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_a_patchgan_of_any_depth_is_that_of_the_reference(layers: int) -> None:
+    network = network_of(patchgan_spec(ndf=2, layers=layers), size=(128, 128))
+    assert [width for _, width in network.spec.widths] == [2, 4, 8, 16, 16, 16][: layers + 1]
+    picture = picture_for(network)
+    assert torch.equal(run(network, picture), run(reference_with_weights_of(network), picture))
+
+
+@pytest.mark.parametrize("halvings", [3, 4, 8])
+def test_a_unet_of_any_depth_is_that_of_the_reference(halvings: int) -> None:
+    network = network_of(unet_spec(halvings=halvings, ngf=2), size=(2**halvings, 2**halvings))
+    picture = picture_for(network)
+    assert torch.equal(run(network, picture), run(reference_with_weights_of(network), picture))
 
 
 def test_the_input_picture_is_left_as_it_was() -> None:

@@ -10,7 +10,20 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from model_helpers import (
+from torch import Tensor
+
+from mggc_edge.errors import PlanError
+from mggc_edge.models.convert import fold_batch_norm
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.layers import Layer, LayerTable
+from mggc_edge.models.network import Network
+from mggc_edge.models.patchgan import patchgan_spec
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.selection import slim_spec
+from mggc_edge.models.slim import slim
+from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
+from mggc_edge.models.unet import unet_spec
+from tests.models.model_helpers import (
     NORMS,
     PADDINGS,
     Kept,
@@ -25,18 +38,6 @@ from model_helpers import (
     some_kept,
     spec_id,
 )
-from torch import Tensor
-
-from mggc_edge.errors import PlanError
-from mggc_edge.models.convert import fold_batch_norm
-from mggc_edge.models.families import layer_table
-from mggc_edge.models.layers import Layer, LayerTable
-from mggc_edge.models.network import Network
-from mggc_edge.models.patchgan import patchgan_spec
-from mggc_edge.models.resnet import resnet_spec
-from mggc_edge.models.slim import slim, slim_spec
-from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
-from mggc_edge.models.unet import unet_spec
 
 every_network = pytest.mark.parametrize("spec", small_networks(), ids=spec_id)
 
@@ -419,7 +420,7 @@ def test_gates_between_0_and_1_scale_channels_and_let_gradients_through() -> Non
     for gate in gates.values():
         gate.requires_grad_()
     output: Tensor = network(picture_for(network), gates)
-    output.square().sum().backward()
+    torch.autograd.backward(output.square().sum())
     for gate in gates.values():
         assert gate.grad is not None
         assert float(gate.grad.abs().max()) > 0
@@ -488,5 +489,5 @@ def test_a_plan_that_does_not_fit_is_refused(change: dict[str, tuple[int, ...] |
 
 def test_a_removed_block_cannot_get_channels_back() -> None:
     gone = slim_spec(SPEC, without_blocks(SPEC, 1))
-    with pytest.raises(PlanError, match="group 'block1.inner'"):
+    with pytest.raises(PlanError, match="block1"):
         slim_spec(gone, {**all_kept(gone), "block1.inner": (0,)})

@@ -7,13 +7,22 @@ import copy
 import pytest
 import torch
 import torch_pruning as tp
-from model_helpers import Kept, difference, network_of, picture_for, run, small_networks, some_kept, spec_id
-from reference_networks import reference_network
 from torch import nn
 
 from mggc_edge.models.network import Network
 from mggc_edge.models.slim import slim
 from mggc_edge.models.spec import NetworkSpec
+from tests.models.model_helpers import (
+    Kept,
+    difference,
+    network_of,
+    picture_for,
+    run,
+    small_networks,
+    some_kept,
+    spec_id,
+)
+from tests.models.reference_networks import reference_network
 
 Touched = dict[str, tuple[set[str], set[str]]]
 

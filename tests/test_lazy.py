@@ -1,0 +1,46 @@
+"""A library that is absent is explained with the line that installs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from mggc_edge.errors import MggcEdgeError, MissingDependencyError
+from mggc_edge.lazy import install_line, require
+
+
+def test_a_library_that_is_there_is_returned() -> None:
+    assert require("json", extra="none") is json
+    assert require("json.decoder", extra="none") is sys.modules["json.decoder"]
+
+
+def test_the_install_line_names_the_extra() -> None:
+    assert install_line("ort") == 'pip install "mggc-edge[ort]"'
+
+
+def test_a_library_that_is_absent_is_named_with_its_install_line() -> None:
+    with pytest.raises(MissingDependencyError) as caught:
+        require("no_such_library_anywhere", extra="ort")
+    assert caught.value.message == (
+        "no_such_library_anywhere cannot be imported here: No module named 'no_such_library_anywhere'"
+    )
+    assert caught.value.hint == 'pip install "mggc-edge[ort]"'
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+    assert isinstance(caught.value, MggcEdgeError)
+
+
+def test_a_library_that_misses_another_names_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "needs_more_than_there_is.py").write_text("from json import no_such_function\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingDependencyError, match="cannot import name 'no_such_function' from 'json'"):
+        require("needs_more_than_there_is", extra="x")
+
+
+def test_a_bug_inside_a_library_stays_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "breaks_while_it_loads.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ZeroDivisionError):
+        require("breaks_while_it_loads", extra="x")
