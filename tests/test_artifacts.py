@@ -272,6 +272,39 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert names(run) == ["file"]
 
 
+def test_an_empty_folder_where_we_stand_is_filled_and_stays_the_same_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino  # a mount point, or where a shell stands, cannot be put another folder over
+    with new_folder(Path()) as stage:
+        (stage / MANIFEST_FILE).write_text("{}")
+        (stage / "export").mkdir()
+        (stage / "export/a.onnx").write_text("a")
+    assert tmp_path.stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "manifest.json"]
+    assert Path("export/a.onnx").read_text() == "a"
+
+
+def test_a_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there")
+    with new_folder(tmp_path / "link") as stage:
+        (stage / "a").write_text("a")
+    assert (tmp_path / "there/a").read_text() == "a"
+
+
+def test_an_empty_folder_is_empty_again_when_the_work_fails(tmp_path: Path) -> None:
+    def failing() -> None:
+        with new_folder(tmp_path) as stage:
+            (stage / "a").write_text("a")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_content_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("")
     with pytest.raises(OutputError) as caught, new_folder(tmp_path):

@@ -116,12 +116,16 @@ def _exchange(kept: _Sets, rest: Sequence[_Ranked], low: int, cost: _Cost, floor
     for _, name, index in rest[low : low + MAX_EXCHANGES]:
         tried = {group: set(indices) for group, indices in kept.items()}
         tried[name].add(index)
+        spent = cost(tried)
         for _, other, drop in reversed(rest[:low]):
-            if cost(tried) <= limit:
+            if spent <= limit:
                 break
-            if (other, drop) != (name, index):
-                tried[other].discard(drop)
-        if floor <= cost(tried) <= limit:
+            tried[other].remove(drop)
+            if (less := cost(tried)) >= floor:
+                spent = less
+            else:  # too much: something cheaper must go
+                tried[other].add(drop)
+        if floor <= spent <= limit:
             kept.update(tried)
             break
     return cost(kept)

@@ -451,3 +451,13 @@ def test_a_network_too_deep_for_any_picture_is_refused(tmp_path: Path) -> None:
 def test_a_folder_whose_spec_cannot_be_read_is_refused(folder: Path, content: bytes) -> None:
     (folder / "spec.json").write_bytes(content)
     assert refusal(folder).message.startswith(f"'{folder / 'spec.json'}' is damaged: ")
+
+
+def test_a_description_with_a_group_that_no_layer_writes_is_refused(tmp_path: Path) -> None:
+    network = network_of(resnet_spec(blocks=1, ngf=2), dtype=torch.float32)
+    save_network(network, tmp_path)
+    document = json.loads((tmp_path / "spec.json").read_text())
+    document["widths"]["ghost"] = 7
+    (tmp_path / "spec.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="a resnet of this depth has no channel group 'ghost'"):
+        load_network(tmp_path)

@@ -208,3 +208,10 @@ def test_scores_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(PlanError) as error:
         meet_budget(table, scores, 0.5)
     assert error.value.message == "group 'layer2' has a score that is not a finite number"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_every_channel_that_is_left_costs_too_much_cheaper_ones_make_room(seed: int) -> None:
+    table = layer_table(resnet_spec(blocks=3, ngf=8, separable=True), (64, 64))
+    kept = meet_budget(table, random_scores(table, seed), 0.985)
+    assert 0.98 * 0.985 <= kept_macs(table, kept, "true") / macs(table, "true") <= 0.985
