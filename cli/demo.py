@@ -37,7 +37,7 @@ def demo(
     settings = load_settings(config, set_)
     folder = out_folder or RUNS / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
-    require("torch", extra="torch")
+    require("torch", extra="cpu")
     require("onnx", extra="onnx")
     from mggc_edge.demonstration import demonstrate
 

@@ -17,7 +17,7 @@ LIBRARIES = (
     ("onnx", "onnx", "onnx", "export, inspect of ONNX files"),
     ("onnxscript", "onnxscript", "onnx", "export"),
     ("onnxsim", "onnxsim", "onnx", "export (optional: export.simplify)"),
-    ("safetensors", "safetensors", "torch", "safetensors checkpoints, saved networks"),
+    ("safetensors", "safetensors", "torch", "export with a plan"),
 )
 
 

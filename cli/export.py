@@ -88,7 +88,7 @@ def export(
     from mggc_edge.pruning.plan import read_plan
 
     chosen = None if plan is None else read_plan(plan)
-    require("torch", extra="torch")
+    require("torch", extra="cpu")
     from mggc_edge.compiler.to_onnx import ExportSettings
     from mggc_edge.models.weights import load_network
     from mggc_edge.pipeline import export_folder
