@@ -43,8 +43,8 @@ def demo(
 
     started = time.perf_counter()
     result = demonstrate(folder, settings, seed=seed, tell=out.remark)
-    if out_folder is None:
-        point_latest(result.export.folder, RUNS)
+    if out_folder is None and not point_latest(result.export.folder, RUNS):
+        out.remark(f"note: no link {RUNS}/latest could be made")
     if not out.document(_document(result), as_json=as_json, file=output):
         out.result(export_page(result.export))
         for line in _lines(result, time.perf_counter() - started):
@@ -74,7 +74,7 @@ def _lines(result: Demonstration, seconds: float) -> list[str]:
     return [
         f"The plan keeps {after / before:.1%} of {si(before)} MACs.",
         f"Slim network and original with its other channels masked differ by up to {result.masked_difference:.1e}.",
-        "The weights are random: shown is that slimming and export are exact, not a good picture.",
+        "The weights are random, so this shows that slimming and export are exact, not that pictures are good.",
         f"Look at {result.sheet}, and try:",
         f"  mggc-edge inspect {result.checkpoint}",
         f"  mggc-edge inspect {folder / 'plan.json'}",

@@ -7,41 +7,24 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from mggc_edge.cli.options import Json, OutputFile
-from mggc_edge.cli.output import Output
+from mggc_edge.cli.output import Output, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-# Libraries beside the engines: name on the package index, module, the extra that installs it, what needs it.
-LIBRARIES = (
-    ("onnx", "onnx", "onnx", "export, inspect of ONNX files"),
-    ("onnxscript", "onnxscript", "onnx", "export"),
-    ("onnxsim", "onnxsim", "onnx", "export (optional: export.simplify)"),
-    ("safetensors", "safetensors", "torch", "export with a plan"),
-)
+    from mggc_edge.backends.registry import LibraryState
 
 
 def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = None) -> None:
     """Show this machine, which engines and libraries work here, and for each that does not, why and what to install."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
-    from mggc_edge.backends.registry import engine_states
+    from mggc_edge.backends.registry import ENGINES, LIBRARIES, library_states
 
     out: Output = context.obj
     machine = _machine()
-    engines = [
-        {
-            "name": state.engine.name,
-            "works": state.works,
-            "version": state.version,
-            "detail": state.detail,
-            "hint": state.hint,
-        }
-        for state in engine_states()
-    ]
-    libraries = [_library(*entry) for entry in LIBRARIES]
+    engines, libraries = ([_entry(state) for state in library_states(rows)] for rows in (ENGINES, LIBRARIES))
     document = {"schema": "mggc-edge/doctor/1", "machine": machine, "engines": engines, "libraries": libraries}
     if out.document(document, as_json=as_json, file=output):
         return
@@ -56,8 +39,8 @@ def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = N
         page.add_row(
             entry["name"],
             "[green]yes[/]" if entry["works"] else "[yellow]no[/]",
-            entry["version"] or "-",
-            escape(detail),
+            shown(entry["version"] or "-"),
+            shown(detail),
         )
     out.result(page)
 
@@ -82,7 +65,6 @@ def _machine() -> dict[str, Any]:
 
 
 def _machine_page(machine: dict[str, Any]) -> RenderableType:
-    from rich.markup import escape
     from rich.table import Table
 
     page = Table.grid(padding=(0, 2))
@@ -90,8 +72,8 @@ def _machine_page(machine: dict[str, Any]) -> RenderableType:
     page.add_column(overflow="fold")
     page.add_row("mggc-edge", f"{machine['mggc-edge']}, Python {machine['python']}")
     page.add_row("device", f"{machine['device']}, {machine['cores']} cores" + _memory(machine["memory_bytes"]))
-    page.add_row("processor", escape(", ".join([machine["processor"], *machine["instruction_sets"]])))
-    page.add_row("jetson", escape(machine["jetson"] or "no: this machine has no Jetson's device tree"))
+    page.add_row("processor", shown(", ".join([machine["processor"], *machine["instruction_sets"]])))
+    page.add_row("jetson", shown(machine["jetson"] or "no (no Jetson device tree found)"))
     return page
 
 
@@ -99,14 +81,11 @@ def _memory(size_bytes: int | None) -> str:
     return "" if size_bytes is None else f", {size_bytes / 2**30:.0f} GiB of memory"
 
 
-def _library(name: str, module: str, extra: str, needed_by: str) -> dict[str, Any]:
-    from importlib import metadata
-
-    from mggc_edge.errors import MissingDependencyError
-    from mggc_edge.lazy import require
-
-    try:
-        require(module, extra=extra)
-    except MissingDependencyError as error:
-        return {"name": name, "works": False, "version": None, "detail": f"needed by {needed_by}", "hint": error.hint}
-    return {"name": name, "works": True, "version": metadata.version(name), "detail": needed_by, "hint": None}
+def _entry(state: LibraryState) -> dict[str, Any]:
+    return {
+        "name": state.library.name,
+        "works": state.works,
+        "version": state.version,
+        "detail": state.detail,
+        "hint": state.hint,
+    }

@@ -10,14 +10,11 @@ import typer
 
 from mggc_edge.cli.options import (
     RUNS,
-    BatchNorm,
     Bn,
     Config,
-    Direction,
     DirectionFlag,
     ImageSize,
     Json,
-    NormStats,
     NormStatsFlag,
     OutputFile,
     Seed,
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mggc_edge.pipeline import Export
-    from mggc_edge.settings import Settings
 
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
@@ -41,7 +37,7 @@ RUNTIMES = ("onnxruntime",)
 
 def export(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A checkpoint, or a folder with a saved network.")],
+    file: Annotated[Path, typer.Argument(help="A checkpoint, a folder with a saved network, or a run folder.")],
     out_folder: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +56,7 @@ def export(
     opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX operator version, 18 to 23.")] = None,
     direction: DirectionFlag = None,
     bn: Bn = None,
-    norm_stats: NormStatsFlag = NormStats.instance,
+    norm_stats: NormStatsFlag = "instance",
     seed: Seed = 0,
     as_json: Json = False,
     output: OutputFile = None,
@@ -70,7 +66,7 @@ def export(
     """Export a generator to ONNX and prove it equal to torch, after slimming it by a plan if one is given."""
     from mggc_edge.artifacts import check_output_folder
     from mggc_edge.errors import InputError
-    from mggc_edge.opening import what_is
+    from mggc_edge.opening import run_network, what_is
 
     out: Output = context.obj
     parse_names(precision, PRECISIONS, "--precision")
@@ -80,63 +76,59 @@ def export(
     folder = out_folder or RUNS / f"{file.stem}-export-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
     kind = what_is(file)
+    if kind == "run":
+        file, run_size = run_network(file)
+        kind, size = "network", size or run_size
     if kind not in ("checkpoint", "network"):
-        raise InputError(f"'{file}' is no checkpoint and no saved network", hint="export starts from weights")
+        raise InputError(f"'{file}' holds no weights", hint="export a checkpoint, a saved network or a run folder")
 
     from mggc_edge.artifacts import WEIGHTS_FILE, point_latest, sha256_of
     from mggc_edge.lazy import require
+    from mggc_edge.models.checkpoint import read_checkpoint, read_network_folder
     from mggc_edge.pruning.plan import read_plan
 
     chosen = None if plan is None else read_plan(plan)
+    max_bytes = settings["checkpoint.max_bytes"]
+    if kind == "network":
+        checkpoint = read_network_folder(file, max_bytes=max_bytes)
+    else:
+        checkpoint = read_checkpoint(file, direction=direction or "AtoB", norm_stats=norm_stats, max_bytes=max_bytes)
+    if checkpoint.others and direction is None:
+        out.remark(f"note: of {len(checkpoint.others) + 1} networks in the file, '{checkpoint.name}' is exported")
     require("torch", extra="cpu")
     from mggc_edge.compiler.to_onnx import ExportSettings
-    from mggc_edge.models.weights import load_network
+    from mggc_edge.models.weights import load_weights
     from mggc_edge.pipeline import export_folder
 
-    network = load_network(
-        file,
-        direction=(direction or Direction.AtoB).value,
-        norm_stats=norm_stats.value,
-        image_size=size,
-        max_bytes=settings["checkpoint.max_bytes"],
-    )
-    export_settings = ExportSettings(
-        image_size=size,
-        opset=settings["export.opset"],
-        dynamic_batch=dynamic_batch,
-        bn=(bn or BatchNorm.eval).value,
-        simplify=settings["export.simplify"],
-        atol=settings["export.atol"],
-        pictures=settings["export.parity_pictures"],
+    network = load_weights(checkpoint, size)
+    chosen_settings = ExportSettings.from_settings(
+        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval"
     )
     result = export_folder(
         network,
         folder,
-        settings=export_settings,
+        settings=chosen_settings,
         plan=chosen,
         source_sha256=sha256_of(file / WEIGHTS_FILE if kind == "network" else file),
         command="export",
-        effective=effective_settings(settings, export_settings.image_size, seed=seed, bn=export_settings.bn),
+        effective=settings.to_json(),
+        origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         tell=out.remark,
     )
-    if out_folder is None:
-        point_latest(folder, RUNS)
+    if out_folder is None and not point_latest(folder, RUNS):
+        out.remark(f"note: no link {RUNS}/latest could be made")
     for remark in result.remarks:
         out.remark(f"note: {remark}")
     if not out.document(export_document(result), as_json=as_json, file=output):
         out.result(export_page(result))
 
 
-def effective_settings(settings: Settings, image_size: tuple[int, int] | None, **flags: Any) -> dict[str, Any]:
-    """Return what goes into a manifest: every setting, and the flags that are none."""
-    return {**settings.to_json(), "image_size": None if image_size is None else list(image_size), **flags}
-
-
 def export_document(result: Export) -> dict[str, Any]:
     """Return the JSON document of an export."""
+    from mggc_edge.artifacts import PORTABLE
     from mggc_edge.models.families import family_of
-    from mggc_edge.pipeline import PORTABLE, costs
+    from mggc_edge.pipeline import costs
 
     files = [result.generator] + ([result.original] if result.original is not None else [])
     original = result.original or result.generator

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,29 +10,32 @@ from mggc_edge.cli.output import Output
 
 if TYPE_CHECKING:
     from mggc_edge.errors import PictureError
-    from mggc_edge.pictures import PictureFormat, Size
+    from mggc_edge.pictures import PictureFormat, PictureStream, Size
     from mggc_edge.tensors import FloatArray
 
 
 def folder_pictures(
-    out: Output, folder: Path, size: Size, format_: PictureFormat, half: str, max_unreadable: float, *, what: str
-) -> Iterator[tuple[Path, FloatArray]]:
-    """Yield (path, array [1, C, H, W]) for every readable picture of a folder, with progress.
+    out: Output, paths: Sequence[Path], size: Size, format_: PictureFormat, half: str, max_unreadable: float
+) -> PictureStream:
+    """Return the pictures at `paths` as a stream for `read_pictures`.
 
     An unreadable picture is named once and skipped; the share that may be unreadable is the caller's.
     """
-    from mggc_edge.pictures import PictureStream, find_pictures
+    from mggc_edge.pictures import PictureStream
 
     def skipped(_path: Path, error: PictureError) -> None:
         out.remark(f"skipped: {error.message}")
 
-    paths = find_pictures(folder)
     if half == "whole":
         _hint_at_pairs(out, paths[0])
-    stream = PictureStream(paths, size, format_, half=half, on_unreadable=skipped, max_unreadable=max_unreadable)
-    yield from out.track(stream, total=len(paths), what=what)
+    return PictureStream(paths, size, format_, half=half, on_unreadable=skipped, max_unreadable=max_unreadable)
+
+
+def read_pictures(out: Output, stream: PictureStream, *, what: str) -> Iterator[tuple[Path, FloatArray]]:
+    """Yield (path, array [1, C, H, W]) for every readable picture of a stream, with progress."""
+    yield from out.track(stream, total=len(stream.paths), what=what)
     if stream.unreadable:
-        out.remark(f"{stream.unreadable} of {len(paths)} pictures could not be read")
+        out.remark(f"{stream.unreadable} of {len(stream.paths)} pictures could not be read")
 
 
 def built_in_pictures(count: int, size: Size, format_: PictureFormat, seed: int) -> Iterator[FloatArray]:
@@ -40,18 +43,17 @@ def built_in_pictures(count: int, size: Size, format_: PictureFormat, seed: int)
     from mggc_edge.pictures import to_array
     from mggc_edge.procedural import procedural_pictures
 
-    color = "RGB" if format_.color == "BGR" else format_.color
-    for picture in procedural_pictures(count, size, seed=seed, color=color):
+    for picture in procedural_pictures(count, size, seed=seed, color=format_.mode):
         yield to_array(picture, size, format_)
 
 
 def _hint_at_pairs(out: Output, path: Path) -> None:
-    from PIL import Image
+    from mggc_edge.decoding import picture_size
+    from mggc_edge.errors import PictureError
 
     try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-    except (OSError, ValueError, Image.DecompressionBombError):
+        height, width = picture_size(path)
+    except PictureError:
         return  # whoever reads it will say what is wrong
     if width == 2 * height:
         out.remark("note: the pictures are twice as wide as high; if they are pairs side by side, use --layout paired")

@@ -9,18 +9,16 @@ import typer
 
 from mggc_edge.cli.options import (
     Config,
-    Direction,
     DirectionFlag,
     ImageSize,
     Json,
-    NormStats,
     NormStatsFlag,
     OutputFile,
     Set,
     load_settings,
     parse_image_size,
 )
-from mggc_edge.cli.output import Output, file_size, si
+from mggc_edge.cli.output import Output, file_size, shown, si
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -42,7 +40,7 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A checkpoint, spec, plan, ONNX file, saved network or run folder.")],
     image_size: ImageSize = None,
     direction: DirectionFlag = None,
-    norm_stats: NormStatsFlag = NormStats.instance,
+    norm_stats: NormStatsFlag = "instance",
     as_json: Json = False,
     output: OutputFile = None,
     config: Config = None,
@@ -55,8 +53,8 @@ def inspect(
     found = inspect_path(
         file,
         image_size=parse_image_size(image_size),
-        direction=(direction or Direction.AtoB).value,
-        norm_stats=norm_stats.value,
+        direction=direction or "AtoB",
+        norm_stats=norm_stats,
         max_bytes=load_settings(config, set_)["checkpoint.max_bytes"],
     )
     document = found.document()
@@ -71,26 +69,25 @@ def _page(found: Inspection, document: dict[str, Any], *, wide: bool) -> list[Re
     if found.table is not None:
         blocks += [_layers(found.table, wide=wide), _groups(found)]
     if found.onnx is not None:
-        operators = ", ".join(f"{count} {name}" for name, count in found.onnx.operators.items())
+        operators = ", ".join(f"{count} {shown(name)}" for name, count in found.onnx.operators.items())
         blocks.append(f"[bold]operators[/]  {operators}")
     return blocks
 
 
 def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
-    from rich.markup import escape
     from rich.table import Table
 
-    rows: list[tuple[str, str]] = [("file", escape(str(found.path))), ("kind", found.kind)]
+    rows: list[tuple[str, str]] = [("file", shown(str(found.path))), ("kind", found.kind)]
     checkpoint, plan = found.checkpoint, found.plan
     if checkpoint is not None:
         rows[1] = ("kind", f"{found.kind} ({checkpoint.format}, {file_size(checkpoint.size_bytes)})")
         if checkpoint.name:
-            rows.append(("network", escape(checkpoint.name)))
+            rows.append(("network", shown(checkpoint.name)))
         if checkpoint.others:
-            rows.append(("also holds", escape(", ".join(checkpoint.others))))
+            rows.append(("also holds", ", ".join(map(shown, checkpoint.others))))
     if plan is not None:
-        met = f"{plan.budget_met:.4f} of the MACs ({plan.convention}), asked was {plan.budget:g}"
-        rows += [("criterion", f"{escape(plan.criterion)}, seed {plan.seed}"), ("keeps", met)]
+        met = f"{plan.budget_met:.4f} of the MACs ({plan.convention}); {plan.budget:g} was asked for"
+        rows += [("criterion", shown(f"{plan.criterion}, seed {plan.seed}")), ("keeps", met)]
     if found.onnx is not None:
         shapes = [
             " x ".join("any" if size is None else str(size) for size in tensor.shape)
@@ -99,7 +96,10 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
         rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}"))
     if found.table is not None:
         spec = found.table.spec
-        traits = [f"{document['family']}, {NORMS[spec.norm]}", f"{spec.in_channels} -> {spec.out_channels} channels"]
+        traits = [
+            f"{shown(document['family'])}, {NORMS[spec.norm]}",
+            f"{spec.in_channels} -> {spec.out_channels} channels",
+        ]
         if spec.family == "resnet":
             traits += [f"{'reflection' if spec.padding == 'reflect' else 'zero'} padding"] + [
                 "dropout layer"
@@ -114,9 +114,8 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
             (label, "not known: the file leaves sizes open" if value is None else f"{value:,} = {si(value)}{at}")
         )
     if checkpoint is not None and checkpoint.ignored:
-        rows.append(
-            ("ignored", f"{len(checkpoint.ignored)} keys without meaning here, such as {checkpoint.ignored[0]}")
-        )
+        count, first = len(checkpoint.ignored), shown(checkpoint.ignored[0])
+        rows.append(("ignored", f"{count} key{'s' * (count > 1)} that this network does not use, such as {first}"))
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
@@ -146,7 +145,7 @@ def _layers(table: LayerTable, *, wide: bool) -> RenderableType:
         page.add_column("keys", overflow="ellipsis", no_wrap=True, max_width=28, style="dim")
     for layer, share in zip(table.layers, shares, strict=True):
         row: list[RenderableType] = [
-            layer.output if layer.adds is None else f"+ {layer.output}",
+            shown(layer.output if layer.adds is None else f"+ {layer.output}"),
             _op(layer),
             f"{layer.in_channels} -> {layer.out_channels}" if layer.in_channels else str(layer.out_channels),
             "x".join(map(str, layer.out_size)),
@@ -154,7 +153,7 @@ def _layers(table: LayerTable, *, wide: bool) -> RenderableType:
             f"{share:.1%}",
             Bar(max(shares), 0, share, color="cyan"),
         ]
-        page.add_row(*row, *([layer.name] if wide else []))
+        page.add_row(*row, *([shown(layer.name)] if wide else []))
     return page
 
 
@@ -170,6 +169,6 @@ def _groups(found: Inspection) -> RenderableType:
     assert found.table is not None
     groups = found.table.groups
     before = {group.name: group.size for group in found.original.groups} if found.original is not None else {}
-    texts = [f"{group.name} {group.size}" + (f" of {before[group.name]}" if before else "") for group in groups]
+    texts = [f"{shown(group.name)} {group.size}" + (f" of {before[group.name]}" if before else "") for group in groups]
     gates = sum(group.size for group in groups)
     return f"[bold]{gates:,} prunable channels in {len(groups)} groups[/]  {', '.join(texts)}"

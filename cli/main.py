@@ -45,7 +45,7 @@ def program(
     ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
     version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and end.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Turn a trained image-to-image GAN generator into a small one that runs fast on a real device, with proof."""
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
             return EXIT_USAGE
         return EXIT_CHECK if isinstance(error, CheckFailedError) else EXIT_USER
     except (KeyboardInterrupt, typer.Abort):
-        output.error("interrupted; every file that was finished is whole")
+        output.error("interrupted; files already written are complete")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output has gone. Nothing more can be said, also not when Python flushes at its end.

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -17,32 +16,11 @@ if TYPE_CHECKING:
 RUNS = Path("runs")  # where results go that were given no folder
 
 
-class Direction(str, Enum):
-    """Which of a CycleGAN's generators, or which half of a side-by-side picture goes in."""
-
-    AtoB = "AtoB"
-    BtoA = "BtoA"
-
-
-class BatchNorm(str, Enum):
-    """How batch norm is taken."""
-
-    eval = "eval"
-    batch = "batch"
-
-
-class NormStats(str, Enum):
-    """Which statistics instance norms use."""
-
-    instance = "instance"
-    running = "running"
-
-
-class Layout(str, Enum):
-    """How pictures lie in their folder."""
-
-    plain = "plain"
-    paired = "paired"
+# The same words as in `mggc_edge.models`, which `--help` must not load.
+Direction = Literal["AtoB", "BtoA"]
+BatchNorm = Literal["eval", "batch"]
+NormStats = Literal["instance", "running"]
+Layout = Literal["plain", "paired"]
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -78,6 +56,10 @@ Set = Annotated[
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Read settings from a TOML file.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 DirectionFlag = Annotated[
+    Direction | None, typer.Option("--direction", help="The generator to take from a file with both.")
+]
+# Where pictures go in as well.
+DirectionOrHalf = Annotated[
     Direction | None,
     typer.Option(
         "--direction", help="The generator to take from a file with both; with --layout paired, what goes in."
@@ -106,6 +88,6 @@ def load_settings(config: Path | None, overrides: list[str] | None) -> Settings:
 
 def input_half(layout: Layout, direction: Direction | None) -> str:
     """Return which part of a picture goes in: "whole", "left" or "right"."""
-    if layout is Layout.plain:
+    if layout == "plain":
         return "whole"
-    return "right" if direction is Direction.BtoA else "left"
+    return "right" if direction == "BtoA" else "left"

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mggc_edge.errors import printable
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -39,23 +41,23 @@ class Output:
         self.console().print(renderable)
 
     def text(self, line: str) -> None:
-        """Print a line of a result as it is, however long."""
-        sys.stdout.write(f"{line}\n")
+        """Print a line of a result without markup or wrapping."""
+        sys.stdout.write(f"{printable(line)}\n")
 
     def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> bool:
         """Write the JSON document of a result where it was asked for; return whether stdout has been taken by it."""
         if file is not None:
-            from mggc_edge.artifacts import write_json
+            from mggc_edge.artifacts import atomic_write
 
-            write_json(file, document)
+            atomic_write(file, json_text(document).encode())
         if as_json:
-            sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.write(json_text(document, sys.stdout.encoding or "utf-8"))
         return as_json
 
     def remark(self, text: str) -> None:
         """Print a line about what goes on."""
         if not self.quiet:
-            sys.stderr.write(f"{text}\n")
+            sys.stderr.write(f"{printable(text)}\n")
             sys.stderr.flush()
 
     def error(self, message: str, hint: str | None = None) -> None:
@@ -84,6 +86,23 @@ class Output:
                     last = now
                     left = (now - start) / done * (total - done)
                     self.remark(f"{what}: {done} of {total}, about {left:.0f} s left")
+
+
+def json_text(document: Mapping[str, Any], encoding: str = "utf-8") -> str:
+    """Return a document as JSON that can be written in `encoding`; NaN and Infinity are refused."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:  # half a surrogate pair in a name out of a file, or a terminal without UTF-8
+        return json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return text
+
+
+def shown(text: str) -> str:
+    """Return text from a file or path so that Rich prints it as it is: no markup, no terminal escapes, one line."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def si(value: float, digits: int = 4) -> str:

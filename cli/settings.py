@@ -20,7 +20,7 @@ def _origin(setting: Setting) -> str:
 def settings(
     context: typer.Context, as_json: Json = False, output: OutputFile = None, config: Config = None, set_: Set = None
 ) -> None:
-    """List every setting with its value, unit and source; change one with --set NAME=VALUE on any command."""
+    """List every setting with value, unit and source; change one with --set NAME=VALUE on any command that has it."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

@@ -12,13 +12,10 @@ from mggc_edge.cli.options import (
     RUNS,
     Bn,
     Config,
-    Direction,
-    DirectionFlag,
+    DirectionOrHalf,
     ImageSize,
     Json,
-    Layout,
     LayoutFlag,
-    NormStats,
     NormStatsFlag,
     OutputFile,
     Set,
@@ -45,19 +42,19 @@ def translate(
             "--out", metavar="DIR", help="New folder for the results [dim](default: runs/<name>-translate-<time>)[/]."
         ),
     ] = None,
-    layout: LayoutFlag = Layout.plain,
-    direction: DirectionFlag = None,
+    layout: LayoutFlag = "plain",
+    direction: DirectionOrHalf = None,
     image_size: ImageSize = None,
     bn: Bn = None,
-    norm_stats: NormStatsFlag = NormStats.instance,
+    norm_stats: NormStatsFlag = "instance",
     as_json: Json = False,
     output: OutputFile = None,
     config: Config = None,
     set_: Set = None,
 ) -> None:
     """Translate a folder of pictures; each result is a PNG file, and a contact sheet shows the first ones."""
-    from mggc_edge.artifacts import atomic_path, check_output_folder
-    from mggc_edge.cli.feeding import folder_pictures
+    from mggc_edge.artifacts import atomic_write, check_output_folder
+    from mggc_edge.cli.feeding import folder_pictures, read_pictures
     from mggc_edge.errors import ArtifactError, PictureError
     from mggc_edge.opening import geometry, open_runner
     from mggc_edge.pictures import contact_sheet, find_pictures, png_bytes, to_picture
@@ -67,13 +64,14 @@ def translate(
     size = parse_image_size(image_size)
     folder = out_folder or RUNS / f"{artifact.stem}-translate-{time.strftime('%Y%m%d-%H%M%S')}"
     check_output_folder(folder)
-    names = result_names(find_pictures(images), images)
+    paths = find_pictures(images)
+    names = result_names(paths, images)
     runner = open_runner(
         artifact,
         image_size=size,
-        bn="eval" if bn is None else bn.value,
-        direction=(direction or Direction.AtoB).value,
-        norm_stats=norm_stats.value,
+        bn=bn or "eval",
+        direction=direction or "AtoB",
+        norm_stats=norm_stats,
         max_bytes=settings["checkpoint.max_bytes"],
     )
     sheet: list[tuple[Image, Image]] = []
@@ -81,29 +79,26 @@ def translate(
     started = time.perf_counter()
     with runner:
         form = geometry(runner)
+        if bn is not None and form.bn != bn:
+            raise ArtifactError(
+                f"'{artifact}' was exported with batch norm taken as {form.bn}; --bn {bn} is for checkpoints",
+                hint="leave out --bn, or translate with the checkpoint",
+            )
         if form.image_size is not None and size not in (None, form.image_size):
             height, width = form.image_size
             raise ArtifactError(f"'{artifact}' takes pictures of {height}x{width} only", hint="leave out --image-size")
         size = form.image_size or size
         if size is None:
             raise ArtifactError(f"'{artifact}' does not say what picture size it takes", hint="give one: --image-size")
-        stream = folder_pictures(
-            out,
-            images,
-            size,
-            form.input_format,
-            input_half(layout, direction),
-            settings["pictures.max_unreadable"],
-            what="translating",
-        )
-        for path, array in stream:
+        half = input_half(layout, direction)
+        stream = folder_pictures(out, paths, size, form.input_format, half, settings["pictures.max_unreadable"])
+        for path, array in read_pictures(out, stream, what="translating"):
             (result,) = runner.infer({runner.inputs[0].name: array}).values()
             try:
                 picture = to_picture(result, form.output_format)
             except PictureError as error:
                 raise PictureError(f"the result for '{path}' is no picture: {error.message}", error.hint) from error
-            with atomic_path(folder / names[path]) as temporary:
-                temporary.write_bytes(png_bytes(picture))
+            atomic_write(folder / names[path], png_bytes(picture))
             written += 1
             if len(sheet) < settings["translate.sheet_pictures"]:
                 sheet.append((to_picture(array, form.input_format), picture))
@@ -111,14 +106,13 @@ def translate(
     sheet_path = folder / SHEET_FILE if sheet else None
     if sheet_path is not None:
         columns = [("input", [a for a, _ in sheet]), (artifact.name, [b for _, b in sheet])]
-        with atomic_path(sheet_path) as temporary:
-            temporary.write_bytes(png_bytes(contact_sheet(columns)))
+        atomic_write(sheet_path, png_bytes(contact_sheet(columns)))
     document = {
         "schema": SCHEMA,
         "artifact": str(artifact),
         "out": str(folder),
         "images": written,
-        "unreadable": len(names) - written,
+        "unreadable": stream.unreadable,
         "image_size": list(size),
         "contact_sheet": None if sheet_path is None else str(sheet_path),
         "seconds": round(seconds, 3),
@@ -132,15 +126,10 @@ def translate(
 def result_names(paths: list[Path], root: Path) -> dict[Path, Path]:
     """Return where each result goes below the output folder: the picture's own place and name, as PNG.
 
-    Where two pictures differ only in their ending, the ending stays in the name.
+    Where two pictures differ only in their ending, or one is named like the contact sheet, every name keeps its ending.
     """
     places = {path: (path.relative_to(root) if path != root else Path(path.name)) for path in paths}
-    taken: dict[Path, int] = {Path(SHEET_FILE): 2}
-    for place in places.values():
-        taken[place.with_suffix(".png")] = taken.get(place.with_suffix(".png"), 0) + 1
-    return {
-        path: place.with_suffix(".png")
-        if taken[place.with_suffix(".png")] == 1
-        else place.with_name(f"{place.name}.png")
-        for path, place in places.items()
-    }
+    short = {path: place.with_suffix(".png") for path, place in places.items()}
+    if len({*short.values(), Path(SHEET_FILE)}) == len(places) + 1:
+        return short
+    return {path: place.with_name(f"{place.name}.png") for path, place in places.items()}

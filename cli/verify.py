@@ -10,13 +10,10 @@ import typer
 from mggc_edge.cli.options import (
     Bn,
     Config,
-    Direction,
-    DirectionFlag,
+    DirectionOrHalf,
     ImageSize,
     Json,
-    Layout,
     LayoutFlag,
-    NormStats,
     NormStatsFlag,
     OutputFile,
     Seed,
@@ -37,17 +34,21 @@ SCHEMA = "mggc-edge/verify/1"
 
 def verify(
     context: typer.Context,
-    reference: Annotated[Path, typer.Argument(help="What is held to be right: checkpoint, run, .onnx or .ort.")],
-    candidate: Annotated[Path, typer.Argument(help="What is held against it: checkpoint, run, .onnx or .ort.")],
+    reference: Annotated[Path, typer.Argument(help="The reference: checkpoint, run, .onnx or .ort.")],
+    candidate: Annotated[Path, typer.Argument(help="What is compared with it: checkpoint, run, .onnx or .ort.")],
     images: Annotated[
         Path | None,
         typer.Option("--images", metavar="DIR", help="Pictures to compare on [dim](default: built-in ones)[/]."),
     ] = None,
-    layout: LayoutFlag = Layout.plain,
-    direction: DirectionFlag = None,
+    layout: LayoutFlag = "plain",
+    direction: DirectionOrHalf = None,
     min_psnr: Annotated[
         float | None,
-        typer.Option("--min-psnr", metavar="DB", help="Pass from this PSNR on, whatever the largest difference."),
+        typer.Option(
+            "--min-psnr",
+            metavar="DB",
+            help="Pass if the PSNR is at least this; the largest difference is then checked only if --atol is given.",
+        ),
     ] = None,
     atol: Annotated[
         float | None,
@@ -55,7 +56,7 @@ def verify(
     ] = None,
     image_size: ImageSize = None,
     bn: Bn = None,
-    norm_stats: NormStatsFlag = NormStats.instance,
+    norm_stats: NormStatsFlag = "instance",
     seed: Seed = 0,
     as_json: Json = False,
     output: OutputFile = None,
@@ -63,8 +64,10 @@ def verify(
     set_: Set = None,
 ) -> None:
     """Run the same pictures through two artifacts and compare what comes out; exit code 3 if they differ."""
-    from mggc_edge.cli.feeding import built_in_pictures, folder_pictures
-    from mggc_edge.opening import open_pair
+    from mggc_edge.cli.feeding import built_in_pictures, folder_pictures, read_pictures
+    from mggc_edge.errors import ArtifactError
+    from mggc_edge.opening import geometry, open_pair
+    from mggc_edge.pictures import find_pictures
     from mggc_edge.quality.parity import check_parity
 
     out: Output = context.obj
@@ -73,27 +76,32 @@ def verify(
         reference,
         candidate,
         image_size=parse_image_size(image_size),
-        bn=None if bn is None else bn.value,
-        direction=(direction or Direction.AtoB).value,
-        norm_stats=norm_stats.value,
+        bn=bn,
+        direction=direction or "AtoB",
+        norm_stats=norm_stats,
         max_bytes=settings["checkpoint.max_bytes"],
-    ) as (a, b, geometry):
-        assert geometry.image_size is not None
-        if geometry.bn == "batch" and bn is None:
+    ) as (a, b, shared):
+        assert shared.image_size is not None
+        if bn is not None and bn not in (geometry(a).bn, geometry(b).bn):
+            raise ArtifactError(
+                f"'{reference}' and '{candidate}' were exported with batch norm taken as {shared.bn}; "
+                f"--bn {bn} is for checkpoints",
+                hint="leave out --bn, or compare with the checkpoint",
+            )
+        if shared.bn == "batch" and bn is None:
             out.remark("note: batch norm is taken per picture, as the exported file has it")
         if images is None:
-            pictures = built_in_pictures(settings["verify.pictures"], geometry.image_size, geometry.input_format, seed)
+            pictures = built_in_pictures(settings["verify.pictures"], shared.image_size, shared.input_format, seed)
         else:
-            found = folder_pictures(
+            stream = folder_pictures(
                 out,
-                images,
-                geometry.image_size,
-                geometry.input_format,
+                find_pictures(images),
+                shared.image_size,
+                shared.input_format,
                 input_half(layout, direction),
                 settings["pictures.max_unreadable"],
-                what="comparing",
             )
-            pictures = (array for _, array in found)
+            pictures = (array for _, array in read_pictures(out, stream, what="comparing"))
         limit = None if min_psnr is not None and atol is None else settings["verify.atol"]
         report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr)
     document = {"schema": SCHEMA, "reference": str(reference), "candidate": str(candidate), **report.to_json()}

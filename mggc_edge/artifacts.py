@@ -24,6 +24,10 @@ MANIFEST_FILE = "manifest.json"
 SPEC_FILE, WEIGHTS_FILE = "spec.json", "weights.safetensors"  # a saved network is a folder with these two
 METADATA_PREFIX = "mggc_edge."  # of our keys in the metadata of an ONNX file
 MANIFEST_SCHEMA = "mggc-edge/manifest/1"
+# The layout of a run folder, below `export/<target>/` and beside it.
+GENERATOR_FILE, ORIGINAL_FILE = "generator.fp32.onnx", "original.fp32.onnx"
+PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
+PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
@@ -117,7 +121,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, else remove it.
 
     Raises:
-        OutputError: the folder cannot be written, or the disk is full; what was at `path` is then untouched.
+        OutputError: the folder cannot be written; what was at `path` is then untouched.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,14 +129,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.close(handle)
     temporary = Path(name)
     try:
+        yield temporary
         with writing(path):
-            yield temporary
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, data: bytes) -> None:
+    """Write `data` to `path`: the whole of it, or nothing.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full; what was at `path` is then untouched.
+    """
+    with atomic_path(path) as temporary, writing(path):
+        temporary.write_bytes(data)
 
 
 def _umask() -> int:
@@ -144,19 +158,23 @@ def _umask() -> int:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document, atomically; NaN and Infinity are refused."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    atomic_write(path, text.encode())
 
 
 def check_output_folder(path: Path) -> None:
     """Refuse a folder that exists and has content.
 
     Raises:
-        OutputError: `path` is a file, or a folder that is not empty.
+        OutputError: `path` is a file, or a folder that is not empty, or no folder can be made there.
     """
     with writing(path):
         if path.exists() and not path.is_dir():
             raise OutputError(f"'{path}' is a file, not a folder", hint="choose another output folder")
+        if path.is_symlink() and not path.exists():
+            raise OutputError(f"'{path}' is a link that leads nowhere", hint="choose another output folder")
+        for parent in path.parents:
+            if parent.exists() and not parent.is_dir():
+                raise OutputError(f"'{parent}' is a file, not a folder", hint="choose another output folder")
         if path.is_dir() and any(path.iterdir()):
             raise OutputError(
                 f"'{path}' has other content, and nothing is overwritten", hint="choose a new or an empty folder"
@@ -192,16 +210,21 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def point_latest(run: Path, runs: Path) -> None:
-    """Make the link `latest` in the folder `runs` point to a run folder somewhere below it."""
-    link = runs / "latest"
-    with writing(link):
-        if link.exists() and not link.is_symlink():
-            return  # somebody's own folder
-        temporary = runs / f".latest.{os.getpid()}"
+def point_latest(run: Path, runs: Path) -> bool:
+    """Make the link `latest` in the folder `runs` point to a run below it; return whether that was possible.
+
+    It is not where somebody keeps a folder of that name, or where the file system knows no links.
+    """
+    link, temporary = runs / "latest", runs / f".latest.{os.getpid()}"
+    if link.exists() and not link.is_symlink():
+        return False
+    try:
         temporary.unlink(missing_ok=True)
         temporary.symlink_to(run.relative_to(runs))
         temporary.replace(link)
+    except OSError:
+        return False
+    return True
 
 
 def write_manifest(

@@ -5,8 +5,10 @@ The lower half of `pictures`, which is where the rest of the package finds `read
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from PIL import Image, UnidentifiedImageError
 from mggc_edge.errors import PictureError, SettingError
 from mggc_edge.tensors import Array
 
+Size = tuple[int, int]  # (height, width) in pixels
+
 COLORS = ("L", "RGB", "BGR", "RGBA")
 HALVES = ("whole", "left", "right")
 # No other decoder is tried on an untrusted file (Pillow's EPS decoder would start Ghostscript).
-_DECODERS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+_DECODERS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 # What Pillow's decoders have been seen to raise on broken files; warnings are raised where filters say "error".
 _DECODING_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError),
@@ -34,6 +38,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = tuple(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 
 
 def read_picture(path: Path, color: str = "RGB", half: str = "whole") -> Image.Image:
@@ -49,24 +54,44 @@ def read_picture(path: Path, color: str = "RGB", half: str = "whole") -> Image.I
         raise SettingError(f"unknown colour order '{color}'", f"one of {', '.join(COLORS)}")
     if half not in HALVES:
         raise SettingError(f"unknown half '{half}'", f"one of {', '.join(HALVES)}")
-    try:
-        with Image.open(path, formats=_DECODERS) as file:
-            # Pillow only warns up to twice its limit, and a filter may hide the warning.
-            if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            file.load()
-            turn = _TURNS.get(file.getexif().get(274, 1))
-            picture = as_mode(file, "RGB" if color == "BGR" else color)
-            if turn is not None:
-                picture = picture.transpose(turn)
-    except (PictureError, *_DECODING_ERRORS) as error:
-        raise PictureError(f"cannot read '{path}': {_reason(path, error)}") from error
+    with _opened(path) as file:
+        file.load()
+        turn = _turn(file)
+        picture = as_mode(file, "RGB" if color == "BGR" else color)
+        if turn is not None:
+            picture = picture.transpose(turn)
     if half == "whole":
         return picture
     if picture.width % 2:
         raise PictureError(f"'{path}' is {picture.width} pixels wide, which cannot be cut into a left and a right half")
     middle = picture.width // 2
     return picture.crop((0, 0, middle, picture.height) if half == "left" else (middle, 0, 2 * middle, picture.height))
+
+
+def picture_size(path: Path) -> Size:
+    """Return the (height, width) that a picture file has upright, as `read_picture` returns it with half="whole".
+
+    Raises PictureError naming the file where even that cannot be told.
+    """
+    with _opened(path) as file:
+        sideways = _turn(file) in _SIDEWAYS
+        return (file.width, file.height) if sideways else (file.height, file.width)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path, formats=_DECODERS) as file:
+            # Pillow only warns up to twice its limit, and a filter may hide the warning.
+            if Image.MAX_IMAGE_PIXELS is not None and file.width * file.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            yield file
+    except (PictureError, *_DECODING_ERRORS) as error:
+        raise PictureError(f"cannot read '{path}': {_reason(path, error)}") from error
+
+
+def _turn(file: Image.Image) -> Image.Transpose | None:
+    return _TURNS.get(file.getexif().get(274, 1))
 
 
 def _reason(path: Path, error: BaseException) -> str:
@@ -98,7 +123,7 @@ def _grey8(picture: Image.Image) -> Image.Image:
         scaled = np.clip(values * 255.0 if values.max() <= 1 else values, 0, 255)
         return Image.fromarray(np.rint(scaled).astype(np.uint8))
     tags = getattr(picture, "tag_v2", {})
-    bits = int(tags.get(258, (16,))[0])  # TIFF: BitsPerSample; PNG and PGM fill 16 bits
+    bits = int(tags.get(258, (16,))[0])  # TIFF: BitsPerSample; PNG fills 16 bits
     signed = tags.get(339, (1,))[0] == 2  # TIFF: SampleFormat
     if signed:
         wide, bits = np.maximum(values.astype(np.int64), 0), bits - 1

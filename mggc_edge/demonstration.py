@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from mggc_edge.artifacts import atomic_path, sha256_of, write_json
+from mggc_edge.artifacts import PLAN_FILE, atomic_write, check_output_folder, sha256_of, write_json
 from mggc_edge.compiler.to_onnx import ExportSettings
-from mggc_edge.inspection import Inspection, inspect_path
+from mggc_edge.errors import CheckFailedError
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.slim import slim
@@ -32,14 +33,13 @@ class Demonstration:
     """What the demo made.
 
     Attributes:
-        checkpoint: the original's file. found: what `inspect` says of it.
+        checkpoint: the original's file.
         plan: the random plan that slims it. export: the run folder with both ONNX files.
         masked_difference: largest difference between the slim network and the original with its channels masked.
         sheet: a picture with inputs, the original's and the slim network's outputs.
     """
 
     checkpoint: Path
-    found: Inspection
     plan: PruningPlan
     export: Export
     masked_difference: float
@@ -50,43 +50,48 @@ def demonstrate(folder: Path, settings: Settings, *, seed: int = 0, tell: Tell =
     """Run the demo into a new folder.
 
     Raises:
-        CheckFailedError: an exported file does not equal its network.
-        OutputError: the folder cannot be written.
+        CheckFailedError: the slim network does not equal the masked original, or an exported file its network.
+        OutputError: the folder has other content or cannot be written.
         MissingDependencyError: a library that it needs is not installed.
     """
+    check_output_folder(folder)
     size = (settings["demo.image_size"],) * 2
     tell("making a small CycleGAN generator with random weights")
     checkpoint = folder / "generator.pth"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(resnet_spec(blocks=BLOCKS, ngf=settings["demo.ngf"]))
-    with atomic_path(checkpoint) as temporary:
-        torch.save(network.state_dict(), temporary)
+    data = io.BytesIO()
+    torch.save(network.state_dict(), data)
+    atomic_write(checkpoint, data.getvalue())
 
     tell(f"reading {checkpoint}: the architecture is found from the weights alone")
-    found = inspect_path(checkpoint, image_size=size)
     network = load_network(checkpoint, image_size=size)
 
     tell("choosing channels at random within the budget")
     plan = random_plan(network.table, settings["demo.budget"], seed=seed, source_sha256=weights_sha256(network))
-    write_json(folder / "plan.json", plan.to_json())
+    write_json(folder / PLAN_FILE, plan.to_json())
     masked_difference = _masked_difference(network, plan, seed)
+    if not masked_difference <= MASKED_TOLERANCE:
+        raise CheckFailedError(
+            f"the slim network and the masked original differ by up to {masked_difference:.3g}, "
+            f"and {MASKED_TOLERANCE:g} was allowed"
+        )
 
     export = export_folder(
         network,
         folder / "run",
-        settings=ExportSettings(image_size=size, opset=settings["export.opset"], atol=settings["export.atol"]),
+        settings=ExportSettings.from_settings(settings, image_size=size),
         plan=plan,
         source_sha256=sha256_of(checkpoint),
         command="demo",
-        effective={**settings.to_json(), "seed": seed},
+        effective=settings.to_json(),
         seed=seed,
         tell=tell,
     )
     sheet = folder / "contact-sheet.png"
-    with atomic_path(sheet) as temporary:
-        temporary.write_bytes(_sheet(export, size, seed))
-    return Demonstration(checkpoint, found, plan, export, masked_difference, sheet)
+    atomic_write(sheet, _sheet(export, size, seed))
+    return Demonstration(checkpoint, plan, export, masked_difference, sheet)
 
 
 def _masked_difference(network: Network, plan: PruningPlan, seed: int) -> float:
@@ -97,7 +102,7 @@ def _masked_difference(network: Network, plan: PruningPlan, seed: int) -> float:
     generator = torch.Generator().manual_seed(seed)
     picture = torch.rand(1, network.spec.in_channels, *network.table.image_size, generator=generator) * 2 - 1
     with torch.inference_mode():
-        return float((network(picture, masks) - slim(network, plan.kept)(picture)).abs().max())
+        return float((network(picture, masks) - apply_plan(network, plan)(picture)).abs().max())
 
 
 def _sheet(export: Export, size: tuple[int, int], seed: int) -> bytes:

@@ -25,17 +25,19 @@ class MggcEdgeError(Exception):
     """An error with a sentence for the user (`message`) and, where there is one, the way out (`hint`)."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
-        message = _one_line(message)
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = None if hint is None else printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"
 
 
-def _one_line(text: str) -> str:
-    # Names out of a hostile file may hold line breaks, terminal escapes or a megabyte of text.
+def printable(text: str) -> str:
+    """Return text as one printable line: line breaks and escapes spelled out, the middle of long text cut.
+
+    A name out of a hostile file may hold line breaks, terminal escapes or a megabyte of text.
+    """
     if len(text) > MAX_MESSAGE:
         text = f"{text[: MAX_MESSAGE - 300]} ... {text[-290:]}"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, SpecError
 from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint, read_network_folder
 from mggc_edge.models.cost import layer_macs, macs, parameters
 from mggc_edge.models.families import family_of, layer_table
@@ -17,6 +18,9 @@ from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.opening import run_artifact, what_is
 from mggc_edge.pruning.plan import PruningPlan, read_plan
+
+if TYPE_CHECKING:
+    from mggc_edge.compiler.facts import OnnxFacts
 
 SCHEMA = "mggc-edge/inspect/1"
 
@@ -39,7 +43,7 @@ class Inspection:
     original: LayerTable | None = None
     checkpoint: Checkpoint | None = None
     plan: PruningPlan | None = None
-    onnx: Any = None
+    onnx: OnnxFacts | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document of `inspect --json`; what a file does not tell is null."""
@@ -79,6 +83,7 @@ class Inspection:
     def _network(self) -> dict[str, Any]:
         table, facts = self.table, self.onnx
         if table is None:
+            assert facts is not None
             return {
                 "family": None, "role": None, "norm": None, "parameters": facts.parameters,
                 "image_size": _onnx_size(facts), "macs_true": facts.macs_true, "macs_paper": facts.macs_paper,
@@ -91,7 +96,7 @@ class Inspection:
             "norm": table.spec.norm,
             "in_channels": table.spec.in_channels,
             "out_channels": table.spec.out_channels,
-            "parameters": parameters(table),
+            "parameters": parameters(table) if facts is None else facts.parameters,
             "image_size": list(table.image_size),
             "macs_true": macs(table, "true"),
             "macs_paper": macs(table, "paper"),
@@ -169,13 +174,18 @@ def _of_onnx(kind: str, path: Path, file: Path, image_size: Size | None) -> Insp
     facts = onnx_facts(file)
     size = _onnx_size(facts)
     if image_size is not None and size is not None and list(image_size) != size:
-        raise ArtifactError(f"'{path}' takes pictures of {size[0]}x{size[1]} only", hint="leave out --image-size")
-    if facts.spec is None:
-        return Inspection(kind, path, onnx=facts)
-    return Inspection(kind, path, layer_table(facts.spec, None if size is None else (size[0], size[1])), onnx=facts)
+        raise ArtifactError(f"'{path}' takes pictures of {size[0]}x{size[1]} only", hint="leave the image size out")
+    table = None
+    if facts.spec is not None and size is not None:
+        with contextlib.suppress(SpecError):
+            table = layer_table(facts.spec, (size[0], size[1]))
+    # The metadata is a claim: it is shown only if the graph does as many multiplications.
+    if table is not None and macs(table, "true") != facts.macs_true:
+        table = None
+    return Inspection(kind, path, table, onnx=facts)
 
 
-def _onnx_size(facts: Any) -> list[int] | None:
+def _onnx_size(facts: OnnxFacts) -> list[int] | None:
     shape: tuple[int | None, ...] = facts.inputs[0].shape if facts.inputs else ()
     if len(shape) != 4 or shape[2] is None or shape[3] is None:
         return None

@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mggc_edge.artifacts import MANIFEST_FILE, METADATA_PREFIX, SPEC_FILE, read_manifest
+from mggc_edge.artifacts import (
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    METADATA_PREFIX,
+    ORIGINAL_FOLDER,
+    SLIM_FOLDER,
+    SPEC_FILE,
+    read_manifest,
+    sha256_of,
+)
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.registry import OPENERS, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
@@ -26,12 +35,21 @@ MAX_JSON_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a runner takes and gives as pictures: size (None: any), format of input and output, batch-norm mode."""
+    """What a runner takes and gives as pictures, and how its checkpoint was read.
+
+    Attributes:
+        image_size: (height, width); None: any.
+        input_format, output_format: channels, colour order and range.
+        bn: how batch norm was taken, "eval" or "batch".
+        direction, norm_stats: how the checkpoint was read, None where that is not known.
+    """
 
     image_size: Size | None
     input_format: PictureFormat
     output_format: PictureFormat
     bn: str
+    direction: str | None = None
+    norm_stats: str | None = None
 
 
 def what_is(path: Path) -> Kind:
@@ -55,6 +73,8 @@ def what_is(path: Path) -> Kind:
             f"'{path}' is a folder without {MANIFEST_FILE} or {SPEC_FILE}",
             hint="give a checkpoint file, a run folder, or a folder with a saved network",
         )
+    if not path.is_file():  # a pipe would be waited for, a device read without end
+        raise InputError(f"'{path}' is neither a file nor a folder")
     if path.suffix.lower() in OPENERS:
         return "artifact"
     if path.suffix.lower() == ".json":
@@ -80,13 +100,34 @@ def run_artifact(folder: Path) -> Path:
     """Return the generator's ONNX file of a run folder.
 
     Raises:
-        ArtifactError: the manifest names none, or the file is not there.
+        ArtifactError: the manifest names none, or the file is not there or has changed.
     """
-    names = [entry.get("path") for entry in read_manifest(folder)["files"] if isinstance(entry, dict)]
-    for name in names:
-        if isinstance(name, str) and name.endswith("/generator.fp32.onnx"):
-            return _named_in_manifest(folder, name)
+    for entry in read_manifest(folder)["files"]:
+        name = entry.get("path") if isinstance(entry, dict) else None
+        if isinstance(name, str) and name.endswith(f"/{GENERATOR_FILE}"):
+            path = _named_in_manifest(folder, name)
+            if sha256_of(path) != entry.get("sha256"):
+                raise ArtifactError(
+                    f"'{path}' is not the file that the manifest describes: its hash differs",
+                    hint="export again, or open the file itself if you trust it",
+                )
+            return path
     raise ArtifactError(f"the run '{folder}' has no exported generator")
+
+
+def run_network(folder: Path) -> tuple[Path, Size | None]:
+    """Return the saved network of a run folder, slim if it has been slimmed, and the picture size of the run.
+
+    Raises:
+        ArtifactError: the run has none, or its manifest is damaged.
+    """
+    settings = read_manifest(folder).get("settings")
+    size = settings.get("image_size") if isinstance(settings, dict) else None
+    sides = [side for side in size if type(side) is int and side > 0] if isinstance(size, list) else []
+    for name in (SLIM_FOLDER, ORIGINAL_FOLDER):
+        if (folder / name / SPEC_FILE).is_file():
+            return folder / name, (sides[0], sides[1]) if len(sides) == 2 else None
+    raise ArtifactError(f"the run '{folder}' has no saved network", hint="export the checkpoint that it was made from")
 
 
 def _named_in_manifest(folder: Path, name: str) -> Path:
@@ -150,18 +191,15 @@ def _open_checkpoint(
 ) -> BaseRunner:
     from mggc_edge.lazy import require
     from mggc_edge.models.checkpoint import MAX_BYTES
-    from mggc_edge.models.families import family_of
 
     require("torch", extra="torch")
-    from mggc_edge.compiler.to_onnx import describe, reference_network, torch_runner
+    from mggc_edge.compiler.to_onnx import check_generator, describe, reference_network, torch_runner
     from mggc_edge.models.weights import load_network
 
     network = load_network(
         path, direction=direction, norm_stats=norm_stats, image_size=image_size, max_bytes=max_bytes or MAX_BYTES
     )
-    role = family_of(network.spec).role
-    if role != "generator":
-        raise InputError(f"'{path}' is a {role}, which turns no picture into another", hint="give a generator")
+    check_generator(network.spec)
     metadata = describe(network, network.table.image_size, bn)
     return torch_runner(reference_network(network, bn), network.table.image_size, name=path.name, metadata=metadata)
 
@@ -173,14 +211,14 @@ def open_pair(
     *,
     image_size: Size | None = None,
     bn: BatchNormMode | None = None,
-    direction: Direction = "AtoB",
-    norm_stats: NormStats = "instance",
+    direction: Direction | None = None,
+    norm_stats: NormStats | None = None,
     max_bytes: int | None = None,
 ) -> Iterator[tuple[Runner, Runner, Geometry]]:
     """Open two things so that both see the same pictures; yield the two runners and what they take.
 
-    A checkpoint has no picture size and no batch-norm mode of its own: unless `image_size` or `bn` say otherwise, it
-    takes the other side's.
+    A checkpoint has no picture size of its own, and can be read in several ways (batch-norm mode, direction, norm
+    statistics): what the arguments leave open is taken from the other side, if that is an exported file.
 
     Raises:
         InputError: one of them cannot be opened, or they cannot take the same pictures.
@@ -188,20 +226,22 @@ def open_pair(
     paths = (reference, candidate)
     with contextlib.ExitStack() as stack:
         runners: dict[int, Runner] = {}
-        size, mode = image_size, bn
+        size, mode, way, stats = image_size, bn, direction, norm_stats
         # Files with a fixed size first, checkpoints after them.
         for index in sorted((0, 1), key=lambda index: what_is(paths[index]) not in ("artifact", "run")):
             runner = open_runner(
                 paths[index],
                 image_size=size,
                 bn=mode or "eval",
-                direction=direction,
-                norm_stats=norm_stats,
+                direction=way or "AtoB",
+                norm_stats=stats or "instance",
                 max_bytes=max_bytes,
             )
             runners[index] = stack.enter_context(runner)
             found = geometry(runners[index])
             size, mode = size or found.image_size, mode or ("batch" if found.bn == "batch" else "eval")
+            way = way or ("BtoA" if found.direction == "BtoA" else "AtoB")
+            stats = stats or ("running" if found.norm_stats == "running" else "instance")
         shared = geometry(runners[0])
         other = geometry(runners[1])
         if (shared.input_format, shared.output_format) != (other.input_format, other.output_format):
@@ -213,7 +253,7 @@ def open_pair(
             if side.image_size not in (None, size):
                 raise ArtifactError(f"'{path}' takes pictures of {_size(side.image_size)}, not of {_size(size)}")
         if size is None:
-            raise ArtifactError("neither of the two says what picture size it takes", hint="give one: --image-size")
+            raise ArtifactError("neither of the two says what picture size it takes", hint="give an image size")
         yield runners[0], runners[1], replace(shared, image_size=size)
 
 
@@ -245,6 +285,8 @@ def geometry(runner: Runner) -> Geometry:
         input_format=_format(runner, given, "input_format", shapes[0][1]),
         output_format=_format(runner, given, "output_format", shapes[1][1]),
         bn=given.get("bn", "eval"),
+        direction=given.get("direction"),
+        norm_stats=given.get("norm_stats"),
     )
 
 
@@ -253,7 +295,7 @@ def _format(runner: Runner, given: Mapping[str, str], key: str, channels: int | 
         try:
             return PictureFormat.from_json(json.loads(given[key]))
         except (ValueError, RecursionError) as error:
-            raise ArtifactError(f"the metadata of '{runner.name}' are damaged: {error}") from error
+            raise ArtifactError(f"the metadata of '{runner.name}' is damaged: {error}") from error
     if channels not in (1, 3, 4):
         raise ArtifactError(f"'{runner.name}' has pictures of {channels} channels; 1, 3 and 4 are possible")
     return PictureFormat.for_channels(channels)

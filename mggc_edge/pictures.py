@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mggc_edge.decoding import as_mode, read_picture
+from mggc_edge.decoding import Size, as_mode, read_picture
 from mggc_edge.errors import ArtifactError, PictureError, SettingError
 from mggc_edge.tensors import Array, FloatArray
 
@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-Size = tuple[int, int]  # (height, width) in pixels
 
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
 

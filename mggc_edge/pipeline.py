@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, file_entry, new_folder, write_json, write_manifest
+from mggc_edge.artifacts import (
+    EXPORT_FOLDER,
+    GENERATOR_FILE,
+    ORIGINAL_FILE,
+    ORIGINAL_FOLDER,
+    PLAN_FILE,
+    PORTABLE,
+    SLIM_FOLDER,
+    SPEC_FILE,
+    WEIGHTS_FILE,
+    file_entry,
+    new_folder,
+    write_json,
+    write_manifest,
+)
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable
@@ -16,10 +33,6 @@ from mggc_edge.models.network import Network
 from mggc_edge.models.slim import slim
 from mggc_edge.models.weights import save_network, weights_sha256
 from mggc_edge.pruning.plan import PruningPlan
-
-# Graphs that are not rewritten for one target, and so run on any ONNX runtime, are kept under this name.
-PORTABLE = "portable"
-PLAN_FILE = "plan.json"
 
 Tell = Callable[[str], None]
 
@@ -45,13 +58,15 @@ def export_folder(
     source_sha256: str | None = None,
     command: str,
     effective: Mapping[str, Any],
+    origin: Mapping[str, str] | None = None,
     seed: int = 0,
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
 
     The folder appears under its name when everything in it is finished and has been proven equal to torch:
-    `export/portable/{generator,original}.fp32.onnx`, with a plan also `plan.json` and `slim/`, and `manifest.json`.
+    `original/`, `export/portable/generator.fp32.onnx` and `manifest.json`; with a plan also `plan.json`, `slim/` and
+    `export/portable/original.fp32.onnx`.
 
     Args:
         network: the original generator.
@@ -59,7 +74,8 @@ def export_folder(
         settings: see `ExportSettings`.
         plan: which channels stay.
         source_sha256: hash of the checkpoint file, for the lineage.
-        command, effective: what goes into the manifest as the command and its effective settings.
+        command, effective: what goes into the manifest as the command, and as settings beside those of the export.
+        origin: how the checkpoint was read, see `to_onnx`.
         seed: of the random pictures that parity is checked on.
         tell: is called with a line at the start of every stage.
 
@@ -71,34 +87,61 @@ def export_folder(
     original_table = layer_table(network.spec, settings.image_size)
     settings = replace(settings, image_size=original_table.image_size)
     remarks: list[str] = []
-    generator = network
     if plan is not None:
         plan.check_fits(network.spec)
         if plan.source_sha256 not in (None, weights_sha256(network)):
             remarks.append("the plan was made from other weights of the same network")
+    original_network = network
+    if settings.bn == "batch":
+        network = per_picture_norm(network)  # before slimming: what a removed block leaves depends on it
+    generator, timings = network, dict[str, float]()
+    if plan is not None:
         tell("slimming the generator")
-        generator = slim(network, plan.kept)
+        with _timed(timings, "slim"):
+            generator = slim(network, plan.kept)
     with new_folder(folder) as stage:
-        files = []
-        parent = source_sha256
+        files, parent = _saved(original_network, stage, ORIGINAL_FOLDER, source_sha256)
         if plan is not None:
             write_json(stage / PLAN_FILE, plan.to_json())
-            save_network(generator, stage / "slim")
             files.append(file_entry(stage / PLAN_FILE, stage, parent=source_sha256))
-            files += [
-                file_entry(stage / "slim" / name, stage, parent=source_sha256) for name in (SPEC_FILE, WEIGHTS_FILE)
-            ]
-            parent = files[-1]["sha256"]
-        target = stage / "export" / PORTABLE
+            slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
+            files += slim_files
+        target = stage / EXPORT_FOLDER / PORTABLE
         tell("exporting the generator and proving it equal")
-        exported = to_onnx(generator, target / "generator.fp32.onnx", settings, parent_sha256=parent, seed=seed)
+        with _timed(timings, "export_generator"):
+            exported = to_onnx(
+                generator, target / GENERATOR_FILE, settings, parent_sha256=parent, origin=origin, seed=seed
+            )
         files.append(exported.artifact.to_json(stage))
         original = None
         if plan is not None:
             tell("exporting the original and proving it equal")
-            original = to_onnx(network, target / "original.fp32.onnx", settings, parent_sha256=source_sha256, seed=seed)
+            with _timed(timings, "export_original"):
+                original = to_onnx(
+                    network,
+                    target / ORIGINAL_FILE,
+                    settings,
+                    parent_sha256=files[1]["sha256"],
+                    origin=origin,
+                    seed=seed,
+                )
             files.append(original.artifact.to_json(stage))
-        write_manifest(stage, command=command, files=files, settings=effective, source_sha256=source_sha256)
+        in_effect = {
+            **effective,
+            **(origin or {}),
+            "image_size": list(original_table.image_size),
+            "dynamic_batch": settings.dynamic_batch,
+            "bn": settings.bn,
+            "seed": seed,
+        }
+        write_manifest(
+            stage,
+            command=command,
+            files=files,
+            settings=in_effect,
+            source_sha256=source_sha256,
+            timings_s={name: round(seconds, 3) for name, seconds in timings.items()},
+        )
     for result in (exported, original):
         remarks += result.remarks if result is not None else ()
     table = layer_table(generator.spec, settings.image_size)
@@ -110,6 +153,21 @@ def export_folder(
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
     )
+
+
+@contextlib.contextmanager
+def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
+    """Keep how many seconds a stage took."""
+    start = time.perf_counter()
+    yield
+    timings[stage] = time.perf_counter() - start
+
+
+def _saved(network: Network, root: Path, name: str, parent: str | None) -> tuple[list[dict[str, Any]], str]:
+    """Save a network below the folder `root`; return its two manifest entries, weights last, and the weights' hash."""
+    save_network(network, root / name)
+    files = [file_entry(root / name / part, root, parent=parent) for part in (SPEC_FILE, WEIGHTS_FILE)]
+    return files, str(files[-1]["sha256"])
 
 
 def _moved(exported: Exported, stage: Path, folder: Path) -> Exported:

@@ -25,6 +25,7 @@ class Setting:
     source: str = "ours"
     low: float | None = None
     high: float | None = None
+    multiple_of: int = 1
 
     def parse(self, value: object) -> Value:
         """Return `value`, a TOML value or the text after `--set NAME=`, as this setting's type.
@@ -51,6 +52,8 @@ class Setting:
         ):
             bounds = f"at least {self.low:g}" + ("" if self.high is None else f" and at most {self.high:g}")
             raise SettingError(f"setting {self.name} must be {bounds}, not {_shown(parsed)}")
+        if self.multiple_of > 1 and isinstance(parsed, int) and parsed % self.multiple_of:
+            raise SettingError(f"setting {self.name} must be a multiple of {self.multiple_of}, not {_shown(parsed)}")
         return parsed
 
 
@@ -71,7 +74,7 @@ def _from_text(text: str, kind: type[Value]) -> Value | None:
 SETTINGS: tuple[Setting, ...] = (
     Setting("checkpoint.max_bytes", 4 * 2**30, "bytes", "a larger checkpoint file is refused", low=1),
     Setting("demo.budget", 0.25, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
-    Setting("demo.image_size", 128, "pixels", "side of the demo's pictures; a multiple of 4", low=32, high=512),
+    Setting("demo.image_size", 128, "pixels", "side of the demo's pictures", low=32, high=512, multiple_of=4),
     Setting("demo.ngf", 16, "channels", "first width of the demo's generator", low=4, high=64),
     Setting(
         "export.atol", 1e-4, "output values, -1 to 1", "largest difference from torch that an export may show", low=0
@@ -140,19 +143,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        if not path.is_file():
+            raise SettingError(f"there is no file '{path}'")
+        # utf-8-sig: some editors begin a file with a byte order mark
+        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingError(f"'{path}' cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingError(f"'{path}' is no TOML file: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise SettingError(f"'{path}' is not a TOML file: {error}") from error
+    return values
 
 
-def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+def _flatten(table: Mapping[str, Any]) -> dict[str, object]:
+    """Return the values of nested tables by their dotted names."""
     values: dict[str, object] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            values.update(_flatten(value, f"{prefix}{key}."))
-        else:
-            values[f"{prefix}{key}"] = value
+    tables = [("", table)]
+    while tables:
+        prefix, current = tables.pop()
+        for key, value in current.items():
+            if isinstance(value, Mapping):
+                tables.append((f"{prefix}{key}.", value))
+            else:
+                values[f"{prefix}{key}"] = value
     return values

@@ -160,7 +160,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path) -> None:
     path.write_text("old")
 
     def fill_up() -> None:
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, writing(path):
             temporary.unlink()
             temporary.symlink_to("/dev/full")
             temporary.write_text("too much")
@@ -369,9 +369,14 @@ def test_somebodys_own_folder_called_latest_is_left_alone(tmp_path: Path) -> Non
     assert not (tmp_path / "latest").is_symlink()
 
 
-def test_a_latest_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="latest' cannot be written"):
-        point_latest(tmp_path / "not there" / "run", tmp_path / "not there")
+def test_a_latest_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
+    assert not point_latest(tmp_path / "not there" / "run", tmp_path / "not there")
+
+
+def test_an_error_that_has_nothing_to_do_with_writing_stays_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "out"):
+        (tmp_path / "input").read_bytes()
+    assert names(tmp_path) == []
 
 
 # --- hashes and manifests ---

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA
+from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, sha256_of
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import ArtifactError, InputError, SpecError
 from mggc_edge.inspection import inspect_path
 from mggc_edge.models.cost import macs, parameters
@@ -49,7 +51,7 @@ def onnx_of(path: Path, metadata: dict[str, str], shape: tuple[int | str, ...]) 
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Something of every kind; what the ONNX files compute plays no part here."""
+    """Something of every kind, of the same network."""
     folder = tmp_path_factory.mktemp("material")
     torch.manual_seed(0)
     network = Network(SPEC)
@@ -58,12 +60,15 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "spec.json").write_text(SPEC.dumps())
     plan = random_plan(layer_table(SPEC, SIZE), 0.5, seed=1)
     (folder / "plan.json").write_text(json.dumps(plan.to_json()))
-    ours = {"mggc_edge.spec": json.dumps(SPEC.to_json()), "mggc_edge.bn": "eval"}
-    shape = (1, 3, *SIZE)
-    onnx_of(folder / "ours.onnx", ours, shape)
-    onnx_of(folder / "foreign.onnx", {}, shape)
-    onnx_of(folder / "run" / "export" / "generator.fp32.onnx", ours, shape)
-    manifest = {"schema": MANIFEST_SCHEMA, "files": [{"path": "export/generator.fp32.onnx"}]}
+    to_onnx(network, folder / "ours.onnx", ExportSettings(image_size=SIZE))
+    onnx_of(folder / "foreign.onnx", {}, (1, 3, *SIZE))
+    (folder / "run" / "export").mkdir(parents=True)
+    generator = folder / "run" / "export" / "generator.fp32.onnx"
+    generator.write_bytes((folder / "ours.onnx").read_bytes())
+    manifest = {
+        "schema": MANIFEST_SCHEMA,
+        "files": [{"path": "export/generator.fp32.onnx", "sha256": sha256_of(generator)}],
+    }
     (folder / "run" / MANIFEST_FILE).write_text(json.dumps(manifest))
     names = ("g.pth", "saved", "spec.json", "plan.json", "ours.onnx", "foreign.onnx", "run")
     return {kind: folder / name for kind, name in zip(KINDS, names, strict=True)}
@@ -88,8 +93,12 @@ def test_the_same_network_has_the_same_facts_wherever_it_is_found(kind: str, mat
     found, table = document(material[kind], image_size=SIZE), layer_table(SPEC, SIZE)
     assert (found["family"], found["role"], found["norm"]) == ("resnet_1blocks", "generator", "instance")
     assert (found["in_channels"], found["out_channels"], found["image_size"]) == (3, 3, [16, 24])
+    # An export leaves out biases without effect: those before a norm, and, in a new network, the last one's zeros.
+    # Each width that has a norm brings one scale and one bias of constants, which ONNX's norm cannot do without.
+    weights = sum(math.prod(tensor.shape) for key, tensor in table.tensors.items() if key.endswith(".weight"))
+    weights += 2 * sum({layer.out_channels for layer in table.layers if layer.norm is not None})
     assert (found["parameters"], found["macs_true"], found["macs_paper"]) == (
-        parameters(table),
+        weights if kind in ("onnx", "run") else parameters(table),
         macs(table, "true"),
         macs(table, "paper"),
     )
@@ -148,10 +157,22 @@ def test_a_plan_is_counted_at_the_size_that_is_asked_for(material: dict[str, Pat
 @pytest.mark.parametrize("kind", ["onnx", "foreign onnx", "run"])
 def test_an_onnx_file_tells_of_its_graph(kind: str, material: dict[str, Path]) -> None:
     found = document(material[kind])
+    foreign = kind == "foreign onnx"
     tensor = {"dtype": "float32", "shape": [1, 3, 16, 24]}
-    assert (found["opset"], found["operators"]) == (20, {"Tanh": 1})
-    assert (found["inputs"], found["outputs"]) == ([{"name": "x", **tensor}], [{"name": "y", **tensor}])
-    assert found["metadata"].get("bn") == (None if kind == "foreign onnx" else "eval")
+    assert (found["opset"], found["operators"]["Tanh"], found["operators"].get("ConvTranspose")) == (
+        20,
+        1,
+        None if foreign else 2,
+    )
+    names = ("x", "y") if foreign else ("input", "output")
+    assert (found["inputs"], found["outputs"]) == ([{"name": names[0], **tensor}], [{"name": names[1], **tensor}])
+    assert found["metadata"].get("bn") == (None if foreign else "eval")
+
+
+def test_metadata_that_claim_another_network_than_the_graph_are_not_believed(tmp_path: Path) -> None:
+    claim = {"mggc_edge.spec": json.dumps(SPEC.to_json())}
+    found = document(onnx_of(tmp_path / "liar.onnx", claim, (1, 3, *SIZE)))
+    assert (found["family"], found["macs_true"], found["parameters"]) == (None, 0, 0)
 
 
 def test_a_foreign_onnx_file_has_null_for_what_it_does_not_tell(material: dict[str, Path], tmp_path: Path) -> None:

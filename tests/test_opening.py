@@ -16,7 +16,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA
+from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, sha256_of
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
@@ -94,10 +94,11 @@ def foreign(
 
 def run_folder(folder: Path, *names: object, file: bool = True) -> Path:
     folder.mkdir(exist_ok=True)
-    files = [{"path": name} if isinstance(name, str) else name for name in names]
-    (folder / MANIFEST_FILE).write_text(json.dumps({"schema": MANIFEST_SCHEMA, "files": files}))
+    sha256 = None
     if file:
-        foreign(folder / "export" / "portable" / "generator.fp32.onnx", [1, 3, 16, 24])
+        sha256 = sha256_of(foreign(folder / "export" / "portable" / "generator.fp32.onnx", [1, 3, 16, 24]))
+    files = [{"path": name, "sha256": sha256} if isinstance(name, str) else name for name in names]
+    (folder / MANIFEST_FILE).write_text(json.dumps({"schema": MANIFEST_SCHEMA, "files": files}))
     return folder
 
 
@@ -223,6 +224,13 @@ def test_a_link_in_a_run_does_not_reach_out_of_its_folder(link: str, tmp_path: P
         run_artifact(run)
 
 
+def test_a_run_whose_generator_was_exchanged_is_refused(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", GENERATOR)
+    foreign(run / GENERATOR, [1, 3, 8, 8])
+    with pytest.raises(ArtifactError, match="is not the file that the manifest describes: its hash differs"):
+        run_artifact(run)
+
+
 def test_a_link_to_a_run_is_a_run(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", GENERATOR)
     (tmp_path / "latest").symlink_to("run")
@@ -281,7 +289,7 @@ def test_a_discriminator_is_not_run(tmp_path: Path) -> None:
     torch.save(Network(patchgan_spec(ndf=4)).state_dict(), path)
     with pytest.raises(InputError) as caught:
         open_runner(path)
-    assert str(caught.value) == (f"'{path}' is a discriminator, which turns no picture into another (give a generator)")
+    assert str(caught.value) == "this is a discriminator, and only generators are exported and run"
 
 
 def test_without_torch_a_checkpoint_is_refused_with_the_install_line() -> None:
@@ -435,6 +443,6 @@ def test_two_files_of_open_size_need_one(tmp_path: Path) -> None:
     path = foreign(tmp_path / "f.onnx", [1, 3, "h", "w"])
     with pytest.raises(ArtifactError) as caught, open_pair(path, path):
         pytest.fail("the block must not run")
-    assert str(caught.value) == "neither of the two says what picture size it takes (give one: --image-size)"
+    assert str(caught.value) == "neither of the two says what picture size it takes (give an image size)"
     with open_pair(path, path, image_size=(8, 8)) as (_, _, shared):
         assert shared.image_size == (8, 8)

@@ -59,11 +59,10 @@ def test_only_the_extras_for_x86_pull_in_onnxruntime() -> None:
 
 
 def test_every_install_hint_names_an_extra_that_exists() -> None:
-    from mggc_edge.backends.registry import ENGINES
-    from mggc_edge.cli.doctor import LIBRARIES
+    from mggc_edge.backends.registry import ENGINES, LIBRARIES
 
     extras = set(CONFIG["project"]["optional-dependencies"])
-    assert {engine.extra for engine in ENGINES} | {entry[2] for entry in LIBRARIES} <= extras
+    assert {library.extra for library in (*ENGINES, *LIBRARIES)} <= extras
 
 
 def test_torch_is_pinned_for_development_within_the_range_that_the_package_accepts() -> None:

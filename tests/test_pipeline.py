@@ -16,6 +16,7 @@ from mggc_edge.artifacts import read_manifest, sha256_of
 from mggc_edge.compiler import to_onnx as exporter
 from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import CheckFailedError, OutputError, PlanError, SpecError
+from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -25,6 +26,7 @@ from mggc_edge.models.slim import slim
 from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.opening import open_runner
 from mggc_edge.pipeline import Export, costs, export_folder
+from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.pruning.random import random_plan
 from mggc_edge.tensors import FloatArray
@@ -33,6 +35,7 @@ SPEC = resnet_spec(blocks=1, ngf=4)
 SIZE = (16, 24)
 SETTINGS = ExportSettings(image_size=SIZE, simplify=False)
 SOURCE = "ab" * 32
+NETWORK = ["original/spec.json", "original/weights.safetensors"]
 GENERATOR, ORIGINAL = "export/portable/generator.fp32.onnx", "export/portable/original.fp32.onnx"
 FOLDERS: list[Path] = []  # of this session, for what is made once
 
@@ -105,15 +108,15 @@ def torch_output(made: Network) -> FloatArray:
 
 def test_with_a_plan_the_folder_holds_both_files_the_plan_and_the_slim_network() -> None:
     folder = with_plan()[0].folder
-    listed = [GENERATOR, ORIGINAL, "plan.json", "slim/spec.json", "slim/weights.safetensors"]
+    listed = [GENERATOR, ORIGINAL, *NETWORK, "plan.json", "slim/spec.json", "slim/weights.safetensors"]
     assert files(folder) == sorted([*listed, "manifest.json"])
     assert sorted(entry["path"] for entry in read_manifest(folder)["files"]) == listed
 
 
-def test_without_a_plan_the_folder_holds_the_generator_alone() -> None:
+def test_without_a_plan_the_folder_holds_the_original_and_its_file() -> None:
     made = without_plan()[0]
-    assert files(made.folder) == [GENERATOR, "manifest.json"]
-    assert [entry["path"] for entry in read_manifest(made.folder)["files"]] == [GENERATOR]
+    assert files(made.folder) == sorted([GENERATOR, "manifest.json", *NETWORK])
+    assert sorted(entry["path"] for entry in read_manifest(made.folder)["files"]) == [GENERATOR, *NETWORK]
     assert made.original is None
     assert made.table == made.original_table == layer_table(SPEC, SIZE)
 
@@ -137,20 +140,32 @@ def test_the_parents_of_every_file_lead_to_the_checkpoint(made: Any) -> None:
             assert steps <= len(entries)
 
 
-def test_the_generator_comes_from_the_slim_weights_and_the_original_from_the_checkpoint() -> None:
+def test_the_saved_original_is_the_network_that_came_in(tmp_path: Path) -> None:
+    saved = load_network(with_plan()[0].folder / "original", image_size=SIZE)
+    assert weights_sha256(saved) == weights_sha256(network())
+
+
+def test_the_generator_comes_from_the_slim_weights_and_these_from_the_original() -> None:
     made = with_plan()[0]
     entries = {entry["path"]: entry for entry in read_manifest(made.folder)["files"]}
     assert entries[GENERATOR]["parent"] == entries["slim/weights.safetensors"]["sha256"]
-    assert entries["slim/weights.safetensors"]["parent"] == entries["plan.json"]["parent"] == SOURCE
-    assert entries[ORIGINAL]["parent"] == SOURCE
+    assert entries["original/weights.safetensors"]["parent"] == entries["plan.json"]["parent"] == SOURCE
+    original = entries["original/weights.safetensors"]["sha256"]
+    assert entries["slim/weights.safetensors"]["parent"] == entries[ORIGINAL]["parent"] == original
     with open_runner(made.folder / GENERATOR) as runner:
         assert runner.metadata["mggc_edge.parent_sha256"] == entries[GENERATOR]["parent"]
 
 
 def test_the_manifest_records_command_settings_tools_and_source() -> None:
     manifest = read_manifest(with_plan()[0].folder)
-    assert (manifest["command"], manifest["settings"], manifest["source_sha256"]) == ("export", {"seed": 3}, SOURCE)
+    assert (manifest["command"], manifest["settings"], manifest["source_sha256"]) == (
+        "export",
+        {"seed": 0, "image_size": [16, 24], "dynamic_batch": False, "bn": "eval"},
+        SOURCE,
+    )
     assert manifest["tools"]["torch"] == torch.__version__
+    assert set(manifest["timings_s"]) == {"slim", "export_generator", "export_original"}
+    assert all(seconds >= 0 for seconds in manifest["timings_s"].values())
     generator = next(entry for entry in manifest["files"] if entry["path"] == GENERATOR)
     assert (generator["precision"], generator["settings"]["image_size"]) == ("fp32", [16, 24])
     assert generator["inputs"] == [{"name": "input", "dtype": "float32", "shape": [1, 3, 16, 24]}]
@@ -244,7 +259,7 @@ def test_without_a_known_checkpoint_the_lineage_begins_with_null(
     reuse_exports(monkeypatch)
     manifest = read_manifest(export(tmp_path / "run", plan=None, source_sha256=None).folder)
     assert manifest["source_sha256"] is None
-    assert [entry["parent"] for entry in manifest["files"]] == [None]
+    assert [entry["parent"] for entry in manifest["files"]][:2] == [None, None]
 
 
 # --- nothing half done ---
@@ -319,3 +334,30 @@ def test_a_folder_with_other_content_is_refused_and_left_alone(tmp_path: Path) -
     with pytest.raises(OutputError, match="has other content, and nothing is overwritten"):
         export(tmp_path)
     assert files(tmp_path) == ["mine.txt"]
+
+
+def test_slimming_and_batch_norm_per_picture_go_together_when_a_block_is_removed(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    spec = resnet_spec(blocks=2, ngf=4, norm="batch")
+    original = Network(spec, layer_table(spec, SIZE))
+    with torch.no_grad():
+        for name, tensor in original.state_dict().items():
+            if name.endswith(("running_mean", ".bias")):
+                tensor.normal_(0, 0.5)
+    original.eval()
+    kept = {group.name: tuple(range(group.size)) for group in original.table.groups} | {"block1.inner": ()}
+    spent = kept_macs(original.table, kept, "true") / macs(original.table)
+    chosen = PruningPlan(original.spec, kept, {}, "by hand", 0, 1.0, spent, "true", SIZE)
+    made = export_folder(
+        original, tmp_path / "run", settings=replace(SETTINGS, bn="batch"), plan=chosen, command="export", effective={}
+    )
+    masks = {group.name: torch.ones(group.size) for group in original.table.groups}
+    masks["block1.inner"] = torch.zeros(16)
+    picture = torch.rand(1, 3, *SIZE) * 2 - 1
+    with torch.inference_mode():
+        wanted = per_picture_norm(original)(picture, masks).numpy()
+    with open_runner(made.folder) as runner:
+        (given,) = runner.infer({"input": picture.numpy()}).values()
+    assert np.abs(given - wanted).max() <= 1e-5
+    with pytest.raises(SpecError, match="residual blocks were removed"):
+        per_picture_norm(slim(original, kept))

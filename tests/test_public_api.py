@@ -12,9 +12,9 @@ import pytest
 import mggc_edge
 
 NAMES = [
-    "ExportSettings", "MggcEdgeError", "Network", "NetworkSpec", "OnnxArtifact", "ParityReport", "PruningPlan",
-    "__version__", "check_parity", "layer_table", "load_network", "open_runner", "random_plan", "save_network", "slim",
-    "to_onnx",
+    "CheckFailedError", "ExportSettings", "Exported", "InputError", "MggcEdgeError", "Network", "NetworkSpec",
+    "OnnxArtifact", "ParityReport", "PruningPlan", "__version__", "apply_plan", "check_parity", "layer_table",
+    "load_network", "open_runner", "random_plan", "read_plan", "save_network", "to_onnx",
 ]  # fmt: skip
 
 
@@ -44,3 +44,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, mggc_edge; print(sorted({'numpy', 'torch', 'onnx', 'onnxruntime', 'typer'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_what_is_missing_is_explained_with_its_install_line() -> None:
+    code = "import sys; sys.modules['torch'] = None; import mggc_edge; mggc_edge.load_network"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.splitlines()[-1] == (
+        "mggc_edge.errors.MissingDependencyError: mggc_edge.load_network needs torch "
+        '(pip install "mggc-edge[cpu]")'
+    )

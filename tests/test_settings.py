@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_what_a_file_sets_is_held_to_the_table(text: str, message: str, tmp_path
 def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
     config = toml(tmp_path, "[export\nopset = 18")
     message = refused(config=config).message
-    assert message.startswith(f"'{config}' is no TOML file: ")
+    assert message.startswith(f"'{config}' is not a TOML file: ")
     assert "line 1" in message
 
 
@@ -172,13 +173,32 @@ def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> Non
 def test_a_file_that_is_no_text_or_too_deep_is_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_bytes(data)
-    assert refused(config=path).message.startswith(f"'{path}' is no TOML file: ")
+    assert refused(config=path).message.startswith(f"'{path}' is not a TOML file: ")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.toml"
-    assert refused(config=path).message == f"'{path}' cannot be read: No such file or directory"
-    assert refused(config=tmp_path).message == f"'{tmp_path}' cannot be read: Is a directory"
+    assert refused(config=path).message == f"there is no file '{path}'"
+    assert refused(config=tmp_path).message == f"there is no file '{tmp_path}'"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert refused(config=tmp_path / "pipe.toml").message == f"there is no file '{tmp_path / 'pipe.toml'}'"
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[export]\nopset = 19\n")
+    assert Settings.load(tmp_path / "bom.toml")["export.opset"] == 19
+
+
+def test_thousands_of_tables_in_each_other_are_refused_and_do_not_crash(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("[" + ".".join("a" * 3000) + "]\nb = 1\n")
+    assert "setting" in refused(config=tmp_path / "deep.toml").message
+
+
+def test_a_number_is_held_to_its_multiple() -> None:
+    assert refused(overrides=["demo.image_size=130"]).message == "setting demo.image_size must be a multiple of 4, not 130"
 
 
 # --- what wins ---

@@ -68,7 +68,11 @@ class BaseRunner(ABC):
         return self._entered()[1]
 
     def __enter__(self) -> BaseRunner:
-        self._specs = self._open()
+        try:
+            self._specs = self._open()
+        except BaseException:
+            self._close()
+            raise
         return self
 
     def __exit__(

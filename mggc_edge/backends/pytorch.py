@@ -28,11 +28,13 @@ class PyTorchRunner(BaseRunner):
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(name, metadata)
-        self._module = module.eval()
+        self._module = module
+        self._was_training = module.training
         self._described = (inputs, outputs)
 
     def _open(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         require("torch", extra="torch")
+        self._module.eval()
         return self._described
 
     def _infer(self, feeds: Feeds) -> dict[str, Array]:
@@ -44,4 +46,4 @@ class PyTorchRunner(BaseRunner):
         return {outputs[0].name: output.numpy()}
 
     def _close(self) -> None:
-        """Nothing to free: the module belongs to the caller."""
+        self._module.train(self._was_training)  # the module belongs to the caller

@@ -1,11 +1,12 @@
-"""Which engine opens which file, and which engines work here. A new engine is one file and one line in each table."""
+"""Which engine opens which file, and which engines work here. A new engine is one file and a line in two tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from mggc_edge.backends.base import BaseRunner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
@@ -16,29 +17,47 @@ from mggc_edge.lazy import install_line, require
 OPENERS: Mapping[str, Callable[[Path], BaseRunner]] = {".onnx": OnnxRuntimeRunner, ".ort": OnnxRuntimeRunner}
 
 
+NO_BACKEND = "no backend in this version of mggc-edge"
+
+
 @dataclass(frozen=True)
-class Engine:
-    """An inference engine: the module it lives in, the extra that installs it, whether this version can use it."""
+class Library:
+    """An inference engine, or a library beside the engines.
+
+    Attributes:
+        name: what it is called; of a library beside the engines, also its name on the package index.
+        module: what is imported.
+        extra: the optional dependencies that install it.
+        needed_by: what needs it; None for an engine, which is needed by whoever wants to use it.
+        supported: False for an engine that this version has no backend for.
+    """
 
     name: str
     module: str
     extra: str
+    needed_by: str | None = None
     supported: bool = True
 
 
-ENGINES: tuple[Engine, ...] = (
-    Engine("pytorch", "torch", "torch"),
-    Engine("onnxruntime", "onnxruntime", "ort"),
-    Engine("tensorrt", "tensorrt", "tensorrt", supported=False),
-    Engine("openvino", "openvino", "openvino", supported=False),
+ENGINES: tuple[Library, ...] = (
+    Library("pytorch", "torch", "torch"),
+    Library("onnxruntime", "onnxruntime", "ort"),
+    Library("tensorrt", "tensorrt", "tensorrt", supported=False),
+    Library("openvino", "openvino", "openvino", supported=False),
+)
+LIBRARIES: tuple[Library, ...] = (
+    Library("onnx", "onnx", "onnx", "export, inspect of ONNX files"),
+    Library("onnxscript", "onnxscript", "onnx", "export"),
+    Library("onnxsim", "onnxsim", "onnx", "export (optional: export.simplify)"),
+    Library("safetensors", "safetensors", "torch", "export with a plan, which saves the slim network"),
 )
 
 
 @dataclass(frozen=True)
-class EngineState:
-    """Whether an engine works here, and if not, why and what to do."""
+class LibraryState:
+    """Whether a library works here, and if not, why and what to do."""
 
-    engine: Engine
+    library: Library
     works: bool
     version: str | None
     detail: str
@@ -57,36 +76,46 @@ def open_artifact(path: Path) -> BaseRunner:
     return opener(path)
 
 
-def engine_states() -> tuple[EngineState, ...]:
-    """Return the state of every engine on this machine; each is imported to find out."""
-    return tuple(_state(engine) for engine in ENGINES)
+def library_states(libraries: Iterable[Library]) -> tuple[LibraryState, ...]:
+    """Return the state of each library on this machine; each is imported to find out."""
+    return tuple(_state(library) for library in libraries)
 
 
-def _state(engine: Engine) -> EngineState:
+def _state(library: Library) -> LibraryState:
+    version = None
     try:
-        module = require(engine.module, extra=engine.extra)
+        module = require(library.module, extra=library.extra)
+        version = _version(library, module)
+        detail, hint = _abilities(library, module), None
     except MissingDependencyError as error:
-        return EngineState(engine, False, None, _absence(engine, error), error.hint)
-    except Exception as error:  # noqa: BLE001  a half-installed vendor library may fail in any way while it loads
-        return EngineState(engine, False, None, f"importing it fails: {error}", install_line(engine.extra))
+        detail, hint = _absence(library, error), error.hint
+    except Exception as error:  # noqa: BLE001  a half-installed library may fail in any way while it loads
+        detail, hint = f"importing it fails: {str(error) or type(error).__name__}", install_line(library.extra)
+    if not library.supported:
+        return LibraryState(library, False, version, NO_BACKEND)
+    if hint is not None and library.needed_by is not None:
+        detail = f"{detail}; needed by {library.needed_by}"
+    return LibraryState(library, hint is None, version, detail, hint)
+
+
+def _version(library: Library, module: object) -> str | None:
     try:
-        version: str | None = metadata.version(engine.module)
-    except metadata.PackageNotFoundError:  # vendor builds carry other package names
+        return metadata.version(library.module)
+    except (metadata.PackageNotFoundError, KeyError):  # vendor builds carry other package names; metadata may be broken
         version = getattr(module, "__version__", None)
-    if not engine.supported:
-        return EngineState(engine, False, version, "installed, but this version of mggc-edge has no backend for it")
-    return EngineState(engine, True, version, _abilities(engine, module))
+        return None if version is None else str(version)
 
 
-def _absence(engine: Engine, error: MissingDependencyError) -> str:
+def _absence(library: Library, error: MissingDependencyError) -> str:
     cause = error.__cause__
-    missing = isinstance(cause, ModuleNotFoundError) and cause.name == engine.module
+    missing = isinstance(cause, ModuleNotFoundError) and cause.name == library.module
     return "not installed" if missing else error.message
 
 
-def _abilities(engine: Engine, module: object) -> str:
-    if engine.name == "onnxruntime":
-        providers: list[str] = module.get_available_providers()  # type: ignore[attr-defined]
+def _abilities(library: Library, module: Any) -> str:
+    if library.name == "onnxruntime":
+        providers: list[str] = module.get_available_providers()
         return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    cuda: bool = module.cuda.is_available()  # type: ignore[attr-defined]
-    return "CPU, CUDA" if cuda else "CPU"
+    if library.name == "pytorch":
+        return "CPU, CUDA" if module.cuda.is_available() else "CPU"
+    return library.needed_by or ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from mggc_edge.artifacts import METADATA_PREFIX
 from mggc_edge.compiler.bounds import check_contents, check_fields, check_runnable
-from mggc_edge.errors import ArtifactError, SpecError
+from mggc_edge.errors import ArtifactError, MissingDependencyError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.tensors import TensorSpec
@@ -59,7 +59,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
     onnx_module = require("onnx", extra="onnx")
     try:
         if path.exists() and not path.is_file():
-            raise ArtifactError("it is no file at all")
+            raise ArtifactError("it is not a regular file")
         size = path.stat().st_size
         if size > MAX_ONNX_BYTES:
             raise ArtifactError(f"it has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
@@ -72,12 +72,12 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             raise ArtifactError("it has no graph")
         onnx_module.checker.check_model(model)
     except ArtifactError as error:
-        raise ArtifactError(f"'{path}' is no sound ONNX file: {error.message}", error.hint) from None
+        raise ArtifactError(f"'{path}' is not a valid ONNX file: {error.message}", error.hint) from None
     except OSError as error:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf and the checker raise many kinds for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ArtifactError(f"'{path}' is no sound ONNX file: {reason}", hint="is the file complete?") from error
+        raise ArtifactError(f"'{path}' is not a valid ONNX file: {reason}", hint="is the file complete?") from error
     return model
 
 
@@ -92,6 +92,8 @@ def check_onnx(path: Path) -> None:
         check_runnable(model)
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' is not run: {error.message}", error.hint) from None
+    except MissingDependencyError:
+        raise
     except Exception as error:  # the C++ inference raises many kinds
         raise ArtifactError(f"the shapes in '{path}' contradict each other: {str(error)[:160]}") from error
 

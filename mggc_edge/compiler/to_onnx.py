@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from mggc_edge._version import __version__
-from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of
+from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of, writing
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
 from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, SpecError
@@ -27,8 +27,10 @@ from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
+from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport, check_parity
+from mggc_edge.settings import Settings
 from mggc_edge.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 INPUT_NAME, OUTPUT_NAME = "input", "output"
 MIN_OPSET, MAX_OPSET = 18, 23
+PICTURE_CHANNELS = (1, 3, 4)
+_DEFAULTS = Settings()
 # What the exporter says that is no news to whoever exports with this package.
 _CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -55,15 +59,35 @@ class ExportSettings:
     """
 
     image_size: Size | None = None
-    opset: int = 20
+    opset: int = _DEFAULTS["export.opset"]
     dynamic_batch: bool = False
     bn: BatchNormMode = "eval"
-    simplify: bool = True
-    atol: float = 1e-4
-    pictures: int = 2
+    simplify: bool = _DEFAULTS["export.simplify"]
+    atol: float = _DEFAULTS["export.atol"]
+    pictures: int = _DEFAULTS["export.parity_pictures"]
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        image_size: Size | None = None,
+        dynamic_batch: bool = False,
+        bn: BatchNormMode = "eval",
+    ) -> ExportSettings:
+        """Return what the settings in effect say of an export, with what has flags of its own beside it."""
+        return cls(
+            image_size=image_size,
+            opset=settings["export.opset"],
+            dynamic_batch=dynamic_batch,
+            bn=bn,
+            simplify=settings["export.simplify"],
+            atol=settings["export.atol"],
+            pictures=settings["export.parity_pictures"],
+        )
 
     def __post_init__(self) -> None:
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+        if not isinstance(self.opset, int) or not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise ArtifactError(f"opset {self.opset} cannot be exported", hint=f"{MIN_OPSET} to {MAX_OPSET} can")
         if self.bn not in get_args(BatchNormMode):
             raise ArtifactError(f"batch norm can be taken as {' or '.join(get_args(BatchNormMode))}, not '{self.bn}'")
@@ -81,16 +105,17 @@ class Exported:
 
 
 def reference_network(network: Network, bn: BatchNormMode) -> Network:
-    """Return what an export is held against: the network in evaluation mode, or its per-picture form."""
-    return copy.deepcopy(per_picture_norm(network) if bn == "batch" else network).eval()
+    """Return what an export is held against: a copy on the CPU in evaluation mode, or its per-picture form."""
+    return copy.deepcopy(per_picture_norm(network) if bn == "batch" else network).cpu().eval()
 
 
 def to_onnx(
     network: Network,
-    path: Path,
+    path: str | Path,
     settings: ExportSettings | None = None,
     *,
     parent_sha256: str | None = None,
+    origin: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Exported:
     """Export a generator to the ONNX file `path` and prove it equal to torch in ONNX Runtime.
@@ -103,6 +128,7 @@ def to_onnx(
         path: of the .onnx file.
         settings: see `ExportSettings`.
         parent_sha256: hash of the checkpoint it came from, for the lineage in the file's metadata.
+        origin: further metadata, such as how the checkpoint was read ("direction", "norm_stats").
         seed: of the random pictures that parity is checked on.
 
     Raises:
@@ -111,10 +137,9 @@ def to_onnx(
         OutputError: the file cannot be written.
         MissingDependencyError: onnx, onnxscript or onnxruntime is not installed.
     """
-    settings = settings or ExportSettings()
+    path, settings = Path(path), settings or ExportSettings()
     family = family_of(network.spec)
-    if family.role != "generator":
-        raise SpecError(f"this is a {family.role}, and only generators are exported")
+    check_generator(network.spec)
     if next(network.parameters()).dtype != torch.float32:
         raise SpecError("only networks in float32 are exported", hint="convert it first: network.float()")
     table = layer_table(network.spec, settings.image_size)
@@ -129,11 +154,13 @@ def to_onnx(
         remarks += [remark] if remark else []
     _strip(model)
     metadata = describe(network, table.image_size, settings.bn, parent_sha256)
+    metadata |= {METADATA_PREFIX + key: value for key, value in (origin or {}).items()}
     require("onnx.helper", extra="onnx").set_model_props(model, metadata)
     model.producer_name, model.producer_version = "mggc-edge", __version__
     model.graph.name = family.title(network.spec)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+        with writing(path):
+            temporary.write_bytes(model.SerializeToString())
         parity, inputs, outputs = _parity(reference, temporary, table.image_size, settings, seed)
         parity.check(f"the exported '{path.name}' does not equal the network")
     artifact = OnnxArtifact(
@@ -153,6 +180,16 @@ def to_onnx(
         },
     )
     return Exported(artifact, parity, tuple(remarks))
+
+
+def check_generator(spec: NetworkSpec) -> None:
+    """Raise SpecError unless a network turns pictures into pictures."""
+    role = family_of(spec).role
+    if role != "generator":
+        raise SpecError(f"this is a {role}, and only generators are exported and run")
+    for channels in (spec.in_channels, spec.out_channels):
+        if channels not in PICTURE_CHANNELS:
+            raise SpecError(f"this generator has pictures of {channels} channels; 1, 3 and 4 are possible")
 
 
 def torch_runner(

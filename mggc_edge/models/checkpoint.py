@@ -85,7 +85,9 @@ def read_checkpoint(
     spec: NetworkSpec | None = None,
     max_bytes: int = MAX_BYTES,
 ) -> Checkpoint:
-    """Read which network a file holds: its spec, and where every one of its tensors is. No weight is loaded.
+    """Read which network a file holds: its spec, and where every one of its tensors is.
+
+    Every weight is looked at once, for NaN and infinite values, through a map of the file; none is kept in memory.
 
     Args:
         path: a .pth, .pt or .safetensors file.
@@ -95,7 +97,7 @@ def read_checkpoint(
         max_bytes: a larger file is refused.
 
     Raises:
-        CheckpointError: the file is unreadable, unsafe, holds no known network, misses tensors, has some left over, or
+        CheckpointError: the file is unreadable, unsafe, holds no known network, misses tensors, has unexpected ones, or
             has one with NaN or infinite values.
     """
     file = read_state_file(path, max_bytes)
@@ -191,14 +193,14 @@ def _choose(candidates: list[_Candidate], direction: Direction, path: Path) -> _
     if len(choice) != 1:
         names = _some([candidate.name for candidate in generators or networks])
         raise CheckpointError(
-            f"'{path}' holds several networks ({names}), and none of the names says which is {direction}",
+            f"'{path}' holds several networks ({names}), and their names do not say which one is {direction}",
             hint="save the one you mean in a file of its own",
         )
     return choice[0]
 
 
 def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -> Checkpoint:
-    """Hold every tensor against the layer table: nothing may be missing, left over or of another shape."""
+    """Hold every tensor against the layer table: nothing may be missing, unexpected or of another shape."""
     spec = candidate.outcome
     assert isinstance(spec, NetworkSpec)
     where = f"'{file.path}'" + (f" ('{candidate.name}')" if candidate.name else "")
@@ -208,7 +210,7 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
         raise CheckpointError(f"{where} describes no network: {error.message}", error.hint) from error
     norms = {layer.norm for layer in table.layers if layer.norm_kind in ("instance", "instance_affine")}
     what = family_of(spec).title(spec)
-    tensors, ignored, left_over = {}, list(candidate.ignored), []
+    tensors, ignored, unexpected = {}, list(candidate.ignored), []
     for key, entry in candidate.entries.items():
         owner, _, last = key.rpartition(".")
         if key in table.tensors:
@@ -216,12 +218,12 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
         elif last == "num_batches_tracked" or (owner in norms and last in ("running_mean", "running_var")):
             ignored.append(key)
         else:
-            left_over.append(key)
+            unexpected.append(key)
     filled = _unit_scales(table, tensors)
     missing = [key for key in table.tensors if key not in tensors and key not in filled]
-    if missing or left_over:
+    if missing or unexpected:
         parts = [
-            f"{word} {_some(keys)}" for word, keys in (("is missing", missing), ("has left over", left_over)) if keys
+            f"{word} {_some(keys)}" for word, keys in (("is missing", missing), ("has unexpected", unexpected)) if keys
         ]
         raise CheckpointError(
             f"{where} looks like {what}, but {' and '.join(parts)}",

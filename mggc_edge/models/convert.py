@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mggc_edge.errors import SpecError
 from mggc_edge.models.families import layer_table
-from mggc_edge.models.network import NORM_EPSILON, Network
+from mggc_edge.models.network import Network, norm_scale_shift
 
 BatchNormMode = Literal["eval", "batch"]
 
@@ -32,13 +33,10 @@ def fold_batch_norm(network: Network) -> Network:
         weight = state[f"{layer.name}.weight"]
         bias = state[f"{layer.name}.bias"] if layer.bias else weight.new_zeros(layer.out_channels)
         if layer.norm is not None:
-            # Folded in double precision: a tiny running variance would otherwise cost digits.
-            gamma, beta, mean, variance = (
-                state[f"{layer.norm}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
-            )
-            scale = gamma / torch.sqrt(variance + NORM_EPSILON)
+            # In double precision: a tiny running variance would otherwise cost digits.
+            scale, shift = norm_scale_shift(state, layer.norm)
             out_first = (1, -1, 1, 1) if layer.op == "conv_transpose" else (-1, 1, 1, 1)
-            bias = ((bias.double() - mean) * scale + beta).to(weight.dtype)
+            bias = (bias.double() * scale + shift).to(weight.dtype)
             weight = (weight.double() * scale.view(out_first)).to(weight.dtype)
         target[f"{layer.name}.weight"], target[f"{layer.name}.bias"] = weight, bias
     table = layer_table(spec, network.table.image_size)
@@ -50,9 +48,17 @@ def per_picture_norm(network: Network) -> Network:
 
     This is what batch norm computes in training mode at batch size 1, and so what the well-known pix2pix test script,
     which never calls `eval()`, gives. A network without batch norm comes back as it is.
+
+    Raises:
+        SpecError: blocks have been removed from it, and what they left depends on running statistics.
     """
     if network.spec.norm != "batch":
         return network
+    if any(layer.op == "constant" for layer in network.table.layers):
+        raise SpecError(
+            "residual blocks were removed from this network with the running statistics of their batch norms",
+            hint="turn the original into its per-picture form first, and slim that",
+        )
     spec = replace(network.spec, norm="instance_affine")
     table = layer_table(spec, network.table.image_size)
     state = network.state_dict()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.models import patchgan, resnet, unet
 from mggc_edge.models.family import Family, NormStats, Shapes
-from mggc_edge.models.layers import LayerTable, Size
+from mggc_edge.models.layers import OUTPUT, LayerTable, Size
 from mggc_edge.models.spec import NetworkSpec
 
 # In the order in which a state dict is offered to them: the most particular keys first.
@@ -28,13 +28,14 @@ def layer_table(spec: NetworkSpec, image_size: Size | None = None) -> LayerTable
     """Return the layer table of a spec at a picture size (height, width), by default the family's usual one.
 
     Raises:
-        SpecError: the family is unknown, or the network cannot run at that size.
+        SpecError: the family is unknown, it has no such channel group, or the network cannot run at that size.
     """
     family = family_of(spec)
     table = family.draw(spec, family.default_image_size(spec) if image_size is None else image_size)
-    for group in table.groups:
-        if group.size and not group.writers:
-            raise SpecError(f"a {family.name} of this depth has no channel group '{group.name}'")
+    stated = {*(layer.output for layer in table.layers), *family.removable_groups(spec)} - {OUTPUT}
+    for group, _ in spec.widths:
+        if group not in stated:
+            raise SpecError(f"a {family.name} of this depth has no channel group '{group}'")
     return table
 
 

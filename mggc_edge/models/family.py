@@ -26,6 +26,7 @@ class Family:
         draw: the layer table of a spec at a picture size; raises SpecError when the size does not fit.
         title: the architecture's usual name, such as "resnet_9blocks".
         default_image_size: what the architecture is usually trained at.
+        removable_groups: the channel groups that may be empty, and then are written by no row.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Family:
     draw: Callable[[NetworkSpec, Size], LayerTable]
     title: Callable[[NetworkSpec], str]
     default_image_size: Callable[[NetworkSpec], Size]
+    removable_groups: Callable[[NetworkSpec], tuple[str, ...]] = lambda _: ()
 
 
 def weight(shapes: Shapes, name: str) -> tuple[int, int, int, int]:

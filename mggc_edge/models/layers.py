@@ -21,6 +21,8 @@ Size = tuple[int, int]
 
 INPUT = "input"
 OUTPUT = "output"
+# A group of this name belongs to a residual branch that vanishes with it, so it may lose its last channel.
+REMOVABLE_SUFFIX = ".inner"
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class LayerTable:
                 size=width,
                 writers=tuple(layer.name for layer in self.layers if layer.output == group),
                 readers=tuple(layer.name for layer in self.layers if group in layer.inputs),
-                minimum=0 if group.endswith(".inner") else 1,
+                minimum=0 if group.endswith(REMOVABLE_SUFFIX) else 1,
             )
             for group, width in self.spec.widths
         )
@@ -137,6 +139,10 @@ def weight_shape(layer: Layer) -> tuple[int, int, int, int]:
     return (layer.out_channels, 1 if layer.op == "depthwise_conv" else layer.in_channels, *square)
 
 
+def _by(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
 class TableBuilder:
     """Writes the rows of a network: a family states what is particular, the builder fills in widths and sizes."""
 
@@ -167,7 +173,8 @@ class TableBuilder:
         """Append a convolution and return its name.
 
         Raises:
-            SpecError: the picture is too small for it, or the things it joins differ in size.
+            SpecError: the picture is too small for it, the things it joins or adds differ in size or channel group, or
+                it is depthwise and writes another group than it reads.
         """
         reads = (reads,) if isinstance(reads, str) else reads
         sizes = {self._size(source) for source in reads}
@@ -175,13 +182,21 @@ class TableBuilder:
             raise SpecError(f"layer {name} joins pictures of different sizes: {sorted(sizes)}")
         (in_size,) = sizes
         if op == "conv_transpose":
-            out_size = tuple((n - 1) * stride - 2 * padding + kernel + output_padding for n in in_size)
+            height, width = ((n - 1) * stride - 2 * padding + kernel + output_padding for n in in_size)
         else:
-            out_size = tuple((n + 2 * padding - kernel) // stride + 1 for n in in_size)
+            height, width = ((n + 2 * padding - kernel) // stride + 1 for n in in_size)
+        out_size = (height, width)
         if min(out_size) < 1 or (padding_mode == "reflect" and min(in_size) <= padding):
-            height, width = self.image_size
-            raise SpecError(f"a picture of {height}x{width} is too small for this network")
-        widths = [self.spec.width(group) for group in (*map(self.group, reads), output)]
+            raise SpecError(f"a picture of {_by(self.image_size)} is too small for this network")
+        inputs = tuple(map(self.group, reads))
+        if op == "depthwise_conv" and inputs != (output,):
+            raise SpecError(f"layer {name} is depthwise, but reads {', '.join(inputs)} and writes {output}")
+        if adds is not None and (self.group(adds), self._size(adds)) != (output, out_size):
+            raise SpecError(
+                f"layer {name} writes {output} at {_by(out_size)}, and cannot add {self.group(adds)} at "
+                f"{_by(self._size(adds))}"
+            )
+        widths = [self.spec.width(group) for group in (*inputs, output)]
         if min(widths) < 1:
             raise SpecError(f"layer {name} has no channels to read or to write")
         norm_kind = self.spec.norm if norm is not None else "none"
@@ -190,12 +205,12 @@ class TableBuilder:
             name=name,
             op=op,
             reads=reads,
-            inputs=tuple(self.group(source) for source in reads),
+            inputs=inputs,
             output=output,
             in_channels=sum(widths[:-1]),
             out_channels=widths[-1],
             in_size=in_size,
-            out_size=(out_size[0], out_size[1]),
+            out_size=out_size,
             kernel=kernel,
             stride=stride,
             padding=padding,

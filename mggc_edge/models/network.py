@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from mggc_edge.errors import SpecError
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import INPUT, Activation, Layer, LayerTable
 from mggc_edge.models.spec import NetworkSpec
@@ -49,7 +50,16 @@ class Network(nn.Module):
         return network
 
     def forward(self, picture: Tensor, masks: Masks | None = None) -> Tensor:
-        """Run the network; `masks` closes channels: per group a [C] tensor of zeros and ones, or of gates."""
+        """Run the network; `masks` closes channels: per group a [C] tensor of zeros and ones, or of gates.
+
+        Raises:
+            SpecError: a mask is for a channel group that the network does not have.
+        """
+        if masks and (unknown := sorted(set(masks) - {group.name for group in self.table.groups})):
+            raise SpecError(
+                f"this network has no channel group '{unknown[0]}' to mask",
+                hint=f"its groups: {', '.join(group.name for group in self.table.groups)}",
+            )
         values = {INPUT: picture}
         y = picture
         for layer in self.table.layers:
@@ -91,6 +101,19 @@ class _Constant(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.constant = nn.Parameter(torch.zeros(channels))
+
+
+def norm_scale_shift(state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Tensor]:
+    """Return what the batch norm under the key prefix `norm` does in evaluation mode: y = x * scale + shift.
+
+    Both are [C], in double precision: a tiny running variance would otherwise cost digits.
+    scale = gamma / sqrt(var + eps), shift = beta - mean * scale.
+    """
+    gamma, beta, mean, variance = (
+        state[f"{norm}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    scale = gamma / torch.sqrt(variance + NORM_EPSILON)
+    return scale, beta - mean * scale
 
 
 def _operands(layer: Layer) -> tuple[str, ...]:

@@ -12,8 +12,8 @@ from itertools import pairwise
 
 from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.models.family import INDEX, Family, NormStats, Shapes, infer_norm, weight
-from mggc_edge.models.layers import INPUT, OUTPUT, Activation, LayerTable, Size, TableBuilder
-from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
+from mggc_edge.models.layers import INPUT, OUTPUT, REMOVABLE_SUFFIX, Activation, LayerTable, Size, TableBuilder
+from mggc_edge.models.spec import MAX_BLOCKS, NetworkSpec, NormKind, PaddingMode
 
 FIRST_BLOCK = 10
 _BLOCK_KEY = re.compile(rf"model\.{INDEX}\.(?:conv_block\.|constant$)")
@@ -23,7 +23,12 @@ _RESIDUAL_CONV_KEY = re.compile(rf"model\.{INDEX}\.conv_block\.{INDEX}(\.conv\.2
 
 def inner_group(block: int) -> str:
     """Return the name of the inner channel group of residual block `block`, counted from 1."""
-    return f"block{block}.inner"
+    return f"block{block}{REMOVABLE_SUFFIX}"
+
+
+def inner_groups(spec: NetworkSpec) -> tuple[str, ...]:
+    """Return the inner channel groups of all residual blocks, of removed ones too."""
+    return tuple(inner_group(block) for block in range(1, spec.blocks + 1))
 
 
 def resnet_spec(
@@ -177,7 +182,7 @@ def infer(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpec:
     last = max(blocks, default=FIRST_BLOCK - 1)
     after = [index for index in tops if index > last and len(shapes[f"model.{index}.weight"]) == 4]
     if not after or min(blocks, default=FIRST_BLOCK) < FIRST_BLOCK:
-        raise CheckpointError("this looks like a ResNet generator, but its layers are not where one has them")
+        raise CheckpointError("this looks like a ResNet generator, but its layers are not at the expected indices")
     up1 = after[0]
     count = up1 - FIRST_BLOCK
     if _is_resize_convolution(shapes, up1, after):
@@ -185,7 +190,7 @@ def infer(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpec:
             "this generator enlarges pictures by resizing and convolving, a fork that mggc-edge does not build",
             hint="only transposed convolutions are supported; retrain with the original ResNet generator",
         )
-    if count > 256:
+    if count > MAX_BLOCKS:
         raise CheckpointError(f"a ResNet generator with {count} blocks is not supported")
     up2, head = up1 + 3, up1 + 7
     padding, dropout, separable = _block_layout(shapes)
@@ -257,4 +262,5 @@ FAMILY = Family(
     draw=draw,
     title=lambda spec: f"{'mobile_' if spec.separable else ''}resnet_{spec.blocks}blocks",
     default_image_size=lambda _: (256, 256),
+    removable_groups=inner_groups,
 )

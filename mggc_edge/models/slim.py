@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import Layer, LayerTable
-from mggc_edge.models.network import NORM_EPSILON, Network
+from mggc_edge.models.network import Network, norm_scale_shift
 from mggc_edge.models.selection import Kept, slim_spec
 
 
@@ -47,8 +47,8 @@ def _sliced(table: LayerTable, layer: Layer, state: Mapping[str, Tensor], kept: 
         constant = state[f"{layer.name}.constant"]
         return {f"{layer.name}.constant": constant[_index(kept, layer.output, constant)]}
     weight = state[f"{layer.name}.weight"]
-    ends = torch.arange(layer.out_channels, device=weight.device)
-    outputs = _index(kept, layer.output, weight) if layer.output in kept else ends
+    every = torch.arange(layer.out_channels, device=weight.device)
+    outputs = _index(kept, layer.output, weight) if layer.output in kept else every
     out_axis, in_axis = (1, 0) if layer.op == "conv_transpose" else (0, 1)
     sliced = weight.index_select(out_axis, outputs)
     if layer.op != "depthwise_conv":
@@ -83,8 +83,7 @@ def _branch_constant(table: LayerTable, removed: Layer, state: Mapping[str, Tens
     value = state[f"{last.name}.bias"] if last.bias else weight.new_zeros(last.out_channels)
     if last.norm is None:
         return value
-    scale, shift = state[f"{last.norm}.weight"], state[f"{last.norm}.bias"]
     if last.norm_kind == "instance_affine":
-        return shift  # the norm takes the constant away
-    mean, variance = state[f"{last.norm}.running_mean"], state[f"{last.norm}.running_var"]
-    return (value - mean) * scale / torch.sqrt(variance + NORM_EPSILON) + shift
+        return state[f"{last.norm}.bias"]  # the norm takes the constant away
+    scale, shift = norm_scale_shift(state, last.norm)
+    return (value.double() * scale + shift).to(value.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ PaddingMode = Literal["reflect", "zeros"]
 SCHEMA = "mggc-edge/spec/1"
 MAX_WIDTH = 16_384
 MAX_BLOCKS = 256
+GROUP_NAME = re.compile(r"[a-z0-9.]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class NetworkSpec:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise SpecError(f"{name} must be a whole number of at least 1, not {value!r}")
         if self.blocks > MAX_BLOCKS or max(self.in_channels, self.out_channels) > MAX_WIDTH:
-            raise SpecError(f"more than {MAX_BLOCKS} blocks or {MAX_WIDTH} channels make no generator")
+            raise SpecError(f"more than {MAX_BLOCKS} blocks or {MAX_WIDTH} channels are more than any generator has")
         if self.norm not in get_args(NormKind):
             raise SpecError(f"norm must be one of {', '.join(get_args(NormKind))}, not {self.norm!r}")
         if self.padding not in get_args(PaddingMode):
@@ -63,6 +65,12 @@ class NetworkSpec:
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"{name} must be true or false, not {getattr(self, name)!r}")
         groups = [group for group, _ in self.widths]
+        for group in groups:
+            if not isinstance(group, str) or not GROUP_NAME.fullmatch(group):
+                raise SpecError(
+                    f"{str(group)[:60]!r} is no name of a channel group",
+                    hint="a name has up to 40 small letters, digits and dots",
+                )
         if len(set(groups)) != len(groups):
             raise SpecError("a channel group is named twice")
         for group, width in self.widths:

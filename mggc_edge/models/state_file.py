@@ -1,8 +1,9 @@
 """Read what a checkpoint file says it holds, without believing it and without loading it.
 
 Every tensor comes back as a header: its type, shape and place in the file. Nothing in the file is run, no weight is
-read, and a header that claims more than the file has is refused, so that whoever loads the weights afterwards takes
-no more memory than the file is long. Formats: PyTorch's zip archive, its older sequence of pickles, and safetensors.
+read here (`checkpoint.py` looks at every one of them once for NaN, through a map of the file), and a header that
+claims more than the file has is refused, so that whoever loads the weights afterwards takes no more memory than the
+file is long. Formats: PyTorch's zip archive, its older sequence of pickles, and safetensors.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mggc_edge.models.tensor_pickle import (
     Storage,
     StoredTensor,
     TensorPickle,
-    count,
+    checked_size,
 )
 
 FileFormat = Literal["zip", "legacy", "safetensors"]
@@ -132,7 +133,7 @@ def _format(path: Path, start: bytes) -> tuple[FileFormat, Callable[[BinaryIO, i
 
 
 def _read_zip(file: BinaryIO, size: int) -> Tree:
-    with zipfile.ZipFile(_ShortReads(file)) as archive:
+    with zipfile.ZipFile(_LimitedReads(file)) as archive:
         entries = archive.infolist()
     if len({entry.filename for entry in entries}) != len(entries) or len(entries) > MAX_ENTRIES:
         raise CheckpointError("this archive has entries that share a name, or far too many", hint="do not trust it")
@@ -147,6 +148,11 @@ def _read_zip(file: BinaryIO, size: int) -> Tree:
         )
 
     def locate(name: str, size_bytes: int) -> int:
+        if name not in names:
+            lacked = name.removeprefix(prefix)
+            raise CheckpointError(
+                f"the archive lacks the data of a tensor ({lacked[:100]!r})", hint="is the file complete?"
+            )
         entry = names[name]
         if entry.compress_type != zipfile.ZIP_STORED:  # a few compressed bytes can become any number
             raise CheckpointError(
@@ -178,7 +184,7 @@ def _read_zip(file: BinaryIO, size: int) -> Tree:
     return _tree(reader, lambda key, size_bytes: locate(f"{prefix}data/{key}", size_bytes))
 
 
-class _ShortReads:
+class _LimitedReads:
     """A file of which only so much can be read at once: zipfile takes the whole directory of an archive in one read."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -228,7 +234,7 @@ def _read_safetensors(file: BinaryIO, size: int) -> Tree:
         if name == "__metadata__":
             continue
         dtype, shape = _SAFETENSORS_TYPES[entry["dtype"]], _sizes(entry["shape"])
-        begin, end = map(count, entry["data_offsets"])
+        begin, end = map(checked_size, entry["data_offsets"])
         tensor = TensorHeader(dtype, shape, _contiguous(shape), 8 + length + begin)
         if not begin <= end <= size - 8 - length or end - begin != tensor.size_bytes:
             raise CheckpointError(
@@ -277,12 +283,14 @@ def _header(tensor: StoredTensor, starts: Mapping[Storage, int]) -> TensorHeader
 def _sizes(shape: Any) -> tuple[int, ...]:
     if len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"this checkpoint has a tensor with {len(shape)} dimensions")
-    return tuple(map(count, shape))
+    return tuple(map(checked_size, shape))
 
 
 def _key(name: str) -> str:
     if len(name) > MAX_KEY_LENGTH or not name.isprintable():
-        raise CheckpointError("this checkpoint has a tensor whose name is no name", hint="do not trust this file")
+        raise CheckpointError(
+            "this checkpoint has a tensor name that is too long or not printable", hint="do not trust this file"
+        )
     return name
 
 

@@ -130,7 +130,7 @@ class TensorPickle(pickle._Unpickler):  # noqa: SLF001  (the Python form: its op
             raise CheckpointError("this checkpoint refers to something that is no tensor")
         if len(pid) > 5 and pid[5] is not None:
             raise CheckpointError("this checkpoint uses views of storages, which only PyTorch before 0.4 wrote")
-        storage = Storage(key, kind.dtype, count(elements))
+        storage = Storage(key, kind.dtype, checked_size(elements))
         if self.storages.setdefault(key, storage) != storage:
             raise CheckpointError("this checkpoint describes the same tensor data in two ways")
         return storage
@@ -233,14 +233,16 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *rest: A
         raise CheckpointError("this checkpoint has a tensor that makes no sense")
     if len(shape) > MAX_DIMENSIONS:
         raise CheckpointError(f"this checkpoint has a tensor with {len(shape)} dimensions")
-    return StoredTensor(storage, count(offset), tuple(map(count, shape)), tuple(map(count, stride)))
+    return StoredTensor(
+        storage, checked_size(offset), tuple(map(checked_size, shape)), tuple(map(checked_size, stride))
+    )
 
 
 def _rebuild_parameter(data: Any, *_rest: Any) -> Any:
     return data
 
 
-def count(value: Any) -> int:
+def checked_size(value: Any) -> int:
     """Return `value` if it is a possible size, offset or stride; CheckpointError otherwise."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise CheckpointError("this checkpoint has a tensor with an impossible size")

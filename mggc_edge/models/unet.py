@@ -131,7 +131,7 @@ def infer(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpec:
             raise CheckpointError(f"a U-Net with more than {MAX_HALVINGS} halvings is not supported")
     halvings = len(prefixes)
     if halvings < MIN_HALVINGS:
-        raise CheckpointError("this looks like a U-Net generator, but its layers are not where one has them")
+        raise CheckpointError("this looks like a U-Net generator, but its layers are not at the expected indices")
     down = [weight(shapes, _down_key(prefix, block)) for block, prefix in enumerate(prefixes, start=1)]
     up = [weight(shapes, _up_key(prefix, block, halvings)) for block, prefix in enumerate(prefixes, start=1)]
     up_conv = _up_key(prefixes[-1], halvings, halvings)

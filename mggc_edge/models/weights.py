@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_path, writing
+from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_write, writing
 from mggc_edge.lazy import require
 from mggc_edge.models.checkpoint import (
     MAX_BYTES,
@@ -60,17 +60,16 @@ def load_weights(checkpoint: Checkpoint, image_size: Size | None = None) -> Netw
     return Network.from_tensors(checkpoint.spec, layer_table(checkpoint.spec, image_size), tensors).eval()
 
 
-def save_network(network: Network, folder: Path) -> None:
+def save_network(network: Network, folder: str | Path) -> None:
     """Write spec.json and weights.safetensors into `folder`, each to a temporary file that is then renamed."""
     safetensors = require("safetensors.torch", extra="torch")
+    folder = Path(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     tensors = {key: state[key].detach().contiguous() for key in network.table.tensors}
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(safetensors.save(tensors))
-    with atomic_path(folder / SPEC_FILE) as temporary:
-        temporary.write_text(network.spec.dumps(), encoding="utf-8")
+    atomic_write(folder / WEIGHTS_FILE, safetensors.save(tensors))
+    atomic_write(folder / SPEC_FILE, network.spec.dumps().encode())
 
 
 def weights_sha256(network: Network) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 
 from mggc_edge.errors import PlanError
 from mggc_edge.models.cost import MacsConvention, macs
@@ -11,19 +13,23 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable
 
 TOLERANCE = 0.02
-MAX_EXCHANGES = 64
 
 Scores = Mapping[str, Sequence[float]]
 Kept = dict[str, tuple[int, ...]]
-_Sets = dict[str, set[int]]
-_Ranked = tuple[float, str, int]  # score, group, channel
-_Cost = Callable[[Mapping[str, Set[int]]], int]
+_Counts = Mapping[str, int]  # channels that stay, by group: always the best-scored ones
 
 
 def kept_macs(table: LayerTable, kept: Mapping[str, Sequence[int]], convention: MacsConvention) -> int:
     """Return the MACs of the slim network that a choice of channels leaves, from its own layer table."""
-    spec = table.spec.with_widths({group: len(indices) for group, indices in kept.items()})
-    return macs(layer_table(spec, table.image_size), convention)
+    return _macs_of(table, {group: len(indices) for group, indices in kept.items()}, convention)
+
+
+def _macs_of(table: LayerTable, counts: _Counts, convention: MacsConvention) -> int:
+    return macs(layer_table(table.spec.with_widths(counts), table.image_size), convention)
+
+
+def _best_first(scores: Sequence[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
 def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: MacsConvention = "true") -> Kept:
@@ -53,88 +59,119 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
             raise PlanError(f"group '{group.name}' has {group.size} channels, but {given} scores")
         if not all(map(math.isfinite, scores[group.name] if group.size else ())):
             raise PlanError(f"group '{group.name}' has a score that is not a finite number")
+    ranked = {group.name: _best_first(scores.get(group.name, ())) for group in table.groups}
+    minimum = {group.name: min(group.minimum, group.size) for group in table.groups}
+    by_choice = ((name, index) for name, order in ranked.items() for index in order[minimum[name] :])
     total = macs(table, convention)
-    limit = budget * total
-    minimum = _minimum(table, scores)
-    rest = sorted(
-        ((score, group.name, index) for group in table.groups for index, score in enumerate(scores[group.name])
-         if index not in minimum[group.name]),
-        key=lambda entry: (-entry[0], entry[1], entry[2]),
-    )  # fmt: skip
-
-    def cost(kept: Mapping[str, Set[int]]) -> int:
-        return kept_macs(table, {group: sorted(indices) for group, indices in kept.items()}, convention)
-
-    def best(count: int) -> _Sets:
-        kept = {name: set(indices) for name, indices in minimum.items()}
-        for _, name, index in rest[:count]:
-            kept[name].add(index)
-        return kept
-
-    if cost(minimum) > limit:
-        least = cost(minimum) / total
+    search = _Search(
+        order=tuple(name for name, _ in sorted(by_choice, key=lambda entry: (-scores[entry[0]][entry[1]], *entry))),
+        minimum=minimum,
+        cost=lambda counts: _macs_of(table, counts, convention),
+        floor=(1 - TOLERANCE) * budget * total,
+        limit=budget * total,
+    )
+    if (smallest := search.cost(minimum)) > search.limit:
+        least = smallest / total
+        enough = Context(prec=3, rounding=ROUND_CEILING).create_decimal(least)  # less than TOLERANCE above `least`
         raise PlanError(
-            f"a budget of {budget:g} cannot be met: one channel in every group already keeps {least:.2g} of the MACs",
-            hint=f"ask for more than {least:.2g}",
+            f"a budget of {budget:g} cannot be met: the smallest network that can be left already keeps {least:.2g} "
+            "of the MACs",
+            hint=f"ask for at least {float(enough):g}",
         )
-    low, high = 0, len(rest)  # best(low) fits; MACs rise with the count
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if cost(best(middle)) <= limit else (low, middle - 1)
-    kept = best(low)
-    floor = (1 - TOLERANCE) * limit
-    spent = _fill(kept, rest[low:], cost, floor, limit)
-    if spent < floor:
-        spent = _exchange(kept, rest, low, cost, floor, limit)
-    if spent < floor:
+    counts = search.run()
+    if (spent := search.cost(counts)) < search.floor:
         raise PlanError(
             f"no plan within {TOLERANCE:.0%} of the budget {budget:g} was found; the nearest keeps {spent / total:.4g}",
-            hint="this network has too few channels for so fine a budget; ask for another one",
+            hint="this network has too few channels for so fine a budget; ask for a slightly different budget",
         )
-    return {name: tuple(sorted(indices)) for name, indices in kept.items()}
+    return {name: tuple(sorted(order[: counts[name]])) for name, order in ranked.items()}
 
 
-def _fill(kept: _Sets, rest: Sequence[_Ranked], cost: _Cost, floor: float, limit: float) -> int:
-    """Add the best of the remaining channels that still fit, until `floor` is reached; return the cost."""
-    spent = cost(kept)
-    for _, name, index in rest:
-        if spent >= floor:
-            break
-        kept[name].add(index)
-        if (tried := cost(kept)) <= limit:
-            spent = tried
-        else:
-            kept[name].remove(index)
-    return spent
+@dataclass(frozen=True)
+class _Search:
+    """The search for how many channels of every group stay. Costs rise with every count, which all of it relies on.
 
-
-def _exchange(kept: _Sets, rest: Sequence[_Ranked], low: int, cost: _Cost, floor: float, limit: float) -> int:
-    """Add one channel that does not fit, and make room for it with the lowest-scored others; return the cost.
-
-    Needed where every channel that is left costs more than the tolerance: a trunk channel of a narrow network.
+    Attributes:
+        order: the group of every channel that may go, the best-scored channel of the network first.
+        minimum: what every group keeps.
+        floor, limit: what the choice may cost.
     """
-    for _, name, index in rest[low : low + MAX_EXCHANGES]:
-        tried = {group: set(indices) for group, indices in kept.items()}
-        tried[name].add(index)
-        spent = cost(tried)
-        for _, other, drop in reversed(rest[:low]):
-            if spent <= limit:
+
+    order: tuple[str, ...]
+    minimum: _Counts
+    cost: Callable[[_Counts], int]
+    floor: float
+    limit: float
+
+    def run(self) -> _Counts:
+        """Return the counts of a choice that costs at most `limit`, and at least `floor` if one was found."""
+        low, high = 0, len(self.order)  # best(low) fits
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if self.cost(self._best(middle)) <= self.limit else (low, middle - 1)
+        counts = self._fill(self._best(low), self.order[low:])
+        return counts if self.cost(counts) >= self.floor else self._exchange(counts)
+
+    def _best(self, count: int) -> _Counts:
+        counts = dict(self.minimum)
+        for group in self.order[:count]:
+            counts[group] += 1
+        return counts
+
+    def _fill(self, counts: _Counts, left: Iterable[str]) -> _Counts:
+        """Add the best of the channels `left` that still fit, until `floor` is reached."""
+        spent = self.cost(counts)
+        closed = set()  # once one channel of a group does not fit, no other will
+        for group in left:
+            if spent >= self.floor:
                 break
-            tried[other].remove(drop)
-            if (less := cost(tried)) >= floor:
-                spent = less
+            if group in closed:
+                continue
+            more = {**counts, group: counts[group] + 1}
+            if (tried := self.cost(more)) <= self.limit:
+                counts, spent = more, tried
+            else:
+                closed.add(group)
+        return counts
+
+    def _exchange(self, counts: _Counts) -> _Counts:
+        """Add one channel that does not fit, make room for it with the lowest-scored others, and fill up again.
+
+        Needed where every channel that is left costs more than the tolerance: a trunk channel of a narrow network.
+        """
+        for group in dict.fromkeys(self._split(counts)[1]):  # the best that is left of each
+            wider = {**counts, group: counts[group] + 1}
+            for least in (self.floor, 0.0):
+                tried = self._make_room(wider, group, least)
+                if self.cost(tried) > self.limit:
+                    continue
+                tried = self._fill(tried, self._split(tried)[1])
+                if self.cost(tried) >= self.floor:
+                    return tried
+        return counts
+
+    def _make_room(self, counts: _Counts, spared: str, least: float) -> _Counts:
+        """Drop the lowest-scored channels until it fits, but none of `spared`, and none below a cost of `least`."""
+        spent = self.cost(counts)
+        closed = {spared}
+        for group in reversed(self._split(counts)[0]):
+            if spent <= self.limit:
+                break
+            if group in closed:
+                continue
+            fewer = {**counts, group: counts[group] - 1}
+            if (tried := self.cost(fewer)) >= least:
+                counts, spent = fewer, tried
             else:  # too much: something cheaper must go
-                tried[other].add(drop)
-        if floor <= spent <= limit:
-            kept.update(tried)
-            break
-    return cost(kept)
+                closed.add(group)
+        return counts
 
-
-def _minimum(table: LayerTable, scores: Scores) -> _Sets:
-    """Return the best channels of every group, as many as it must keep."""
-    minimum = {}
-    for group in table.groups:
-        ranked = sorted(enumerate(scores[group.name]), key=lambda entry: -entry[1])
-        minimum[group.name] = {index for index, _ in ranked[: group.minimum]}
-    return minimum
+    def _split(self, counts: _Counts) -> tuple[list[str], list[str]]:
+        """Return `order` in two: the channels that stay by choice, and those that are left."""
+        room = {group: count - self.minimum[group] for group, count in counts.items()}
+        stay: list[str] = []
+        left: list[str] = []
+        for group in self.order:
+            (stay if room[group] > 0 else left).append(group)
+            room[group] -= 1
+        return stay, left

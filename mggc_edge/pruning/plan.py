@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 from mggc_edge.errors import PlanError, SpecError
-from mggc_edge.models.cost import MacsConvention
+from mggc_edge.models.cost import MacsConvention, macs
+from mggc_edge.models.families import layer_table
 from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.pruning.budget import kept_macs
 
 SCHEMA = "mggc-edge/plan/1"
 MAX_PLAN_BYTES = 64 * 2**20
+MAX_CRITERION_LENGTH = 100
+BUDGET_MET_TOLERANCE = 1e-6
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class PruningPlan:
         convention: which MACs the two are fractions of.
         image_size: (height, width) at which MACs were counted.
         source_sha256: hash of the original's spec and weights (`weights_sha256`), None where it was not known.
+
+    Raises:
+        PlanError: a field has an impossible value, or `budget_met` is not what `kept` keeps.
     """
 
     spec: NetworkSpec
@@ -53,12 +62,42 @@ class PruningPlan:
             raise PlanError(f"the MACs convention must be 'true' or 'paper', not {self.convention!r}")
         if not 0 < self.budget_met <= 1:
             raise PlanError(f"a plan keeps a fraction above 0 and up to 1 of the MACs, not {self.budget_met:g}")
+        if not isinstance(self.criterion, str) or not 1 <= len(self.criterion) <= MAX_CRITERION_LENGTH:
+            raise PlanError(f"the criterion of a plan is a text of 1 to {MAX_CRITERION_LENGTH} characters")
+        if not self.criterion.isprintable():
+            raise PlanError(f"the criterion of a plan must be printable, not {self.criterion!r}")
+        if self.source_sha256 is not None and not (
+            isinstance(self.source_sha256, str) and _SHA256.fullmatch(self.source_sha256)
+        ):
+            raise PlanError("the hash of the weights that a plan was made from has 64 hexadecimal digits")
         slim_spec(self.spec, self.kept)
+        self._check_scores()
+        self._check_budget_met()
+
+    def _check_scores(self) -> None:
+        widths = dict(self.spec.widths)
         for group, scores in self.scores.items():
-            if len(scores) != self.spec.width(group):
-                raise PlanError(f"group '{group}' has {self.spec.width(group)} channels, but {len(scores)} scores")
+            if group not in widths:
+                raise PlanError(f"there are scores for a channel group that the network does not have: '{group}'")
+            if len(scores) != widths[group]:
+                raise PlanError(f"group '{group}' has {widths[group]} channels, but {len(scores)} scores")
             if not all(map(math.isfinite, scores)):
                 raise PlanError(f"group '{group}' has a score that is no finite number")
+
+    def _check_budget_met(self) -> None:
+        sides = self.image_size
+        if not isinstance(sides, tuple) or len(sides) != 2 or any(type(side) is not int or side < 1 for side in sides):
+            raise PlanError(f"the picture size of a plan is a height and a width in pixels, not {sides!r}")
+        try:
+            table = layer_table(self.spec, sides)
+        except SpecError as error:
+            raise PlanError(f"the picture size of the plan does not fit: {error.message}", error.hint) from error
+        keeps = kept_macs(table, self.kept, self.convention) / macs(table, self.convention)
+        if abs(keeps - self.budget_met) > BUDGET_MET_TOLERANCE:
+            raise PlanError(
+                f"the plan says it keeps {self.budget_met:.6g} of the MACs, but its channels keep {keeps:.6g}",
+                hint="it was changed after it was made; make it anew",
+            )
 
     def check_fits(self, spec: NetworkSpec) -> None:
         """Raise PlanError unless the plan was made for a network with this spec."""
@@ -95,17 +134,16 @@ class PruningPlan:
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise PlanError(f"this is no pruning plan: its schema is not '{SCHEMA}'")
         try:
-            height, width = document["image_size"]
             return cls(
                 spec=NetworkSpec.from_json(document["spec"]),
                 kept={str(group): tuple(map(_index, kept)) for group, kept in document["kept"].items()},
                 scores={str(group): tuple(map(float, scores)) for group, scores in document["scores"].items()},
-                criterion=str(document["criterion"]),
+                criterion=document["criterion"],
                 seed=int(document["seed"]),
                 budget=float(document["budget"]),
                 budget_met=float(document["budget_met"]),
                 convention=document["convention"],
-                image_size=(int(height), int(width)),
+                image_size=tuple(document["image_size"]),
                 source_sha256=document["source_sha256"],
             )
         except SpecError as error:

@@ -27,6 +27,7 @@ class ParityReport:
         psnr: of all values together, in dB; None where they are identical.
         ssim: mean over the pictures; None where they are too small for it.
         atol, min_psnr: what was asked for; None where it was not.
+        worst: number of the fed array, from 0, whose outputs differ most.
     """
 
     images: int
@@ -36,6 +37,7 @@ class ParityReport:
     ssim: float | None
     atol: float | None
     min_psnr: float | None
+    worst: int = 0
 
     @property
     def identical(self) -> bool:
@@ -92,16 +94,18 @@ def check_parity(
     Raises:
         FeedError: there is no picture, or the two give outputs of different shapes.
     """
-    images, values = 0, 0
+    images, values, worst = 0, 0, 0
     max_abs = sum_abs = sum_squares = 0.0
     similarities: list[float] = []
-    for picture in pictures:
+    for number, picture in enumerate(pictures):
         a, b = (_only_output(runner, picture) for runner in (reference, candidate))
         if a.shape != b.shape:
             raise FeedError(
                 f"{reference.name} gives {a.shape} and {candidate.name} gives {b.shape}: nothing to compare"
             )
         difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
+        if not difference.max() <= max_abs and not math.isnan(max_abs):
+            worst = number
         max_abs = float(np.maximum(max_abs, difference.max()))  # unlike max(), keeps NaN
         sum_abs += float(difference.sum())
         sum_squares += float(np.square(difference).sum())
@@ -120,6 +124,7 @@ def check_parity(
         ssim=sum(similarities) / len(similarities) if similarities else None,
         atol=atol,
         min_psnr=min_psnr,
+        worst=worst,
     )
 
 

@@ -12,13 +12,13 @@ import torch
 
 from mggc_edge.backends import registry
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.backends.registry import ENGINES, Engine, EngineState, engine_states, open_artifact
+from mggc_edge.backends.registry import ENGINES, LIBRARIES, Library, LibraryState, library_states, open_artifact
 from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.lazy import require
 
 
-def states() -> dict[str, EngineState]:
-    return {state.engine.name: state for state in engine_states()}
+def states() -> dict[str, LibraryState]:
+    return {state.library.name: state for state in library_states((*ENGINES, *LIBRARIES))}
 
 
 @pytest.mark.parametrize("name", ["g.onnx", "g.ort", "G.ONNX"])
@@ -37,7 +37,7 @@ def test_other_endings_are_refused(name: str) -> None:
 
 
 def test_every_engine_has_a_state_in_the_order_of_the_table() -> None:
-    assert [state.engine for state in engine_states()] == list(ENGINES)
+    assert [state.library for state in library_states(ENGINES)] == list(ENGINES)
     assert [engine.name for engine in ENGINES] == ["pytorch", "onnxruntime", "tensorrt", "openvino"]
 
 
@@ -49,7 +49,7 @@ def test_installed_engines_work_and_name_their_version() -> None:
     assert "CPU" in found["onnxruntime"].detail.split(", ")
 
 
-@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "ort"), ("torch", "torch"), ("tensorrt", "tensorrt")])
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "ort"), ("torch", "torch")])
 def test_a_missing_engine_comes_with_its_install_line(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str, *, extra: str) -> ModuleType:
         if name != module:
@@ -62,14 +62,14 @@ def test_a_missing_engine_comes_with_its_install_line(module: str, extra: str, m
             ) from error
 
     monkeypatch.setattr(registry, "require", absent)
-    state = next(state for state in engine_states() if state.engine.module == module)
-    assert state == EngineState(state.engine, False, None, "not installed", f'pip install "mggc-edge[{extra}]"')
+    state = next(state for state in states().values() if state.library.module == module)
+    assert state == LibraryState(state.library, False, None, "not installed", f'pip install "mggc-edge[{extra}]"')
 
 
 def test_an_engine_that_misses_a_library_of_its_own_says_which(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "half_engine.py").write_text("import library_that_half_engine_needs\n")
     monkeypatch.syspath_prepend(tmp_path)
-    state = registry._state(Engine("half", "half_engine", "half"))
+    state = registry._state(Library("half", "half_engine", "half"))
     assert (state.works, state.version) == (False, None)
     assert state.detail == "half_engine cannot be imported here: No module named 'library_that_half_engine_needs'"
     assert state.hint == 'pip install "mggc-edge[half]"'
@@ -78,14 +78,49 @@ def test_an_engine_that_misses_a_library_of_its_own_says_which(monkeypatch: pyte
 def test_an_engine_that_fails_in_its_own_way_is_no_crash(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken_engine.py").write_text("raise OSError('libvendor.so.8: cannot open shared object file')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    state = registry._state(Engine("broken", "broken_engine", "broken"))
+    state = registry._state(Library("broken", "broken_engine", "broken"))
     assert state.detail == "importing it fails: libvendor.so.8: cannot open shared object file"
     assert (state.works, state.hint) == (False, 'pip install "mggc-edge[broken]"')
 
 
-def test_an_engine_without_a_backend_here_is_found_but_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_installed_engine_that_answers_wrongly_is_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2"))
+    state = states()["pytorch"]
+    assert (state.works, state.hint) == (False, 'pip install "mggc-edge[torch]"')
+    assert "has no attribute 'cuda'" in state.detail
+
+
+@pytest.mark.parametrize(("version", "wanted"), [({"__version__": "8.5.2.2"}, "8.5.2.2"), ({}, None)])
+def test_an_engine_without_a_backend_is_said_to_have_none_though_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch, version: dict[str, str], wanted: str | None
+) -> None:
     # A vendor build under another package name: its version is its own word.
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__="8.5.2.2"))
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(**version))
     state = states()["tensorrt"]
-    assert (state.works, state.version, state.hint) == (False, "8.5.2.2", None)
-    assert state.detail == "installed, but this version of mggc-edge has no backend for it"
+    assert (state.works, state.version, state.hint) == (False, wanted, None)
+    assert state.detail == "no backend in this version of mggc-edge"
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "openvino"])
+def test_an_engine_without_a_backend_comes_without_an_install_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, name, None)  # importing it fails
+    state = states()[name]
+    assert state == LibraryState(state.library, False, None, "no backend in this version of mggc-edge", None)
+
+
+def test_a_library_says_what_needs_it_whether_it_works_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert (states()["onnxscript"].works, states()["onnxscript"].detail) == (True, "export")
+    (tmp_path / "broken_library.py").write_text("raise RuntimeError('built for another processor')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    state = registry._state(Library("broken", "broken_library", "onnx", "export"))
+    assert state.detail == "importing it fails: built for another processor; needed by export"
+    assert (state.works, state.hint) == (False, 'pip install "mggc-edge[onnx]"')
+
+
+def test_a_library_without_metadata_has_the_version_it_names_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bare_library.py").write_text("__version__ = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    state = registry._state(Library("bare", "bare_library", "onnx", "export"))
+    assert (state.works, state.version, state.detail) == (True, "3", "export")

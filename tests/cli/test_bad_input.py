@@ -88,7 +88,7 @@ BAD_CHECKPOINTS: dict[Callable[[Path], None], str] = {
     write_picture: "is no checkpoint",
     write_other_network: "no known network has these weights",
     write_nan: "'model.4.weight' has NaN or infinite values",
-    write_left_over: "has left over 'model.4.scale'",
+    write_left_over: "has unexpected 'model.4.scale'",
     write_trap: "refused: this is a Python pickle that torch.save did not write",
     write_trap_in_zip: "refused: loading this file would run or build 'posix.system'",
 }
@@ -127,7 +127,7 @@ def test_an_onnx_file_that_is_none_and_one_that_is_cut(command: Command, materia
     data = (material / "run/export/portable/generator.fp32.onnx").read_bytes()
     (tmp_path / "cut.onnx").write_bytes(data[: len(data) // 2])
     for name in ("text.onnx", "cut.onnx"):
-        assert_one_sentence(command("inspect", tmp_path / name), 1, "is no sound ONNX file")
+        assert_one_sentence(command("inspect", tmp_path / name), 1, "is not a valid ONNX file")
         assert command("verify", material / "run", tmp_path / name).code == 1
 
 
@@ -329,7 +329,7 @@ def test_ctrl_c_while_translating_keeps_the_finished_pictures(material: Path, tm
     words = ["translate", str(material / "run"), "--images", "pictures", "--out", "o"]
     code, err = interrupt_when(words, (tmp_path / "o/5.png").exists, tmp_path)
     assert code == 130
-    assert err.endswith("error: interrupted; every file that was finished is whole\n")
+    assert err.endswith("error: interrupted; files already written are complete\n")
     assert "Traceback" not in err
     finished = list((tmp_path / "o").iterdir())
     assert 5 <= len(finished) < 3000
@@ -357,6 +357,9 @@ def test_ctrl_c_while_exporting_leaves_nothing_half_done(material: Path, tmp_pat
         ("inspect", "x", "--frobnicate"),
         ("verify", "x"),
         ("export", "x", "--seed", "-1"),
+        ("inspect", "x", "--direction", "up"),
+        ("verify", "x", "y", "--bn", "both"),
+        ("translate", "x", "--images", "y", "--layout", "heap"),
     ],
 )
 def test_wrong_usage_ends_with_exit_code_2(command: Command, words: tuple[str, ...]) -> None:

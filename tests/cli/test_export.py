@@ -7,8 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.cli.conftest import Command
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.pruning.random import random_plan
+from tests.cli.conftest import Command, random_network
 
 
 def test_an_export_without_a_plan_holds_the_generator_and_its_manifest(
@@ -17,7 +21,12 @@ def test_an_export_without_a_plan_holds_the_generator_and_its_manifest(
     ran = command("export", material / "generator.pth", "--image-size", 32, "--out", tmp_path / "run", "--json")
     assert ran.code == 0
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert files == ["run/export/portable/generator.fp32.onnx", "run/manifest.json"]
+    assert files == [
+        "run/export/portable/generator.fp32.onnx",
+        "run/manifest.json",
+        "run/original/spec.json",
+        "run/original/weights.safetensors",
+    ]
     (artifact,) = ran.document["artifacts"]
     assert artifact["sha256"] == hashlib.sha256(Path(artifact["path"]).read_bytes()).hexdigest()
     assert artifact["parity"]["passed"] is True
@@ -31,6 +40,8 @@ def test_an_export_with_a_plan_holds_both_networks_the_plan_and_the_slim_weights
         "export/portable/generator.fp32.onnx",
         "export/portable/original.fp32.onnx",
         "manifest.json",
+        "original/spec.json",
+        "original/weights.safetensors",
         "plan.json",
         "slim/spec.json",
         "slim/weights.safetensors",
@@ -88,11 +99,28 @@ def test_a_dynamic_batch_leaves_the_first_size_open(command: Command, material: 
 
 
 def test_a_plan_of_another_network_is_refused(command: Command, material: Path, tmp_path: Path) -> None:
-    plan = json.loads((material / "plan.json").read_text())
-    plan["spec"]["widths"]["stem"] = 9
-    plan["scores"]["stem"].append(0.5)
-    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    plan = random_plan(layer_table(resnet_spec(blocks=2, ngf=9), (32, 32)), 0.3, seed=1)
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
     words = ("--plan", tmp_path / "plan.json", "--out", tmp_path / "run")
     ran = command("export", material / "generator.pth", *words)
     assert (ran.code, "the plan was made for another network" in ran.err) == (1, True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_exported_again_slim_and_at_its_own_size(command: Command, material: Path, tmp_path: Path) -> None:
+    ran = command("export", material / "run", "--opset", 18, "--out", tmp_path / "again", "--json")
+    assert (ran.code, ran.document["image_size"]) == (0, [32, 32])
+    assert command("verify", material / "run", tmp_path / "again").code == 0
+
+
+def test_the_way_a_checkpoint_was_read_goes_with_the_file(command: Command, tmp_path: Path) -> None:
+    both = {f"netG_{name}": random_network(seed).state_dict() for seed, name in enumerate("AB")}
+    torch.save(both, tmp_path / "both.pth")
+    words = ("--image-size", 32, "--out", tmp_path / "run")
+    assert command("export", tmp_path / "both.pth", "--direction", "BtoA", *words).code == 0
+    settings = json.loads((tmp_path / "run/manifest.json").read_text())["settings"]
+    assert (settings["direction"], settings["norm_stats"], settings["image_size"]) == ("BtoA", "instance", [32, 32])
+    assert command("verify", tmp_path / "both.pth", tmp_path / "run").code == 0
+    assert command("verify", tmp_path / "both.pth", tmp_path / "run", "--direction", "AtoB").code == 3
+    silent = command("export", tmp_path / "both.pth", "--image-size", 32, "--out", tmp_path / "a")
+    assert "note: of 2 networks in the file, 'netG_A' is exported" in silent.err

@@ -87,6 +87,7 @@ def test_a_plan_shows_what_it_keeps_of_what(command: Command, material: Path) ->
     ran = command("inspect", material / "plan.json")
     document = command("inspect", material / "plan.json", "--json").document
     assert "random, seed 1" in ran.out
+    assert "of the MACs (true); 0.3 was asked for" in " ".join(ran.out.split())
     assert " of 32" in ran.out
     assert document["kind"] == "plan"
     assert 0.98 * 0.3 <= document["macs_true"] / document["original"]["macs_true"] <= 0.3
@@ -112,6 +113,13 @@ def test_a_discriminator_is_recognised_as_one(command: Command, tmp_path: Path) 
     document = command("inspect", tmp_path / "d.pth", "--json").document
     assert (document["family"], document["role"]) == ("patchgan", "discriminator")
     assert "discriminator  patchgan" in command("inspect", tmp_path / "d.pth").out
+
+
+def test_keys_that_the_network_does_not_use_are_counted_with_an_example(command: Command, tmp_path: Path) -> None:
+    torch.save({**random_network().state_dict(), "model.2.num_batches_tracked": torch.tensor(3)}, tmp_path / "g.pth")
+    ran = command("inspect", tmp_path / "g.pth")
+    text = "1 key that this network does not use, such as model.2.num_batches_tracked"
+    assert (ran.code, text in " ".join(ran.out.split())) == (0, True)
 
 
 def test_inspecting_a_checkpoint_loads_no_torch(material: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,24 @@ def test_doctor_names_engines_and_libraries_with_their_state(command: Command) -
     assert {entry["name"] for entry in document["libraries"]} == {"onnx", "onnxscript", "onnxsim", "safetensors"}
 
 
-def test_doctor_says_what_to_install_for_what_is_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
+@pytest.mark.parametrize("failure", ["import library_of_its_own", "raise OSError('[/bold] no such symbol')"])
+def test_doctor_says_what_to_install_for_what_is_missing_or_broken(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, failure: str
+) -> None:
+    (tmp_path / "onnxsim.py").write_text(f"{failure}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "onnxsim", raising=False)
+    (entry,) = [entry for entry in command("doctor", "--json").document["libraries"] if entry["name"] == "onnxsim"]
+    assert (entry["works"], entry["hint"]) == (False, 'pip install "mggc-edge[onnx]"')
+    assert entry["detail"].endswith("; needed by export (optional: export.simplify)")
+    assert command("doctor").code == 0
 
-    monkeypatch.setitem(sys.modules, "openvino", None)  # import openvino fails
-    (entry,) = [entry for entry in command("doctor", "--json").document["engines"] if entry["name"] == "openvino"]
-    assert (entry["works"], entry["hint"]) == (False, 'pip install "mggc-edge[openvino]"')
+
+def test_doctor_offers_no_engine_that_this_version_cannot_use(command: Command) -> None:
+    engines = {entry["name"]: entry for entry in command("doctor", "--json").document["engines"]}
+    for name in ("tensorrt", "openvino"):
+        assert engines[name]["detail"] == "no backend in this version of mggc-edge"
+        assert (engines[name]["works"], engines[name]["hint"]) == (False, None)
 
 
 def test_without_out_the_demo_makes_its_run_the_latest(

@@ -66,10 +66,29 @@ def test_pictures_twice_as_wide_as_high_get_a_hint_at_paired(command: Command, m
     assert "use --layout paired" in ran.err
 
 
-def test_pictures_that_differ_only_in_their_ending_get_results_of_their_own() -> None:
-    root = Path("p")
-    names = result_names([root / "x.png", root / "x.jpg", root / "y.jpg", root / "contact-sheet.jpg"], root)
-    assert [str(name) for name in names.values()] == ["x.png.png", "x.jpg.png", "y.png", "contact-sheet.jpg.png"]
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["x.jpg", "y.png", "deep/x.png"], ["x.png", "y.png", "deep/x.png"]),
+        (["a.jpg", "a.png", "a.jpg.png"], ["a.jpg.png", "a.png.png", "a.jpg.png.png"]),
+        (["x.png", "x.jpg", "y.jpg"], ["x.png.png", "x.jpg.png", "y.jpg.png"]),
+        (["contact-sheet.jpg", "x.jpg"], ["contact-sheet.jpg.png", "x.jpg.png"]),
+    ],
+)
+def test_every_picture_gets_a_result_of_its_own(names: list[str], wanted: list[str]) -> None:
+    found = result_names([Path("p", name) for name in names], Path("p"))
+    assert [path.as_posix() for path in found.values()] == wanted
+
+
+def test_an_artifact_refuses_a_batch_norm_mode_that_it_was_not_exported_with(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    words = ("--images", material / "pictures", "--out", tmp_path / "o", "--bn")
+    ran = command("translate", material / "run", *words, "batch")
+    assert ran.code == 1
+    assert f"'{material / 'run'}' was exported with batch norm taken as eval; --bn batch is for checkpoints" in ran.err
+    assert not (tmp_path / "o").exists()
+    assert command("translate", material / "run", *words, "eval").code == 0
 
 
 def test_no_contact_sheet_on_request(command: Command, material: Path, tmp_path: Path) -> None:

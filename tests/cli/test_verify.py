@@ -65,6 +65,15 @@ def test_batch_norm_per_picture_is_what_verify_compares_with(command: Command, t
     assert command("verify", *pair, "--bn", "eval").code == 3
 
 
+def test_a_batch_norm_mode_that_neither_of_two_files_was_exported_with_is_refused(
+    command: Command, material: Path
+) -> None:
+    ran = command("verify", material / "run", material / "run", "--bn", "batch")
+    assert (ran.code, ran.out) == (1, "")
+    assert "were exported with batch norm taken as eval; --bn batch is for checkpoints" in ran.err
+    assert command("verify", material / "run", material / "run", "--bn", "eval").code == 0
+
+
 def test_an_ort_file_equals_the_onnx_file_it_was_made_from(command: Command, material: Path, tmp_path: Path) -> None:
     import onnxruntime
 

@@ -101,7 +101,7 @@ def test_what_is_no_protobuf_is_refused(data: bytes, message: str) -> None:
 def test_a_path_that_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.onnx")
     for path in (tmp_path, tmp_path / "pipe.onnx", Path("/dev/zero")):
-        with pytest.raises(ArtifactError, match=r"is no sound ONNX file: it is no file at all$"):
+        with pytest.raises(ArtifactError, match=r"is not a valid ONNX file: it is not a regular file$"):
             read_onnx(path)
 
 

@@ -209,7 +209,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
 def test_bytes_that_are_no_onnx_file_are_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(data)
-    assert refused(path).message.startswith(f"'{path}' is no sound ONNX file: ")
+    assert refused(path).message.startswith(f"'{path}' is not a valid ONNX file: ")
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "cut.onnx"
     for size in [*range(0, 2000, 97), *range(2000, len(data) - 2000, 4999)]:
         path.write_bytes(data[:size])
-        assert refused(path).message.startswith(f"'{path}' is no sound ONNX file: "), size
+        assert refused(path).message.startswith(f"'{path}' is not a valid ONNX file: "), size
 
 
 def test_damaged_bytes_are_refused_or_read_and_never_a_traceback(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_metadata_that_are_no_text_are_refused(field: str, tmp_path: Path) -> No
     helper.set_model_props(model, {"mggc_edge.AAAA": "BBBB"})
     damaged = model.SerializeToString().replace(b"AAAA" if field == "key" else b"BBBB", b"\xff\xfe\xfd\xfc")
     path.write_bytes(damaged)
-    assert refused(path).message.startswith(f"'{path}' is no sound ONNX file: ")
+    assert refused(path).message.startswith(f"'{path}' is not a valid ONNX file: ")
 
 
 def test_an_unknown_operator_is_refused(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     assert (
         refused(tmp_path / "no.onnx").message == f"'{tmp_path / 'no.onnx'}' cannot be read: No such file or directory"
     )
-    assert refused(tmp_path).message.startswith(f"'{tmp_path}' is no sound ONNX file: ")
+    assert refused(tmp_path).message.startswith(f"'{tmp_path}' is not a valid ONNX file: ")
 
 
 def test_a_file_of_more_than_two_gibibytes_is_not_read(tmp_path: Path) -> None:

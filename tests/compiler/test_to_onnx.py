@@ -177,7 +177,7 @@ def test_a_size_that_the_network_cannot_halve_is_refused(
 
 
 def test_a_discriminator_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"^this is a discriminator, and only generators are exported$"):
+    with pytest.raises(SpecError, match=r"^this is a discriminator, and only generators are exported and run$"):
         to_onnx(Network(patchgan_spec(ndf=4)), tmp_path / "d.onnx", AT_SIZE)
     assert list(tmp_path.iterdir()) == []
 

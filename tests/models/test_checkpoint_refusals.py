@@ -43,7 +43,7 @@ def test_left_over_keys_are_named(state: State, tmp_path: Path) -> None:
     path = saved(tmp_path / "net.pth", {**state, "model.99.weight": torch.zeros(3), "attention.bias": torch.zeros(1)})
     error = refusal(path)
     assert error.message == (
-        f"'{path}' looks like resnet_2blocks, but has left over 'model.99.weight', 'attention.bias'"
+        f"'{path}' looks like resnet_2blocks, but has unexpected 'model.99.weight', 'attention.bias'"
     )
     assert error.hint == FORK
 
@@ -63,7 +63,7 @@ def test_of_many_keys_four_are_named_and_the_rest_counted(state: State, tmp_path
     del state["model.15.bias"]
     path = saved(tmp_path / "net.pth", {"G": {**state, **wrong}})
     assert refusal(path).message == (
-        f"'{path}' ('G') looks like resnet_2blocks, but is missing 'model.15.bias' and has left over "
+        f"'{path}' ('G') looks like resnet_2blocks, but is missing 'model.15.bias' and has unexpected "
         "'model.30.gain', 'model.31.gain', 'model.32.gain', 'model.33.gain' and 2 more"
     )
 
@@ -148,12 +148,12 @@ ODD_NETWORKS: dict[str, tuple[Callable[[], State], str, str | None]] = {
     ),
     "a ResNet without doublings": (
         lambda: without(state_of(float32(resnet_spec(blocks=2, ngf=4))), "model.12.", "model.15.", "model.19."),
-        "this looks like a ResNet generator, but its layers are not where one has them",
+        "this looks like a ResNet generator, but its layers are not at the expected indices",
         None,
     ),
     "a ResNet with blocks that start too early": (
         lambda: moved(state_of(float32(resnet_spec(blocks=2, ngf=4))), "model.10.", "model.9."),
-        "this looks like a ResNet generator, but its layers are not where one has them",
+        "this looks like a ResNet generator, but its layers are not at the expected indices",
         None,
     ),
     "a ResNet without a stem": (
@@ -173,7 +173,7 @@ ODD_NETWORKS: dict[str, tuple[Callable[[], State], str, str | None]] = {
     ),
     "a U-Net without its outside": (
         lambda: without(state_of(float32(unet_spec(halvings=5, ngf=4))), "model.model.0."),
-        "this looks like a U-Net generator, but its layers are not where one has them",
+        "this looks like a U-Net generator, but its layers are not at the expected indices",
         None,
     ),
     "a U-Net with 13 halvings": (
@@ -216,7 +216,7 @@ def test_several_networks_that_no_direction_tells_apart_are_refused(tmp_path: Pa
     path = saved(tmp_path / "net.pth", networks)
     error = refusal(path, direction="BtoA")
     assert error.message == (
-        f"'{path}' holds several networks ('first', 'second'), and none of the names says which is BtoA"
+        f"'{path}' holds several networks ('first', 'second'), and their names do not say which one is BtoA"
     )
     assert error.hint == "save the one you mean in a file of its own"
 
@@ -406,7 +406,7 @@ def test_a_folder_whose_spec_is_damaged_is_refused(folder: Path, text: str, why:
     [
         ({"blocks": 0}, "blocks must be a whole number of at least 1, not 0"),
         ({"blocks": True}, "blocks must be a whole number of at least 1, not True"),
-        ({"blocks": 10**6}, "more than 256 blocks or 16384 channels make no generator"),
+        ({"blocks": 10**6}, "more than 256 blocks or 16384 channels are more than any generator has"),
         ({"in_channels": 3.0}, "in_channels must be a whole number of at least 1, not 3.0"),
         ({"norm": "layer"}, "norm must be one of instance, instance_affine, batch, none, not 'layer'"),
         ({"norm": ["batch"]}, "norm must be one of instance, instance_affine, batch, none, not ['batch']"),

@@ -405,7 +405,7 @@ def test_a_pickle_that_asks_for_more_bytes_than_there_are_is_refused(tmp_path: P
 def test_a_tensor_whose_name_is_no_name_is_refused(network: Network, name: str, form: Format, tmp_path: Path) -> None:
     path = saved(tmp_path / "net.pth", {**state_of(network), name: torch.zeros(1)}, form)
     error = refusal(path)
-    assert error.message == "this checkpoint has a tensor whose name is no name"
+    assert error.message == "this checkpoint has a tensor name that is too long or not printable"
     assert error.hint == DISTRUST
 
 
@@ -448,8 +448,8 @@ TABLE, _ = pickled({"model.0.weight": FakeTensor((4,), (1,), FakeStorage(4))})
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"a/data.pkl": TABLE}, None),
-        ({"a/data.pkl": TABLE, "a/data/1": bytes(16)}, None),
+        ({"a/data.pkl": TABLE}, "the archive lacks the data of a tensor ('data/0')"),
+        ({"a/data.pkl": TABLE, "a/data/1": bytes(16)}, "the archive lacks the data of a tensor ('data/0')"),
         ({"a/data.pkl": TABLE, "b/data.pkl": TABLE}, "this is a zip archive, but not one that torch.save wrote"),
         ({"data.pkl": TABLE, "data/0": bytes(16)}, "this is a zip archive, but not one that torch.save wrote"),
         ({"a/b/data.pkl": TABLE}, "this is a zip archive, but not one that torch.save wrote"),
@@ -460,12 +460,8 @@ TABLE, _ = pickled({"model.0.weight": FakeTensor((4,), (1,), FakeStorage(4))})
         ),
     ],
 )
-def test_an_archive_that_is_no_checkpoint_is_refused(
-    entries: dict[str, bytes], message: str | None, tmp_path: Path
-) -> None:
-    path = zipped(tmp_path / "net.pth", entries)
-    expected = message or f"'{path}' is damaged or is no checkpoint (KeyError while reading it)"
-    assert refusal(path).message == expected
+def test_an_archive_that_is_no_checkpoint_is_refused(entries: dict[str, bytes], message: str, tmp_path: Path) -> None:
+    assert refusal(zipped(tmp_path / "net.pth", entries)).message == message
 
 
 def test_an_archive_with_two_entries_of_one_name_is_refused(tmp_path: Path) -> None:

@@ -240,7 +240,8 @@ def test_a_removed_block_with_batch_norm_leaves_its_normed_mean(separable: bool)
         state[f"model.10.conv_block.6.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
     )
     left = slim(network, without_blocks(network.spec, 1)).state_dict()["model.10.constant"]
-    assert torch.equal(left, (0 - mean) * gamma / torch.sqrt(variance + 1e-5) + beta)
+    expected = (0 - mean) * gamma / torch.sqrt(variance + 1e-5) + beta
+    assert torch.allclose(left, expected, rtol=0, atol=1e-14)
 
 
 def test_a_removed_block_without_norm_leaves_the_bias_of_its_last_convolution() -> None:

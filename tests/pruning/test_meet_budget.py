@@ -163,16 +163,30 @@ def test_a_budget_that_is_no_fraction_is_refused(budget: float) -> None:
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_a_budget_below_one_channel_in_every_group_is_refused_with_the_floor(convention: MacsConvention) -> None:
+def test_a_budget_below_the_smallest_network_is_refused_with_what_that_keeps(convention: MacsConvention) -> None:
     table = TABLES["unet"]
     least = {group.name: (0,) for group in table.groups}
     floor = kept_macs(table, least, convention) / macs(table, convention)
     with pytest.raises(PlanError) as error:
         meet_budget(table, random_scores(table, 0), 0.99 * floor, convention)
     assert error.value.message == (
-        f"a budget of {0.99 * floor:g} cannot be met: one channel in every group already keeps {floor:.2g} of the MACs"
+        f"a budget of {0.99 * floor:g} cannot be met: the smallest network that can be left already keeps "
+        f"{floor:.2g} of the MACs"
     )
-    assert error.value.hint == f"ask for more than {floor:.2g}"
+    assert error.value.hint is not None
+    assert error.value.hint.startswith("ask for at least 0.00")
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_the_smallest_budget_that_is_recommended_can_be_met(name: str, convention: MacsConvention) -> None:
+    table, scores = TABLES[name], random_scores(TABLES[name], 0)
+    with pytest.raises(PlanError) as error:
+        meet_budget(table, scores, 1e-9, convention)
+    assert error.value.hint is not None
+    advised = float(error.value.hint.removeprefix("ask for at least "))
+    kept = meet_budget(table, scores, advised, convention)
+    assert 0.98 * advised <= kept_macs(table, kept, convention) / macs(table, convention) <= advised
 
 
 def test_a_budget_finer_than_the_network_is_refused_with_what_is_nearest() -> None:
@@ -181,7 +195,9 @@ def test_a_budget_finer_than_the_network_is_refused_with_what_is_nearest() -> No
     with pytest.raises(PlanError) as error:
         meet_budget(table, scores, 0.5)
     assert error.value.message == "no plan within 2% of the budget 0.5 was found; the nearest keeps 0.4859"
-    assert error.value.hint == "this network has too few channels for so fine a budget; ask for another one"
+    assert error.value.hint == (
+        "this network has too few channels for so fine a budget; ask for a slightly different budget"
+    )
 
 
 @pytest.mark.parametrize(
@@ -215,3 +231,30 @@ def test_where_every_channel_that_is_left_costs_too_much_cheaper_ones_make_room(
     table = layer_table(resnet_spec(blocks=3, ngf=8, separable=True), (64, 64))
     kept = meet_budget(table, random_scores(table, seed), 0.985)
     assert 0.98 * 0.985 <= kept_macs(table, kept, "true") / macs(table, "true") <= 0.985
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("budget", [0.3, 0.62, 0.93])
+def test_narrow_networks_whose_channels_cost_more_than_the_tolerance_meet_their_budget(
+    budget: float, seed: int
+) -> None:
+    table = layer_table(resnet_spec(blocks=1, ngf=4), (64, 64))
+    kept = meet_budget(table, random_scores(table, seed), budget)
+    assert 0.98 * budget <= kept_macs(table, kept, "true") / macs(table, "true") <= budget
+
+
+def test_what_has_been_removed_already_needs_no_scores() -> None:
+    spec = resnet_spec(blocks=2, ngf=16).with_widths({"block1.inner": 0})
+    table = layer_table(spec, (64, 64))
+    scores = random_scores(table, 0)
+    del scores["block1.inner"]
+    kept = meet_budget(table, scores, 0.5)
+    assert kept["block1.inner"] == ()
+    assert 0.49 <= kept_macs(table, kept, "true") / macs(table, "true") <= 0.5
+
+
+@pytest.mark.parametrize(("seed", "budget"), [(1, 0.7), (1, 0.9), (4, 0.8), (6, 0.6), (11, 0.45)])
+def test_where_only_dear_channels_can_make_room_what_they_free_is_filled_again(seed: int, budget: float) -> None:
+    table = layer_table(patchgan_spec(ndf=3, layers=2), (32, 32))
+    kept = meet_budget(table, random_scores(table, seed), budget)
+    assert 0.98 * budget <= kept_macs(table, kept, "true") / macs(table, "true") <= budget

@@ -31,8 +31,8 @@ def small_plan(**change: Any) -> PruningPlan:
         scores={"stem": (0.1, -3.5e-300)},
         criterion="random",
         seed=3,
-        budget=0.3,
-        budget_met=0.1 + 0.2,
+        budget=0.41,
+        budget_met=0.40625000000000006,
         convention="paper",
         image_size=(64, 32),
         source_sha256="ab" * 32,
@@ -52,7 +52,7 @@ def test_a_plan_comes_back_from_its_file_exactly(tmp_path: Path) -> None:
     plan = small_plan()
     back = through_a_file(plan, tmp_path / "plan.json")
     assert back == plan
-    assert back.budget_met == 0.30000000000000004
+    assert back.budget_met == 0.40625000000000006
     assert back.to_json() == plan.to_json()
     assert list(back.kept) == list(plan.kept)
 
@@ -62,8 +62,8 @@ def test_the_json_of_a_plan_is_this() -> None:
         "schema": "mggc-edge/plan/1",
         "criterion": "random",
         "seed": 3,
-        "budget": 0.3,
-        "budget_met": 0.30000000000000004,
+        "budget": 0.41,
+        "budget_met": 0.40625000000000006,
         "convention": "paper",
         "image_size": [64, 32],
         "source_sha256": "ab" * 32,
@@ -91,9 +91,9 @@ def test_a_random_plan_comes_back_from_its_file_exactly(spec: NetworkSpec, tmp_p
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=2),
     st.floats(0, 1, exclude_min=True),
-    st.floats(0, 1, exclude_min=True),
+    st.floats(0.40625 - 9e-7, 0.40625 + 9e-7),
     st.integers(0, 2**128),
-    st.text(),
+    st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=100),
 )
 def test_numbers_and_text_in_a_plan_come_back_exactly(
     scores: list[float], budget: float, met: float, seed: int, criterion: str
@@ -106,6 +106,8 @@ def test_numbers_and_text_in_a_plan_come_back_exactly(
 
 # --- plans that make no sense ---
 
+NO_SIZE = "the picture size of a plan is a height and a width in pixels"
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
@@ -117,6 +119,24 @@ def test_numbers_and_text_in_a_plan_come_back_exactly(
         ({"convention": "flops"}, "the MACs convention must be 'true' or 'paper', not 'flops'"),
         ({"scores": {"stem": (1.0,)}}, "group 'stem' has 2 channels, but 1 scores"),
         ({"scores": {"trunk": (1.0,) * 9}}, "group 'trunk' has 8 channels, but 9 scores"),
+        (
+            {"scores": {"input": (1.0,) * 3}},
+            "there are scores for a channel group that the network does not have: 'input'",
+        ),
+        ({"budget_met": 0.5}, "the plan says it keeps 0.5 of the MACs, but its channels keep 0.40625"),
+        ({"budget_met": 0.406252}, "the plan says it keeps 0.406252 of the MACs, but its channels keep 0.40625"),
+        ({"convention": "true"}, "the plan says it keeps 0.40625 of the MACs, but its channels keep 0.424693"),
+        ({"image_size": (64, 0)}, f"{NO_SIZE}, not (64, 0)"),
+        ({"image_size": (64, True)}, f"{NO_SIZE}, not (64, True)"),
+        ({"image_size": (64, 64, 3)}, f"{NO_SIZE}, not (64, 64, 3)"),
+        ({"image_size": (64, 33)}, "the picture size of the plan does not fit: a ResNet generator cannot run at 64x33"),
+        ({"source_sha256": "ab"}, "the hash of the weights that a plan was made from has 64 hexadecimal digits"),
+        ({"source_sha256": "g" * 64}, "the hash of the weights that a plan was made from has 64 hexadecimal digits"),
+        ({"source_sha256": 7}, "the hash of the weights that a plan was made from has 64 hexadecimal digits"),
+        ({"criterion": "x" * 101}, "the criterion of a plan is a text of 1 to 100 characters"),
+        ({"criterion": ""}, "the criterion of a plan is a text of 1 to 100 characters"),
+        ({"criterion": None}, "the criterion of a plan is a text of 1 to 100 characters"),
+        ({"criterion": "\x1b[31m"}, "the criterion of a plan must be printable, not '\\x1b[31m'"),
     ],
 )
 def test_a_plan_that_makes_no_sense_cannot_be_made(change: dict[str, Any], message: str) -> None:
@@ -142,9 +162,11 @@ def test_a_plan_without_a_field_is_refused(field: str) -> None:
     [
         ({"schema": "mggc-edge/plan/2"}, "this is no pruning plan: its schema is not 'mggc-edge/plan/1'"),
         ({"schema": None}, "this is no pruning plan: its schema is not 'mggc-edge/plan/1'"),
-        ({"image_size": [64]}, f"{WITHOUT_A_FIELD}not enough values to unpack (expected 2, got 1))"),
-        ({"image_size": 64}, f"{WITHOUT_A_FIELD}cannot unpack non-iterable int object)"),
-        ({"image_size": ["a", "b"]}, f"{WITHOUT_A_FIELD}invalid literal for int() with base 10: 'a')"),
+        ({"image_size": [64]}, f"{NO_SIZE}, not (64,)"),
+        ({"image_size": 64}, f"{WITHOUT_A_FIELD}'int' object is not iterable)"),
+        ({"image_size": ["a", "b"]}, f"{NO_SIZE}, not ('a', 'b')"),
+        ({"image_size": [64.0, 32.0]}, f"{NO_SIZE}, not (64.0, 32.0)"),
+        ({"image_size": [float("inf"), 64]}, f"{NO_SIZE}, not (inf, 64)"),
         ({"kept": {"stem": 3}}, f"{WITHOUT_A_FIELD}'int' object is not iterable)"),
         ({"kept": {"stem": [0.5]}}, f"{WITHOUT_A_FIELD}0.5 is no channel number)"),
         ({"kept": {"stem": [True]}}, f"{WITHOUT_A_FIELD}True is no channel number)"),
@@ -153,7 +175,7 @@ def test_a_plan_without_a_field_is_refused(field: str) -> None:
         ({"scores": None}, f"{WITHOUT_A_FIELD}'NoneType' object has no attribute 'items')"),
         ({"scores": {"stem": ["high", "low"]}}, f"{WITHOUT_A_FIELD}could not convert string to float: 'high')"),
         ({"scores": {"stem": [1.0]}}, "group 'stem' has 2 channels, but 1 scores"),
-        ({"scores": {"other": [1.0]}}, "this pruning plan is damaged: this network has no channel group 'other'"),
+        ({"scores": {"other": [1.0]}}, "there are scores for a channel group that the network does not have: 'other'"),
         ({"budget": "much"}, f"{WITHOUT_A_FIELD}could not convert string to float: 'much')"),
         ({"budget": 2}, "a budget is a fraction above 0 and up to 1, not 2"),
         ({"seed": None}, None),
@@ -177,7 +199,7 @@ def test_a_damaged_plan_is_refused(change: dict[str, Any], message: str | None) 
         assert error.value.message == message
 
 
-@pytest.mark.parametrize("change", [{"seed": float("inf")}, {"budget": 10**400}, {"image_size": [float("inf"), 64]}])
+@pytest.mark.parametrize("change", [{"seed": float("inf")}, {"budget": 10**400}])
 def test_a_plan_with_numbers_without_bounds_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(PlanError) as error:
         PruningPlan.from_json(json.loads(json.dumps({**small_plan().to_json(), **change})))
