@@ -6,7 +6,10 @@ it needs when it runs.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -68,6 +71,8 @@ def run(arguments: Sequence[str]) -> int:
     flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:stop]]
     rest = [word for word in arguments[:stop] if word not in GLOBAL_FLAGS] + arguments[stop:]
     output = Output(quiet="--quiet" in flags, color="--no-color" not in flags)
+    if "--no-color" in flags:
+        os.environ["NO_COLOR"] = "1"  # for the help pages, which are not ours to colour
     try:
         result: Any = app(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
         sys.stdout.flush()
@@ -87,6 +92,12 @@ def run(arguments: Sequence[str]) -> int:
         # Whoever read our output has gone. Nothing more can be said, also not when Python flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_USER
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EIO, errno.EBADF):
+            raise
+        output.error(f"the result cannot be written: {error.strerror}", hint="stdout goes to a full or closed file")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  what is left cannot be written when Python ends
+        return EXIT_USER
     except typer.TyperException as error:
         return _usage(error)
 
@@ -99,6 +110,13 @@ def _usage(error: Any) -> int:
 
 def main() -> None:
     """Entry point: run the command line of this process and exit; a bug ends in its traceback and exit code 70."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job cleans up like one that is interrupted
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a bar
     try:
         code = run(sys.argv[1:])
     except Exception:  # noqa: BLE001  everything that is not an error of ours is a bug of ours

@@ -74,6 +74,10 @@ Bn = Annotated[
 NormStatsFlag = Annotated[
     NormStats, typer.Option("--norm-stats", help="Statistics of instance norms: the picture's, or the file's.")
 ]
+OtherSideNormStats = Annotated[
+    NormStats | None,
+    typer.Option("--norm-stats", help="As in export [dim](default: as the other side was exported)[/]."),
+]
 LayoutFlag = Annotated[
     Layout, typer.Option("--layout", help="plain: one picture a file. paired: side by side, A left and B right.")
 ]

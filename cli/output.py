@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 10.0
+FREE_WIDTH = 4200  # as long as a path may be
 
 
 class Output:
@@ -34,11 +36,19 @@ class Output:
         """Return a Rich console on stdout or stderr."""
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=True if not self._color else None, highlight=False)
+        stream = sys.stderr if stderr else sys.stdout
+        # In a pipe there is no width to keep to, and a folded path cannot be searched for.
+        free = not stream.isatty() and "COLUMNS" not in os.environ
+        no_color = True if not self._color else None
+        return Console(stderr=stderr, no_color=no_color, highlight=False, width=FREE_WIDTH if free else None)
 
     def result(self, renderable: RenderableType) -> None:
-        """Print a result for people."""
-        self.console().print(renderable)
+        """Print a result for people; lines do not end in spaces unless colours need them."""
+        console = self.console()
+        with console.capture() as capture:
+            console.print(renderable)
+        lines = capture.get().splitlines()
+        sys.stdout.write("".join(f"{line.rstrip(' ')}\n" for line in lines))
 
     def text(self, line: str) -> None:
         """Print a line of a result without markup or wrapping."""
@@ -47,9 +57,7 @@ class Output:
     def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> bool:
         """Write the JSON document of a result where it was asked for; return whether stdout has been taken by it."""
         if file is not None:
-            from mggc_edge.artifacts import atomic_write
-
-            atomic_write(file, json_text(document).encode())
+            _write_document(file, json_text(document).encode())
         if as_json:
             sys.stdout.write(json_text(document, sys.stdout.encoding or "utf-8"))
         return as_json
@@ -86,6 +94,20 @@ class Output:
                     last = now
                     left = (now - start) / done * (total - done)
                     self.remark(f"{what}: {done} of {total}, about {left:.0f} s left")
+
+
+def _write_document(path: Path, data: bytes) -> None:
+    from mggc_edge.artifacts import atomic_write, writing
+    from mggc_edge.errors import OutputError
+
+    path = path.resolve()  # a link stays a link, and what it leads to is written
+    if path.is_dir():
+        raise OutputError(f"'{path}' is a folder, not a file", hint="name a file in it")
+    if path.exists() and not path.is_file():  # a device or a pipe is written to, not put a file over
+        with writing(path):
+            path.write_bytes(data)
+    else:
+        atomic_write(path, data)
 
 
 def json_text(document: Mapping[str, Any], encoding: str = "utf-8") -> str:

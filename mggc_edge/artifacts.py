@@ -158,7 +158,7 @@ def _umask() -> int:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a JSON document, atomically; NaN and Infinity are refused."""
     text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(path, text.encode())
+    atomic_write(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair in a path stays readable
 
 
 def check_output_folder(path: Path) -> None:

@@ -13,12 +13,12 @@ from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import CheckFailedError
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
-from mggc_edge.models.slim import slim
 from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.opening import open_runner
 from mggc_edge.pictures import PictureFormat, contact_sheet, png_bytes, to_array, to_picture
 from mggc_edge.pipeline import Export, Tell, export_folder
 from mggc_edge.procedural import procedural_pictures
+from mggc_edge.pruning.apply import apply_plan
 from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.pruning.random import random_plan
 from mggc_edge.settings import Settings

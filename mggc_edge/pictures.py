@@ -122,7 +122,8 @@ def find_pictures(folder: Path) -> list[Path]:
     for place, folders, names in os.walk(folder, onerror=unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = (Path(place, name) for name in names if not name.startswith("."))
-        found.extend(path for path in shown if path.suffix.lower() in PICTURE_SUFFIXES)
+        # A pipe that is called a picture would be waited for without end.
+        found.extend(path for path in shown if path.suffix.lower() in PICTURE_SUFFIXES and not path.is_fifo())
     if not found:
         raise PictureError(f"no pictures in '{folder}'", hint)
     return sorted(found, key=lambda path: ([_natural(part) for part in path.parts], path.parts))

@@ -57,6 +57,18 @@ TOP_LEVEL = {
     "demonstration.py": {"torch"},
 }
 
+# Which deep-learning libraries a room, or one file of it, may import at all.
+ENGINES = {
+    "models": {"torch", "safetensors"},
+    "backends/pytorch.py": {"torch"},
+    "backends/onnxruntime.py": {"onnxruntime"},
+    "compiler": {"onnx", "onnxscript", "onnxsim"},
+    "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
+    "opening.py": {"torch"},
+    "demonstration.py": {"torch"},
+    "cli": {"torch", "onnx"},
+}
+
 
 def sources() -> Iterator[tuple[str, Path]]:
     """Yield (path below the package, file) of every module; the links inside mggc_edge are not followed."""
@@ -89,7 +101,17 @@ def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             assert node.module is not None
-            yield node.module, node.lineno, id(node) not in late
+            modules = (
+                [f"mggc_edge.{alias.name}" for alias in node.names] if node.module == "mggc_edge" else [node.module]
+            )
+            for module in modules:
+                yield module, node.lineno, id(node) not in late
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "require"
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            yield str(node.args[0].value), node.lineno, False
 
 
 def test_every_room_is_in_the_rule() -> None:
@@ -104,7 +126,7 @@ def test_a_file_imports_only_what_its_room_may(name: str, path: Path) -> None:
         return  # the public face names everything, late
     for module, line, _ in imports(path):
         if module.split(".")[0] != "mggc_edge" or module == "mggc_edge":
-            continue
+            continue  # `from mggc_edge import X` comes as mggc_edge.X
         target = room_of(module)
         assert target == room or target in MAY_IMPORT[room], f"{name}:{line} imports {module}, but {room} may not"
 
@@ -118,6 +140,16 @@ def test_heavy_libraries_are_imported_late(name: str, path: Path) -> None:
         top = module.split(".")[0]
         if at_once and top not in {*sys.stdlib_module_names, "mggc_edge", *allowed}:
             pytest.fail(f"{name}:{line} imports {module} at its top")
+
+
+@pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
+def test_a_room_knows_only_its_engines_late_or_not(name: str, path: Path) -> None:
+    room = Path(name).parts[0].removesuffix(".py")
+    allowed = ENGINES.get(name, ENGINES.get(room, set()))
+    for module, line, _ in imports(path):
+        top = module.split(".")[0]
+        if top in {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"}:
+            assert top in allowed, f"{name}:{line} imports {module}"
 
 
 @pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
@@ -138,4 +170,6 @@ def test_the_rule_finds_a_forbidden_import(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def f():\n    from mggc_edge.pruning.plan import read_plan\n")
     ((module, line, at_once),) = imports(tmp_path / "bad.py")
     assert (room_of(module), line, at_once) == ("pruning", 2, False)
+    (tmp_path / "face.py").write_text("from mggc_edge import cli\nx = require('torch', extra='torch')\n")
+    assert [(room_of(module), line) for module, line, _ in imports(tmp_path / "face.py")] == [("cli", 1), ("torch", 2)]
     assert "pruning" not in MAY_IMPORT["compiler"]

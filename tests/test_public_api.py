@@ -50,6 +50,5 @@ def test_what_is_missing_is_explained_with_its_install_line() -> None:
     code = "import sys; sys.modules['torch'] = None; import mggc_edge; mggc_edge.load_network"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1] == (
-        "mggc_edge.errors.MissingDependencyError: mggc_edge.load_network needs torch "
-        '(pip install "mggc-edge[cpu]")'
+        'mggc_edge.errors.MissingDependencyError: mggc_edge.load_network needs torch (pip install "mggc-edge[cpu]")'
     )

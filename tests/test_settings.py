@@ -198,7 +198,10 @@ def test_thousands_of_tables_in_each_other_are_refused_and_do_not_crash(tmp_path
 
 
 def test_a_number_is_held_to_its_multiple() -> None:
-    assert refused(overrides=["demo.image_size=130"]).message == "setting demo.image_size must be a multiple of 4, not 130"
+    assert (
+        refused(overrides=("demo.image_size=130",)).message
+        == "setting demo.image_size must be a multiple of 4, not 130"
+    )
 
 
 # --- what wins ---

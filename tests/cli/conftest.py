@@ -20,6 +20,8 @@ from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.pruning.random import random_plan
 
 SIZE = 32
+# Of a fresh process; ru_maxrss would begin with the size of the process that started it.
+PEAK_KILOBYTES = "int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
 
 
 @dataclass(frozen=True)

@@ -307,7 +307,9 @@ def test_a_read_only_disk(material: Path, tmp_path: Path) -> None:
 # --- Ctrl-C -----------------------------------------------------------------------------------------------------------
 
 
-def interrupt_when(words: list[str], ready: Callable[[], bool], cwd: Path) -> tuple[int, str]:
+def interrupt_when(
+    words: list[str], ready: Callable[[], bool], cwd: Path, how: signal.Signals = signal.SIGINT
+) -> tuple[int, str]:
     """Start a command, press Ctrl-C as soon as `ready`, and return its exit code and stderr."""
     process = subprocess.Popen(
         [*PROGRAM, *words], cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
@@ -317,7 +319,7 @@ def interrupt_when(words: list[str], ready: Callable[[], bool], cwd: Path) -> tu
         assert process.poll() is None, "it ended before it could be interrupted"
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(how)
     _, err = process.communicate(timeout=60)
     return process.returncode, err
 
@@ -344,6 +346,20 @@ def test_ctrl_c_while_exporting_leaves_nothing_half_done(material: Path, tmp_pat
     assert code == 130
     assert "Traceback" not in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_job_leaves_nothing_half_done(material: Path, tmp_path: Path) -> None:
+    words = ["export", str(material / "generator.pth"), "--image-size", "64", "--out", "o"]
+    code, _ = interrupt_when(words, lambda: any(tmp_path.glob(".o.*.partial")), tmp_path, signal.SIGTERM)
+    assert (code, list(tmp_path.iterdir())) == (130, [])
+
+
+def test_pipes_are_refused_and_not_waited_for(command: Command, material: Path, tmp_path: Path) -> None:
+    for name in ("a.pth", "b.onnx", "c.json", "d.png"):
+        os.mkfifo(tmp_path / name)
+        assert_one_sentence(command("inspect", tmp_path / name), 1, "is neither a file nor a folder")
+    ran = command("translate", material / "run", "--images", tmp_path, "--out", tmp_path / "o")
+    assert_one_sentence(ran, 1, "no pictures in")
 
 
 # --- usage ------------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import torch
 
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
-from tests.cli.conftest import Command, random_network
+from mggc_edge.models.unet import unet_spec
+from tests.cli.conftest import PEAK_KILOBYTES, Command, random_network
 
 PAGE = """\
 file          generator.pth
@@ -137,3 +138,21 @@ def test_wide_terminals_show_the_keys(command: Command, material: Path, monkeypa
     out = command("inspect", material / "generator.pth").out
     assert "model.10.conv_block.1" in out
     assert max(map(len, out.splitlines())) <= 120
+
+
+def test_a_checkpoint_of_218_megabytes_takes_at_most_2_seconds_and_its_own_size_in_memory(tmp_path: Path) -> None:
+    network = Network(unet_spec())
+    torch.save(network.state_dict(), tmp_path / "unet_256.pth")
+    size = (tmp_path / "unet_256.pth").stat().st_size
+    assert size > 217_000_000
+    program = (
+        "import sys, time; start = time.monotonic(); from mggc_edge.cli.main import run; code = run(sys.argv[1:]); "
+        f"took = time.monotonic() - start; print(code, took, 1024 * {PEAK_KILOBYTES})"
+    )
+    words = ["inspect", str(tmp_path / "unet_256.pth")]
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    code, seconds, peak = done.stdout.splitlines()[-1].split()
+    assert code == "0"
+    assert float(seconds) <= 2
+    # The map of the file, and 100 MB for Python, numpy and Rich: less than importing torch takes.
+    assert int(peak) <= size + 100_000_000

@@ -88,3 +88,60 @@ def test_what_is_missing_is_explained_with_its_install_line(
     ran = command("translate", material / "run", "--images", material / "pictures", "--out", tmp_path / "o")
     assert ran.code == 1
     assert ran.err.splitlines()[-1] == 'hint: pip install "mggc-edge[ort]"'
+
+
+def shell(script: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell script in which "$@" is the program with these words."""
+    line = ["sh", "-c", script, "sh", *PROGRAM, *words]
+    return subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+def test_a_full_disk_behind_stdout_is_said_in_a_sentence(material: Path) -> None:
+    for flags in ((), ("--json",)):
+        done = shell('"$@" > /dev/full', "inspect", str(material / "generator.pth"), *flags)
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            "error: the result cannot be written: No space left on device",
+            "hint: stdout goes to a full or closed file",
+        ]
+
+
+def test_a_closed_stdout_is_no_bug(material: Path) -> None:
+    assert shell('"$@" 1>&-', "inspect", str(material / "generator.pth")).returncode == 0
+
+
+def test_a_terminal_without_unicode_shows_the_table(material: Path) -> None:
+    done = shell('"$@"', "inspect", str(material / "generator.pth"), PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "prunable channels" in done.stdout
+
+
+def test_the_document_goes_through_links_and_into_devices_and_replaces_neither(material: Path, tmp_path: Path) -> None:
+    (tmp_path / "link.json").symlink_to("there.json")
+    os.mkfifo(tmp_path / "pipe")
+    inspect = ("inspect", str(material / "generator.pth"), "--output")
+    assert shell('"$@"', *inspect, str(tmp_path / "link.json")).returncode == 0
+    assert (tmp_path / "link.json").is_symlink()
+    assert (tmp_path / "there.json").is_file()
+    done = shell(f'cat {tmp_path}/pipe & "$@" > /dev/null; wait', *inspect, str(tmp_path / "pipe"))
+    assert done.stdout == (tmp_path / "there.json").read_text()
+    assert (tmp_path / "pipe").is_fifo()
+    refused = shell('"$@"', *inspect, str(tmp_path))
+    assert (refused.returncode, "is a folder, not a file" in refused.stderr) == (1, True)
+
+
+def test_without_a_terminal_long_paths_are_not_folded(material: Path, tmp_path: Path) -> None:
+    folder = tmp_path / ("a-very-long-name-" * 6)
+    folder.mkdir()
+    (folder / "generator.pth").write_bytes((material / "generator.pth").read_bytes())
+    environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
+    line = [*PROGRAM, "inspect", str(folder / "generator.pth")]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, env=environment)
+    assert str(folder.name) in done.stdout
+    assert not any(row.endswith(" ") for row in done.stdout.splitlines())
+
+
+def test_help_is_without_colours_on_request() -> None:
+    done = shell('"$@"', "--no-color", "inspect", "--help", TERM="xterm-256color", FORCE_COLOR="1")
+    assert "Usage:" in done.stdout
+    assert "\x1b[3" not in done.stdout
