@@ -58,7 +58,7 @@ class ParityReport:
             wanted += [f"a PSNR of at least {self.min_psnr:g} dB"] if self.min_psnr is not None else []
             psnr = "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB"
             raise CheckFailedError(
-                f"{what}: outputs differ by up to {self.max_abs:.3g}{psnr}, asked was {' and '.join(wanted)}"
+                f"{what}: outputs differ by up to {self.max_abs:.3g}{psnr}; wanted was {' and '.join(wanted)}"
             )
 
     def to_json(self) -> dict[str, Any]:

@@ -364,7 +364,7 @@ def test_a_file_that_differs_from_torch_never_appears(tmp_path: Path) -> None:
     with pytest.raises(CheckFailedError) as caught:
         to_onnx(network_of(SMALL), tmp_path / "g.onnx", AT_SIZE)
     assert caught.value.message.startswith("the exported 'g.onnx' does not equal the network: outputs differ by up to ")
-    assert caught.value.message.endswith(" dB, asked was at most 0.0001")
+    assert caught.value.message.endswith(" dB; wanted was at most 0.0001")
     assert list(tmp_path.iterdir()) == []
 
 

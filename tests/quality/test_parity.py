@@ -152,8 +152,8 @@ def test_a_failed_check_says_what_and_by_how_much() -> None:
     with pytest.raises(CheckFailedError) as caught:
         report.check("'b' does not equal 'a'")
     assert caught.value.message == (
-        "'b' does not equal 'a': outputs differ by up to 0.5, PSNR 12.04 dB, "
-        "asked was at most 0.0001 and a PSNR of at least 40 dB"
+        "'b' does not equal 'a': outputs differ by up to 0.5, PSNR 12.04 dB; "
+        "wanted was at most 0.0001 and a PSNR of at least 40 dB"
     )
 
 
