@@ -113,11 +113,15 @@ def check(case: tuple[NetworkSpec, Kept, int]) -> None:
     network, picture = network.float(), picture.float()
     masked = run(network, picture, masks_of(network.table, kept, torch.float32))
     sliced = run(slim(network, kept), picture)
-    assert difference(exact.float(), sliced) <= 1e-5
-    # An instance norm multiplies the rounding error of a constant, which is what a closed branch gives it, by
-    # 1 / sqrt(1e-5) = 316: here it is the masked network that is inexact.
     closed_branch = spec.norm != "batch" and not all(kept.values())
-    assert difference(masked, sliced) <= (1e-4 if closed_branch else 1e-5)
+    if not closed_branch:
+        assert difference(masked, sliced) <= 1e-5
+        return
+    # An instance norm multiplies the rounding of a constant, which is what a closed branch gives it, by
+    # 1 / sqrt(1e-5) = 316. That is the masked network's own error: the slim one, without the branch, is nearer to the
+    # result in double precision, or within 1e-5 of it.
+    assert difference(masked, sliced) <= 1e-4
+    assert difference(exact.float(), sliced) <= max(1e-5, difference(exact.float(), masked))
 
 
 by_default = settings(
