@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mggc_edge.cli.export import export_document, export_page
-from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, load_settings
+from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, default_folder, load_settings
 from mggc_edge.cli.output import Output, si
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def demo(
 
     out: Output = context.obj
     settings = load_settings(config, set_)
-    folder = out_folder or RUNS / f"demo-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or default_folder("demo")
     check_output_folder(folder)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")

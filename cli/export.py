@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ from mggc_edge.cli.options import (
     OutputFile,
     Seed,
     Set,
+    default_folder,
     load_settings,
     parse_image_size,
     parse_names,
@@ -73,7 +73,7 @@ def export(
     parse_names(runtime, RUNTIMES, "--runtime")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
-    folder = out_folder or RUNS / f"{file.stem}-export-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or default_folder(f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)
     if kind == "run":

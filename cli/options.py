@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -81,6 +82,11 @@ OtherSideNormStats = Annotated[
 LayoutFlag = Annotated[
     Layout, typer.Option("--layout", help="plain: one picture a file. paired: side by side, A left and B right.")
 ]
+
+
+def default_folder(name: str) -> Path:
+    """Return the folder for results that were given none, told apart by the time."""
+    return RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def load_settings(config: Path | None, overrides: list[str] | None) -> Settings:

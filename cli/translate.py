@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mggc_edge.cli.options import (
-    RUNS,
     Bn,
     Config,
     DirectionOrHalf,
@@ -19,6 +18,7 @@ from mggc_edge.cli.options import (
     NormStatsFlag,
     OutputFile,
     Set,
+    default_folder,
     input_half,
     load_settings,
     parse_image_size,
@@ -62,7 +62,7 @@ def translate(
     out: Output = context.obj
     settings = load_settings(config, set_)
     size = parse_image_size(image_size)
-    folder = out_folder or RUNS / f"{artifact.stem}-translate-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = out_folder or default_folder(f"{artifact.stem}-translate")
     check_output_folder(folder)
     paths = find_pictures(images)
     names = result_names(paths, images)

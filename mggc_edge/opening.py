@@ -22,7 +22,9 @@ from mggc_edge.artifacts import (
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.registry import OPENERS, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
+from mggc_edge.models.spec import SCHEMA as SPEC_SCHEMA
 from mggc_edge.pictures import PictureFormat, Size
+from mggc_edge.pruning.plan import SCHEMA as PLAN_SCHEMA
 
 if TYPE_CHECKING:
     from mggc_edge.models.checkpoint import Direction
@@ -53,7 +55,7 @@ class Geometry:
 
 
 def what_is(path: Path) -> Kind:
-    """Return what a path is, without reading more than a few bytes of it.
+    """Return what a path is, by its name; only a JSON document is read to find out.
 
     Raises:
         InputError: there is nothing at the path, or a folder that is neither a run nor a saved network.
@@ -90,9 +92,10 @@ def _json_kind(path: Path) -> Kind:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"'{path}' is no JSON document: {error}") from error
     schema = document.get("schema") if isinstance(document, dict) else None
-    for kind in ("spec", "plan"):
-        if schema == f"mggc-edge/{kind}/1":
-            return "spec" if kind == "spec" else "plan"
+    if schema == SPEC_SCHEMA:
+        return "spec"
+    if schema == PLAN_SCHEMA:
+        return "plan"
     raise InputError(f"'{path}' is neither a network description nor a pruning plan: its schema is {schema!r}")
 
 

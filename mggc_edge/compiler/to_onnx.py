@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 import torch
-from torch import nn
 
 from mggc_edge._version import __version__
 from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of, writing
@@ -208,7 +207,7 @@ def torch_runner(
     )
 
 
-def _ready_for_export(network: Network) -> nn.Module:
+def _ready_for_export(network: Network) -> Network:
     """Return a copy with batch norm folded and without biases that have no effect."""
     ready = copy.deepcopy(fold_batch_norm(network))
     for layer in ready.table.layers:
@@ -222,13 +221,12 @@ def _ready_for_export(network: Network) -> nn.Module:
     return ready.eval()
 
 
-def _export(module: nn.Module, size: Size, settings: ExportSettings) -> onnx.ModelProto:
-    assert isinstance(module, Network)
+def _export(network: Network, size: Size, settings: ExportSettings) -> onnx.ModelProto:
     batch = 2 if settings.dynamic_batch else 1  # a batch of 1 would be taken for a constant
-    example = torch.zeros(batch, module.spec.in_channels, *size)
+    example = torch.zeros(batch, network.spec.in_channels, *size)
     with _quiet():
         program = torch.onnx.export(
-            module,
+            network,
             (example,),
             dynamo=True,
             external_data=False,
