@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mggc_edge._version import __version__
-from mggc_edge.cli import demo, doctor, export, inspect, settings, translate, verify
+from mggc_edge.cli import bench, compress, demo, doctor, export, inspect, report, settings, train, translate, verify
 from mggc_edge.cli.output import Output
 from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
 
@@ -55,10 +55,14 @@ def program(
     context.obj = Output(quiet=quiet, color=not no_color)
 
 
+app.command("compress")(compress.compress)
+app.command("train")(train.train)
 app.command("inspect")(inspect.inspect)
 app.command("export")(export.export)
 app.command("verify")(verify.verify)
 app.command("translate")(translate.translate)
+app.command("bench")(bench.bench)
+app.command("report")(report.report)
 app.command("settings")(settings.settings)
 app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
@@ -69,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     stop = arguments.index("--") if "--" in arguments else len(arguments)
     flags = [flag for flag in GLOBAL_FLAGS if flag in arguments[:stop]]
-    rest = [word for word in arguments[:stop] if word not in GLOBAL_FLAGS] + arguments[stop:]
+    rest = _with_values([word for word in arguments[:stop] if word not in GLOBAL_FLAGS]) + arguments[stop:]
     output = Output(quiet="--quiet" in flags, color="--no-color" not in flags)
     if "--no-color" in flags:
         os.environ["NO_COLOR"] = "1"  # for the help pages, which are not ours to colour
@@ -100,6 +104,15 @@ def run(arguments: Sequence[str]) -> int:
         return EXIT_USER
     except typer.TyperException as error:
         return _usage(error)
+
+
+def _with_values(words: Sequence[str]) -> list[str]:
+    """Give `--resume` without a run the empty one: options whose value may be left out are not known to Typer."""
+    following = [*words[1:], "-"]
+    return [
+        "--resume=" if word == "--resume" and after.startswith("-") else word
+        for word, after in zip(words, following, strict=True)
+    ]
 
 
 def _usage(error: Any) -> int:

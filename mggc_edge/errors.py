@@ -11,6 +11,7 @@ MggcEdgeError                     every error this package raises on purpose: a 
 │   └── FeedError                 arrays that do not fit a runner's inputs
 ├── OutputError                   a place that cannot be written: other content, read-only, full
 ├── MissingDependencyError        a library or engine that is not installed here
+├── TrainingError                 training that does not converge: a loss is no longer a number
 └── CheckFailedError              it ran, and a check on the result failed
 
 A bug is none of these: it stays a traceback.
@@ -81,6 +82,10 @@ class OutputError(MggcEdgeError):
 
 class MissingDependencyError(MggcEdgeError):
     """A library or an engine that is not installed here."""
+
+
+class TrainingError(MggcEdgeError):
+    """Training that went wrong: a loss is no longer a number."""
 
 
 class CheckFailedError(MggcEdgeError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from mggc_edge.decoding import Size, as_mode, read_picture
@@ -33,6 +34,7 @@ __all__ = [
     "read_picture",
     "to_array",
     "to_picture",
+    "to_pixels",
 ]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -139,6 +141,11 @@ def to_array(picture: Image.Image, size: Size, format: PictureFormat) -> FloatAr
 
     `size` is (height, width); nothing is resampled where it already fits. Raises PictureError for an empty size.
     """
+    return np.ascontiguousarray(format.levels()[to_pixels(picture, size, format)[None]])
+
+
+def to_pixels(picture: Image.Image, size: Size, format: PictureFormat) -> npt.NDArray[np.uint8]:  # noqa: A002
+    """Return `picture` as levels, uint8 [C, H, W] in the colour order of `format`; otherwise as `to_array`."""
     if min(size) < 1:
         raise PictureError(f"cannot resize a picture to {size[0]} x {size[1]} pixels")
     picture = as_mode(picture, format.mode)
@@ -147,7 +154,7 @@ def to_array(picture: Image.Image, size: Size, format: PictureFormat) -> FloatAr
     pixels = np.asarray(picture).reshape(*size, format.channels)
     if format.color == "BGR":
         pixels = pixels[..., ::-1]
-    return np.ascontiguousarray(format.levels()[pixels.transpose(2, 0, 1)[None]])
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def to_picture(array: Array, format: PictureFormat) -> Image.Image:  # noqa: A002

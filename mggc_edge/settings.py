@@ -16,7 +16,7 @@ Value = bool | int | float | str
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting. Its type is its default's; `low` and `high` bound numbers, both included."""
+    """One setting. Its type is its default's; `low` and `high` bound numbers, both included; `choices` texts."""
 
     name: str
     default: Value
@@ -26,6 +26,7 @@ class Setting:
     low: float | None = None
     high: float | None = None
     multiple_of: int = 1
+    choices: tuple[str, ...] = ()
 
     def parse(self, value: object) -> Value:
         """Return `value`, a TOML value or the text after `--set NAME=`, as this setting's type.
@@ -52,6 +53,8 @@ class Setting:
         ):
             bounds = f"at least {self.low:g}" + ("" if self.high is None else f" and at most {self.high:g}")
             raise SettingError(f"setting {self.name} must be {bounds}, not {_shown(parsed)}")
+        if self.choices and parsed not in self.choices:
+            raise SettingError(f"setting {self.name} must be one of {', '.join(self.choices)}, not {_shown(parsed)}")
         if self.multiple_of > 1 and isinstance(parsed, int) and parsed % self.multiple_of:
             raise SettingError(f"setting {self.name} must be a multiple of {self.multiple_of}, not {_shown(parsed)}")
         return parsed
@@ -72,10 +75,50 @@ def _from_text(text: str, kind: type[Value]) -> Value | None:
 
 
 SETTINGS: tuple[Setting, ...] = (
+    Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
+    Setting(
+        "bench.max_seconds",
+        300.0,
+        "seconds",
+        "a longer measurement ends early, with fewer pairs",
+        low=1,
+        high=86400,
+    ),
+    Setting("bench.pairs", 40, "pairs", "pairs of samples, where --pairs is not given", low=1, high=10_000),
+    Setting("bench.processes", 10, "processes", "fresh processes a model, which share the pairs", low=1, high=1000),
+    Setting("bench.warmup_seconds", 1.0, "seconds", "an untimed warm-up lasts at least so long", low=0.001, high=600),
+    Setting("built_in.finetune_epochs", 30.0, "epochs", "finetuning on built-in pictures", low=0.001),
+    Setting("built_in.pictures", 240, "pictures", "built-in pictures, where there are no others", low=10, high=100_000),
+    Setting("built_in.prune_epochs", 10.0, "epochs", "pruning on built-in pictures", low=0.001),
     Setting("checkpoint.max_bytes", 4 * 2**30, "bytes", "a larger checkpoint file is refused", low=1),
+    Setting("data.cache_bytes", 2**30, "bytes", "decoded pictures kept in memory, of each set", low=0),
+    Setting("data.held_out", 0.1, "fraction", "pictures held out, to choose the best checkpoint by", low=0, high=0.4),
+    Setting("data.max_held_out", 40, "pictures", "most pictures that are held out", low=1),
+    Setting(
+        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=2
+    ),
     Setting("demo.budget", 0.25, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
     Setting("demo.image_size", 128, "pixels", "side of the demo's pictures", low=32, high=512, multiple_of=4),
     Setting("demo.ngf", 16, "channels", "first width of the demo's generator", low=4, high=64),
+    Setting("discriminator.epochs", 3.0, "epochs", "fitting a discriminator, where none is given", low=0.001),
+    Setting("discriminator.learning_rate", 2e-4, "", "of its fitting", "CycleGAN", low=1e-8, high=1),
+    Setting("discriminator.ndf", 64, "channels", "first width of a discriminator that is fitted", low=4, high=512),
+    Setting("distill.content", -1.0, "", "weight of the feature distances; -1: 50 paired, else 0.01", "GCC", low=-1),
+    Setting(
+        "distill.form",
+        "auto",
+        "",
+        "a distance is the mean squared error or its root; auto: root paired, else mse",
+        "GCC",
+        choices=("auto", "mse", "root"),
+    ),
+    Setting(
+        "distill.pixels", -1.0, "", "weight of the L1 distance to the original's output; -1: 0 paired, else 10", low=-1
+    ),
+    Setting("distill.style", -1.0, "", "weight of the Gram distances; -1: 10000 paired, else 10", "GCC", low=-1),
+    Setting("encoder.batch_size", 64, "pictures", "pictures a step, each in two views", "SimCLR", low=2, high=4096),
+    Setting("encoder.learning_rate", 1e-3, "", "of the encoder", low=1e-8, high=1),
+    Setting("encoder.steps", 400, "steps", "self-supervised training of the encoder", low=1),
     Setting(
         "export.atol", 1e-4, "output values, -1 to 1", "largest difference from torch that an export may show", low=0
     ),
@@ -83,7 +126,98 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("export.parity_pictures", 2, "pictures", "random pictures on which an export is proven equal", low=1),
     Setting("export.simplify", True, "", "run onnxsim on the exported graph"),
     Setting(
+        "features.preprocessing",
+        "imagenet",
+        "",
+        "what the feature network wants of a picture: torchvision's, Caffe's, 0..1 or -1..1",
+        choices=("imagenet", "caffe", "unit", "signed"),
+    ),
+    Setting("finetune.batch_size", 0, "pictures", "pictures a step; 0: 4 with batch norm, else 1", low=0, high=1024),
+    Setting("finetune.checks", 20, "", "looks at the held-out pictures over the whole of finetuning", low=1),
+    Setting("finetune.epochs", 100.0, "epochs", "finetuning, where --finetune-epochs is not given", low=0.001),
+    Setting("finetune.gan_weight", 1.0, "", "weight of the adversarial loss", low=0),
+    Setting("finetune.learning_rate", 2e-4, "", "of both networks", "GCC", low=1e-8, high=1),
+    Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
+    Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
+    Setting("mggc.batch_size", 0, "pictures", "pictures a step; 0: 4 with batch norm, else 1", low=0, high=1024),
+    Setting("mggc.clip", 1.0, "", "largest norm of an agent's gradient", low=1e-6),
+    Setting("mggc.epochs", 20.0, "epochs", "pruning, where --prune-epochs is not given", "paper", low=0.001),
+    Setting("mggc.feedback", True, "", "the agents hear each other", "paper"),
+    Setting("mggc.k", 5, "pictures", "neighbors of every generated picture", "paper, eq. 1", low=0, high=1000),
+    Setting("mggc.lambda_1", 3.0, "", "weight of the budget", "paper, eq. 2", low=0),
+    Setting("mggc.lambda_2", 0.1, "", "weight of the discriminator's kept channels", "paper, eq. 2", low=0),
+    Setting("mggc.learning_rate", 1e-3, "", "of the agents", low=1e-8, high=1),
+    Setting(
+        "mggc.loss",
+        "auto",
+        "",
+        "adversarial loss; auto: hinge paired, else lsgan",
+        "paper",
+        choices=("auto", "lsgan", "hinge", "vanilla"),
+    ),
+    Setting(
+        "mggc.noise",
+        "gumbel_paper",
+        "",
+        "noise of the gates",
+        "paper, eq. 3",
+        choices=("gumbel_paper", "gumbel_sibling", "logistic"),
+    ),
+    Setting("mggc.offset", 3.0, "", "logit of every gate at the start", low=-20, high=20),
+    Setting(
+        "mggc.pairing",
+        "center",
+        "",
+        "whose input a conditional discriminator sees beside a neighbor's picture",
+        "paper, eq. 2",
+        choices=("center", "neighbor"),
+    ),
+    Setting("mggc.prune_discriminator", True, "", "the discriminator has gates too", "paper"),
+    Setting(
+        "mggc.regularizer",
+        "two_sided",
+        "",
+        "the budget pushes down only (eq. 5), or up as well",
+        "paper, eq. 5: one_sided",
+        choices=("one_sided", "two_sided"),
+    ),
+    Setting("mggc.temperature", 0.4, "", "of the gates", low=0.01, high=100),
+    Setting("mggc.weight_decay", 1e-2, "", "of the agents' matrices", low=0, high=1),
+    Setting(
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1
+    ),
+    Setting("quick.bench_pairs", 20, "pairs", "pairs of latency samples with --quick", low=1, high=10_000),
+    Setting("quick.discriminator_steps", 100, "steps", "fitting a discriminator with --quick", low=1),
+    Setting("quick.encoder_steps", 60, "steps", "encoder with --quick", low=1),
+    Setting("quick.finetune_steps", 300, "steps", "finetuning with --quick", low=1),
+    Setting("quick.pictures", 60, "pictures", "built-in pictures with --quick", low=10),
+    Setting("quick.prune_steps", 200, "steps", "pruning with --quick", low=1),
+    Setting("samples.pictures", 8, "pictures", "test pictures that the report shows", low=1, high=12),
+    Setting("train.batch_size", 1, "pictures", "pictures a step", "CycleGAN, pix2pix", low=1, high=1024),
+    Setting("train.beta_1", 0.5, "", "of Adam", "CycleGAN, pix2pix", low=0, high=0.999),
+    Setting(
+        "train.decay", 0.5, "fraction", "of the steps over which the learning rate falls", "CycleGAN", low=0, high=1
+    ),
+    Setting("train.epochs", 200.0, "epochs", "training, where --epochs is not given", "CycleGAN", low=0.001),
+    Setting("train.flip", True, "", "mirror every other picture", "CycleGAN, pix2pix"),
+    Setting(
+        "train.gan",
+        "auto",
+        "",
+        "adversarial loss; auto: lsgan for CycleGAN, vanilla for pix2pix",
+        choices=("auto", "lsgan", "hinge", "vanilla"),
+    ),
+    Setting("train.lambda_cycle", 10.0, "", "weight of the cycle loss", "CycleGAN", low=0),
+    Setting("train.lambda_identity", 0.5, "", "of the identity loss, times that of the cycle", "CycleGAN", low=0),
+    Setting("train.lambda_l1", 100.0, "", "weight of the L1 distance to the truth", "pix2pix", low=0),
+    Setting("train.learning_rate", 2e-4, "", "of all networks", "CycleGAN, pix2pix", low=1e-8, high=1),
+    Setting("train.pool", 50, "pictures", "generated pictures that a discriminator's pool keeps", "CycleGAN", low=0),
+    Setting(
+        "train.precision",
+        "auto",
+        "",
+        "of every training; auto: bf16 for ResNets where the processor has it",
+        choices=("auto", "fp32", "bf16"),
     ),
     Setting("translate.sheet_pictures", 8, "pictures", "rows of the contact sheet; 0: no sheet", low=0, high=64),
     Setting("verify.atol", 1e-4, "output values, -1 to 1", "largest difference that passes", low=0),

@@ -15,5 +15,5 @@ def test_help_takes_at_most_1_3_times_an_empty_program_with_as_many_commands() -
     assert spec.loader is not None
     study = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(study)
-    assert len(study.command_names()) == 7
+    assert len(study.command_names()) == 11
     assert statistics.median(study.ratios(pairs=15)) <= 1.3

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +15,10 @@ from mggc_edge.models.layers import INPUT, Activation, Layer, LayerTable
 from mggc_edge.models.spec import NetworkSpec
 
 Masks = Mapping[str, Tensor]
+# "module": batch norm as the module's mode has it. "batch": by the batch's statistics, and none are kept.
+Statistics = Literal["module", "batch"]
+# A value inside the network: what a row's convolution sees (joined and activated), its norm's output, or its output.
+Tap = tuple[str, Literal["input", "norm", "output"]]
 LEAKY_SLOPE = 0.2
 DROPOUT_RATE = 0.5
 NORM_EPSILON = 1e-5
@@ -49,12 +54,34 @@ class Network(nn.Module):
         network.load_state_dict({**tensors, **counts}, strict=True, assign=True)
         return network
 
-    def forward(self, picture: Tensor, masks: Masks | None = None) -> Tensor:
+    def forward(self, picture: Tensor, masks: Masks | None = None, statistics: Statistics = "module") -> Tensor:
         """Run the network; `masks` closes channels: per group a [C] tensor of zeros and ones, or of gates.
 
         Raises:
             SpecError: a mask is for a channel group that the network does not have.
         """
+        return self._forward(picture, masks, statistics, {})
+
+    def features(
+        self, picture: Tensor, taps: Sequence[Tap], masks: Masks | None = None, statistics: Statistics = "module"
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Run the network and return its output, and the values at `taps`, each [N, C, H, W].
+
+        Raises:
+            SpecError: the network has no such row, or the row no norm.
+        """
+        found: dict[Tap, Tensor | None] = dict.fromkeys(taps)
+        output = self._forward(picture, masks, statistics, found)
+        values = []
+        for (name, place), value in found.items():
+            if value is None:
+                raise SpecError(f"this network has no '{place}' of a layer '{name}' to look at")
+            values.append(value)
+        return output, values
+
+    def _forward(
+        self, picture: Tensor, masks: Masks | None, statistics: Statistics, found: dict[Tap, Tensor | None]
+    ) -> Tensor:
         if masks and (unknown := sorted(set(masks) - {group.name for group in self.table.groups})):
             raise SpecError(
                 f"this network has no channel group '{unknown[0]}' to mask",
@@ -63,13 +90,22 @@ class Network(nn.Module):
         values = {INPUT: picture}
         y = picture
         for layer in self.table.layers:
-            y = values[layer.name] = self._run(layer, values, masks or {})
+            y = values[layer.name] = self._run(layer, values, masks or {}, statistics, found)
+            if (tap := (layer.name, "output")) in found:
+                found[tap] = y  # type: ignore[index]
             for name in _operands(layer):
                 if self._last_use[name] == layer.name:
                     values.pop(name, None)
         return y
 
-    def _run(self, layer: Layer, values: Mapping[str, Tensor], masks: Masks) -> Tensor:
+    def _run(
+        self,
+        layer: Layer,
+        values: Mapping[str, Tensor],
+        masks: Masks,
+        statistics: Statistics,
+        found: dict[Tap, Tensor | None],
+    ) -> Tensor:
         mask = masks.get(layer.output) if layer.gate_after else None
         if layer.op == "constant":
             assert layer.adds is not None
@@ -80,15 +116,18 @@ class Network(nn.Module):
         sources = [values[name] for name in layer.reads]
         x = sources[0] if len(sources) == 1 else torch.cat(sources, dim=1)
         x = _activate(x, layer.pre_activation)
+        if (layer.name, "input") in found:
+            found[layer.name, "input"] = x
         if layer.padding and layer.padding_mode == "reflect":
             x = F.pad(x, (layer.padding,) * 4, mode="reflect")
         y: Tensor = self.get_submodule(layer.name)(x)
         if mask is not None and layer.gate_after == "conv":
-            y = y * mask[:, None, None]
+            y = y * mask.to(y.dtype)[:, None, None]
         if layer.norm is not None:
-            y = self.get_submodule(layer.norm)(y)
-        if mask is not None and layer.gate_after == "norm":
-            y = y * mask[:, None, None]
+            gate = mask if layer.gate_after == "norm" else None
+            y = _normalise(y, self.get_submodule(layer.norm), gate, statistics)
+            if (layer.name, "norm") in found:
+                found[layer.name, "norm"] = y
         y = _activate(y, layer.activation)
         if layer.dropout:
             y = F.dropout(y, DROPOUT_RATE, self.training)
@@ -101,6 +140,34 @@ class _Constant(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.constant = nn.Parameter(torch.zeros(channels))
+
+
+def _normalise(y: Tensor, norm: nn.Module, gate: Tensor | None, statistics: Statistics) -> Tensor:
+    """Norm and gate in one: norm(y) * gate, the gate multiplied into the norm's scale and shift.
+
+    This reads and writes each picture once less than a multiplication after the norm would.
+    """
+    if isinstance(norm, nn.InstanceNorm2d):
+        if gate is None:
+            return F.instance_norm(y, weight=norm.weight, bias=norm.bias, eps=norm.eps)
+        scale = gate if norm.weight is None else norm.weight * gate
+        shift = None if norm.bias is None else norm.bias * gate
+        return F.instance_norm(
+            y, weight=scale.to(y.dtype), bias=None if shift is None else shift.to(y.dtype), eps=norm.eps
+        )
+    assert isinstance(norm, nn.BatchNorm2d)
+    if gate is None and statistics == "module":
+        result: Tensor = norm(y)
+        return result
+    scale, shift = (norm.weight, norm.bias) if gate is None else (norm.weight * gate, norm.bias * gate)
+    if statistics == "batch":
+        return F.batch_norm(y, None, None, scale, shift, training=True, eps=norm.eps)
+    if norm.training:
+        assert norm.num_batches_tracked is not None
+        norm.num_batches_tracked.add_(1)
+    return F.batch_norm(
+        y, norm.running_mean, norm.running_var, scale, shift, norm.training, norm.momentum or 0.0, norm.eps
+    )
 
 
 def norm_scale_shift(state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Tensor]:

@@ -98,7 +98,7 @@ def check_parity(
     max_abs = sum_abs = sum_squares = 0.0
     similarities: list[float] = []
     for number, picture in enumerate(pictures):
-        a, b = (_only_output(runner, picture) for runner in (reference, candidate))
+        a, b = (only_output(runner, picture) for runner in (reference, candidate))
         if a.shape != b.shape:
             raise FeedError(
                 f"{reference.name} gives {a.shape} and {candidate.name} gives {b.shape}: nothing to compare"
@@ -128,7 +128,8 @@ def check_parity(
     )
 
 
-def _only_output(runner: Runner, picture: Array) -> Array:
+def only_output(runner: Runner, picture: Array) -> Array:
+    """Run a runner that has one input and one output; raises FeedError for another one."""
     if len(runner.inputs) != 1 or len(runner.outputs) != 1:
         raise FeedError(
             f"{runner.name} has {len(runner.inputs)} inputs and {len(runner.outputs)} outputs, not one each"

@@ -1,0 +1,1 @@
+"""Measure artifacts: fresh processes, interleaved pairs, every raw sample kept."""

@@ -1,0 +1,109 @@
+"""What surrounds a measurement: load, stolen time, clock governor; before and after."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mggc_edge.artifacts import tool_versions
+from mggc_edge.machine import Machine
+
+_FREQUENCY = "sys/devices/system/cpu/cpu{}/cpufreq/{}"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The machine at one moment; None where it does not say.
+
+    Attributes:
+        load: processes that wanted to run, on average over the last minute.
+        ticks: time of all cores since the machine started, in the kernel's ticks.
+        stolen_ticks: of these, time that a virtual machine's host gave to others.
+        governors: how the cores' clocks are chosen, each name once.
+        frequency_khz: mean clock of the cores.
+    """
+
+    load: float | None
+    ticks: int | None
+    stolen_ticks: int | None
+    governors: tuple[str, ...]
+    frequency_khz: float | None
+
+
+def moment(root: Path = Path("/")) -> Moment:
+    """Return the machine as it is now, from the files below `root` that Linux keeps about it."""
+    load = _read(root / "proc/loadavg").split()
+    # cpu user nice system idle iowait irq softirq steal guest guest_nice; guests are counted in user and nice as well
+    cpu = _read(root / "proc/stat").split("\n", 1)[0].split()
+    ticks = [int(count) for count in cpu[1:9] if count.isdigit()] if cpu[:1] == ["cpu"] else []
+    cores = range(os.cpu_count() or 1)
+    governors = [_read(root / _FREQUENCY.format(core, "scaling_governor")).strip() for core in cores]
+    clocks = [_read(root / _FREQUENCY.format(core, "scaling_cur_freq")).strip() for core in cores]
+    known = [int(clock) for clock in clocks if clock.isdigit()]
+    return Moment(
+        load=_number(load[0]) if load else None,
+        ticks=sum(ticks) if len(ticks) == 8 else None,
+        stolen_ticks=ticks[7] if len(ticks) == 8 else None,
+        governors=tuple(sorted({governor for governor in governors if governor})),
+        frequency_khz=sum(known) / len(known) if known else None,
+    )
+
+
+def stolen(before: Moment, after: Moment) -> float | None:
+    """Return the fraction of the machine's time between two moments that its host gave to others, 0 to 1."""
+    if None in (before.ticks, after.ticks, before.stolen_ticks, after.stolen_ticks):
+        return None
+    assert before.ticks is not None
+    assert after.ticks is not None
+    assert before.stolen_ticks is not None
+    assert after.stolen_ticks is not None
+    passed = after.ticks - before.ticks
+    return (after.stolen_ticks - before.stolen_ticks) / passed if passed > 0 else None
+
+
+def context(machine: Machine, before: Moment, after: Moment, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return the JSON object about machine and surroundings.
+
+    Args:
+        machine: what machine this is.
+        before, after: the moments that enclose the measurement.
+        versions: of the libraries, as the measuring processes saw them.
+    """
+    return {
+        "device": machine.device,
+        "os": platform.system(),
+        "kernel": platform.release(),
+        "cpu": {
+            "model": machine.processor,
+            "architecture": machine.architecture,
+            "instruction_sets": list(machine.instruction_sets),
+            "cores": machine.cores,
+            "governors": list(before.governors),
+            "frequency_khz_before": before.frequency_khz,
+            "frequency_khz_after": after.frequency_khz,
+        },
+        "memory_bytes": machine.memory_bytes,
+        "jetson": machine.jetson,
+        "load_before": before.load,
+        "load_after": after.load,
+        "stolen": stolen(before, after),
+        "versions": {**tool_versions(), **versions},
+    }
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""  # not a Linux, or a container that hides it
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,274 @@
+"""Measure models against each other: fresh processes, pairs that are near in time, random order.
+
+A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
+of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
+or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from mggc_edge.artifacts import sha256_of
+from mggc_edge.benchmarks.environment import Moment, context, moment, stolen
+from mggc_edge.benchmarks.isolation import Worker, start_worker
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
+from mggc_edge.errors import InputError
+from mggc_edge.machine import Machine, this_machine
+from mggc_edge.settings import Settings
+
+Progress = Callable[[int, int, str], None]
+
+MAX_PAIRS, MAX_PROCESSES = 10_000, 1000
+
+WARM_RUNS = 10
+WARM_MOST = 10  # times bench.warmup_seconds: a warm-up that has not settled by then ends
+WARM_SHARE = 0.25  # of the time limit, for all warm-ups together
+SAMPLE_NS = 50_000_000  # a sample of fast models lasts at least this long
+LONG_NS = 200_000_000  # a single inference that lasts this long is a sample
+LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
+GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
+
+FEW_PROCESSES, FEW_PAIRS = 5, 20
+MOST_STOLEN = 0.02
+UNSETTLED_SHARE = 0.25  # of the processes
+
+
+@dataclass
+class _Gathered:
+    """What the processes of one model have given so far."""
+
+    model: Workload
+    runs_per_pair: int = 0
+    opened: dict[str, Any] = field(default_factory=dict)
+    processes: list[ProcessSamples] = field(default_factory=list)
+
+
+def measure(
+    models: Sequence[Workload],
+    *,
+    threads: int | None = None,
+    pairs: int | None = None,
+    processes: int | None = None,
+    max_seconds: float | None = None,
+    margin: float | None = None,
+    warmup_seconds: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    start: Callable[[Workload], Worker] = start_worker,
+    clock: Callable[[], float] = time.monotonic,
+) -> BenchmarkReport:
+    """Measure the latency of models on this machine, in pairs.
+
+    Args:
+        models: what to measure, with names of their own; the first is what the others are compared with.
+        threads: threads inside an operator; None: one for every core that this process may use.
+        pairs: pairs of samples in all; None: the setting bench.pairs.
+        processes: fresh processes per model that the pairs are spread over; None: the setting bench.processes.
+        max_seconds: where this time ends the measurement, it keeps the pairs that are complete; None: the setting.
+        margin: the smallest relative difference that matters; None: the setting bench.margin.
+        warmup_seconds: a warm-up lasts at least so long, less where `max_seconds` are few; None: the setting.
+        seed: of the order, and of what is fed.
+        progress: is told after every pair (pairs done, pairs in all, what is measured); it should be quick.
+        start, clock: how a process is started, and seconds that pass; for tests.
+
+    Raises:
+        InputError: an argument makes no sense, or a model's picture size is not known or not as given.
+        ArtifactError: a model cannot be run, its process died, or `max_seconds` are too short for one pair.
+        MissingDependencyError: ONNX Runtime is not installed here.
+    """
+    defaults = Settings()
+    pairs = defaults["bench.pairs"] if pairs is None else pairs
+    processes = defaults["bench.processes"] if processes is None else processes
+    limit: float = defaults["bench.max_seconds"] if max_seconds is None else max_seconds
+    margin = defaults["bench.margin"] if margin is None else margin
+    warm: float = defaults["bench.warmup_seconds"] if warmup_seconds is None else warmup_seconds
+    machine = this_machine()
+    threads = machine.cores if threads is None else threads
+    _check(threads, pairs, processes, (limit, margin, warm))
+    check_workloads(models)
+    blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
+    files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    before, began = moment(), clock()
+    most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
+    warmup = (min(warm, most / 2), most)
+    plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, start, clock)
+    stopped = _measure_blocks(plan, blocks)
+    after, seconds = moment(), clock() - began
+    codes = _machine_warnings(machine, threads, before, after) + ["time_limit"] * stopped
+    runs = tuple(
+        ModelRun(
+            model=gathered.model,
+            sha256=sha256,
+            size_bytes=size_bytes,
+            provider=gathered.opened["provider"],
+            threads=threads,
+            runs_per_pair=gathered.runs_per_pair,
+            inputs=tuple(gathered.opened["inputs"]),
+            processes=tuple(gathered.processes),
+            warnings=tuple(sorted(codes + _sample_warnings(gathered.processes))),
+        )
+        for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
+    )
+    facts = context(machine, before, after, plan.gathered[0].opened["versions"])
+    asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
+    return BenchmarkReport(
+        {**facts, "created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}, runs, margin
+    )
+
+
+class _Plan:
+    """One measurement while it goes on."""
+
+    def __init__(
+        self,
+        models: Sequence[Workload],
+        threads: int,
+        seed: int,
+        warmup_seconds: tuple[float, float],
+        deadline: float,
+        blocks: int,
+        pairs: int,
+        progress: Progress | None,
+        start: Callable[[Workload], Worker],
+        clock: Callable[[], float],
+    ) -> None:
+        self.gathered = [_Gathered(model) for model in models]
+        self.threads, self.seed, self.deadline, self.clock = threads, seed, deadline, clock
+        self.random = np.random.default_rng(seed)
+        self._start, self._progress = start, progress
+        self._done, self._pairs, self._blocks = 0, pairs, blocks
+        least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
+        self._warm = {"do": "warm", "min_runs": WARM_RUNS, "min_ns": least, "max_ns": most}
+
+    def block(self, number: int, pairs: int) -> tuple[float, float]:
+        """Measure so many pairs in fresh processes; where time runs out, fewer.
+
+        Returns:
+            The seconds that it took until the first pair, and those of a pair.
+        """
+        count, began = len(self.gathered), self.clock()
+        with contextlib.ExitStack() as stack:
+            workers: dict[int, Worker] = {}
+            opened: dict[int, dict[str, Any]] = {}
+            warm: dict[int, dict[str, Any]] = {}
+            samples: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
+            for index in self.random.permutation(count).tolist():
+                model = self.gathered[index].model
+                workers[index] = self._start(model)
+                stack.callback(workers[index].end)
+                opened[index] = self._ask(workers[index], self._open(model))
+                warm[index] = self._ask(workers[index], self._warm)
+                if not self.gathered[index].runs_per_pair:
+                    self.gathered[index].opened = opened[index]
+                    self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
+            ready = self.clock()
+            for order in orders(count, pairs, self.random):
+                if samples[0] and self.clock() >= self.deadline:
+                    break
+                for index in order:
+                    runs = self.gathered[index].runs_per_pair
+                    # The other model has taken the caches: a fast one runs once before it is timed.
+                    request = {"do": "sample", "runs": runs, "untimed": int(runs > 1)}
+                    samples[index].append(tuple(self._ask(workers[index], request)["samples_ns"]))
+                self._done += 1
+                if self._progress is not None:
+                    self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
+            per_pair = (self.clock() - ready) / len(samples[0])
+            for index, gathered in enumerate(self.gathered):
+                closed = self._ask(workers[index], {"do": "close"})
+                gathered.processes.append(
+                    ProcessSamples(
+                        load_ns=opened[index]["load_ns"],
+                        first_ns=opened[index]["first_ns"],
+                        warmup_runs=warm[index]["runs"],
+                        warmup_ns=warm[index]["ns"],
+                        settled=warm[index]["settled"],
+                        pairs=tuple(samples[index]),
+                        rss_before_bytes=opened[index]["rss_before_bytes"],
+                        rss_peak_bytes=closed["rss_peak_bytes"],
+                    )
+                )
+        return ready - began, per_pair
+
+    def _open(self, model: Workload) -> dict[str, Any]:
+        size = None if model.image_size is None else list(model.image_size)
+        path = str(model.path.absolute())
+        return {"do": "open", "path": path, "threads": self.threads, "image_size": size, "seed": self.seed}
+
+    def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
+        return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)
+
+
+def _measure_blocks(plan: _Plan, blocks: Sequence[int]) -> bool:
+    """Measure block after block; return whether time ran out before all of their pairs were measured.
+
+    Where time is short, blocks get fewer pairs before there are fewer blocks.
+    """
+    setup = per_pair = 0.0
+    for number, pairs in enumerate(blocks, start=1):
+        if number > 1:
+            left = plan.deadline - plan.clock()
+            share = left / (len(blocks) - number + 1) - setup
+            pairs = min(pairs, max(1, int(share / per_pair))) if per_pair > 0 else pairs
+            if setup + pairs * per_pair > left:
+                return True
+        took = plan.block(number, pairs)
+        setup, per_pair = max(setup, took[0]), max(per_pair, took[1])
+    return sum(len(process.pairs) for process in plan.gathered[0].processes) < sum(blocks)
+
+
+def orders(models: int, pairs: int, random: np.random.Generator) -> list[list[int]]:
+    """Return, for every pair, the order in which the models are run: a random one, then its mirror image."""
+    found: list[list[int]] = []
+    while len(found) < pairs:
+        order: list[int] = random.permutation(models).tolist()
+        found += [order, order[::-1]]
+    return found[:pairs]
+
+
+def runs_per_pair(median_ns: float) -> int:
+    """Return how many inferences make a sample, for a latency in ns: together 50 ms, or a single long one."""
+    if median_ns >= LONG_NS:
+        return 1
+    return min(MOST_RUNS, max(LEAST_RUNS, math.ceil(SAMPLE_NS / max(1.0, median_ns))))
+
+
+def _check(threads: int, pairs: int, processes: int, amounts: tuple[float, float, float]) -> None:
+    for name, value, most in (
+        ("threads", threads, MAX_THREADS),
+        ("pairs", pairs, MAX_PAIRS),
+        ("processes", processes, MAX_PROCESSES),
+    ):
+        if not 1 <= value <= most:
+            raise InputError(f"the number of {name} must be between 1 and {most:,}, not {value}")
+    for name, amount in zip(("time limit", "margin", "warm-up"), amounts, strict=True):
+        if not 0 < amount < math.inf:
+            raise InputError(f"the {name} must be above 0, not {amount:g}")
+
+
+def _machine_warnings(machine: Machine, threads: int, before: Moment, after: Moment) -> list[str]:
+    share = stolen(before, after)
+    return (
+        ["threads"] * (threads > machine.cores)
+        + ["load"] * (before.load is not None and before.load > machine.cores)
+        + ["steal"] * (share is not None and share > MOST_STOLEN)
+    )
+
+
+def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
+    unsettled = sum(not process.settled for process in processes)
+    pairs = sum(len(process.pairs) for process in processes)
+    return ["few_samples"] * (len(processes) < FEW_PROCESSES or pairs < FEW_PAIRS) + ["unsettled"] * (
+        unsettled > UNSETTLED_SHARE * len(processes)
+    )

@@ -1,0 +1,298 @@
+"""What a measurement gave: every raw sample, what surrounded it, and what the samples allow to say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mggc_edge.benchmarks.stats import (
+    Interval,
+    Ratio,
+    Verdict,
+    compare,
+    median_absolute_deviation,
+    typical_interval,
+)
+from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.errors import InputError
+
+SCHEMA = "mggc-edge/bench/1"
+MS = 1e6  # nanoseconds
+# What may have disturbed a measurement, by code.
+WARNINGS: Mapping[str, str] = {
+    "few_samples": "few samples: under 5 processes or 20 pairs, so that the intervals are wide",
+    "load": "before it began, more processes wanted to run than there are cores",
+    "steal": "the host of this virtual machine took more than 2 % of its time away",
+    "threads": "more threads than cores",
+    "time_limit": "bench.max_seconds ended it early",
+    "unsettled": "the latency had not settled when its warm-up ended",
+}
+
+
+@dataclass(frozen=True)
+class ProcessSamples:
+    """What one process measured.
+
+    Attributes:
+        load_ns, first_ns: time to open the model, and of its first inference.
+        warmup_runs, warmup_ns, settled: untimed runs, how long they took, whether the latency had settled after them.
+        pairs: per pair the time of each inference in ns; the pair's latency is their median.
+        rss_before_bytes, rss_peak_bytes: memory of the process before the model was opened, and at most.
+    """
+
+    load_ns: int
+    first_ns: int
+    warmup_runs: int
+    warmup_ns: int
+    settled: bool
+    pairs: tuple[tuple[int, ...], ...]
+    rss_before_bytes: int | None
+    rss_peak_bytes: int | None
+
+    @property
+    def latencies_ns(self) -> tuple[float, ...]:
+        """The latency of every pair."""
+        return tuple(median(samples) for samples in self.pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object; the samples themselves stand in the run's `samples_ns`, in the order of the pairs."""
+        return {
+            "load_ms": self.load_ns / MS,
+            "first_inference_ms": self.first_ns / MS,
+            "warmup": {"runs": self.warmup_runs, "seconds": self.warmup_ns / 1e9, "settled": self.settled},
+            "pairs": len(self.pairs),
+            "rss_before_bytes": self.rss_before_bytes,
+            "rss_peak_bytes": self.rss_peak_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class ModelRun:
+    """One model as it was measured, in one or more processes.
+
+    Attributes:
+        model, sha256, size_bytes: what was run, and its file.
+        provider: the engine's own name of what ran it.
+        threads: threads inside an operator.
+        runs_per_pair: inferences whose median is the latency of a pair.
+        inputs: name, type and shape of what was fed.
+        processes: what each process measured; at least one, each with at least one pair.
+        warnings: keys of `WARNINGS`.
+    """
+
+    model: Workload
+    sha256: str
+    size_bytes: int
+    provider: str
+    threads: int
+    runs_per_pair: int
+    inputs: tuple[Mapping[str, Any], ...]
+    processes: tuple[ProcessSamples, ...]
+    warnings: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.processes or not all(process.pairs for process in self.processes):
+            raise InputError(f"'{self.model.name}' was not measured: a process has no samples")
+
+    @property
+    def samples_ns(self) -> tuple[int, ...]:
+        """Every timed inference, in the order of processes and pairs."""
+        return tuple(sample for process in self.processes for pair in process.pairs for sample in pair)
+
+    @property
+    def p50_ms(self) -> float:
+        """The median of all samples."""
+        return median(self.samples_ns) / MS
+
+    @property
+    def p90_ms(self) -> float:
+        """The latency that 90 % of all samples do not exceed."""
+        return float(np.quantile(self.samples_ns, 0.9)) / MS
+
+    @property
+    def ci95_ms(self) -> Interval | None:
+        """The 95 % interval of a process's typical latency; None for a single process."""
+        return typical_interval([median(process.latencies_ns) / MS for process in self.processes])
+
+    @property
+    def load_ms(self) -> float:
+        """The time to open the model, the median of the processes."""
+        return median(process.load_ns for process in self.processes) / MS
+
+    @property
+    def first_inference_ms(self) -> float:
+        """The time of the first inference, the median of the processes."""
+        return median(process.first_ns for process in self.processes) / MS
+
+    @property
+    def rss_peak_bytes(self) -> int | None:
+        """The most memory that a process had; None where the system does not say."""
+        peaks = [process.rss_peak_bytes for process in self.processes if process.rss_peak_bytes is not None]
+        return max(peaks, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of `runs`."""
+        samples = self.samples_ns
+        return {
+            "model": self.model.name,
+            "runtime": self.model.runtime,
+            "provider": self.provider,
+            "precision": self.model.precision,
+            "threads": self.threads,
+            "inputs": [dict(entry) for entry in self.inputs],
+            "warmup": {
+                "runs": sum(process.warmup_runs for process in self.processes),
+                "seconds": sum(process.warmup_ns for process in self.processes) / 1e9,
+                "settled": all(process.settled for process in self.processes),
+            },
+            "runs_per_pair": self.runs_per_pair,
+            "samples_ns": list(samples),
+            "latency_ms": {
+                "p50": self.p50_ms,
+                "p90": self.p90_ms,
+                "mean": float(np.mean(samples)) / MS,
+                "mad": median_absolute_deviation(samples) / MS,
+                "ci95": _listed(self.ci95_ms),
+            },
+            "load_ms": self.load_ms,
+            "first_inference_ms": self.first_inference_ms,
+            "memory": {"rss_peak_bytes": self.rss_peak_bytes},
+            "power": None,
+            "macs_true": self.model.macs_true,
+            "macs_paper": self.model.macs_paper,
+            "warnings": list(self.warnings),
+            "processes": [process.to_json() for process in self.processes],
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models that were measured in pairs.
+
+    Attributes:
+        a, b: their names; `ratio.value` says how many times as fast b is as a.
+        ratio: latency of a : latency of b, with its intervals.
+        margin: the smallest relative difference that matters.
+        macs_ratio: MACs (true) of a : MACs of b; None where one is not known or 0.
+        pairs: pairs of samples.
+    """
+
+    a: str
+    b: str
+    ratio: Ratio
+    margin: float
+    macs_ratio: float | None
+    pairs: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What these samples allow to say about b; see `Ratio.verdict`."""
+        return self.ratio.verdict(self.margin)
+
+    @property
+    def realisation(self) -> float | None:
+        """The part of the saved work that became speed: ratio of latencies / ratio of MACs."""
+        return None if self.macs_ratio is None else self.ratio.value / self.macs_ratio
+
+    def to_json(self) -> dict[str, Any]:
+        """Return an entry of `comparisons`."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "ratio": self.ratio.value,
+            "ci95": _listed(self.ratio.ci95),
+            "ci99": _listed(self.ratio.ci99),
+            "verdict": self.verdict,
+            "margin": self.margin,
+            "minimum_detectable_effect": self.ratio.minimum_detectable_effect,
+            "macs_ratio": self.macs_ratio,
+            "realisation": self.realisation,
+            "pairs": self.pairs,
+            "processes": self.ratio.processes,
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkReport:
+    """Models that were measured together.
+
+    Attributes:
+        context: machine, surroundings, versions and how it was measured; JSON values.
+        runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them.
+        margin: the smallest relative difference that matters, above 0.
+    """
+
+    context: Mapping[str, Any]
+    runs: tuple[ModelRun, ...]
+    margin: float
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Every warning of a run once, keys of `WARNINGS`."""
+        return tuple(sorted({code for run in self.runs for code in run.warnings}))
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every model but the first against the first."""
+        return tuple(self.comparison(self.runs[0].model.name, run.model.name) for run in self.runs[1:])
+
+    def run(self, name: str) -> ModelRun:
+        """Return the run of the model with that name.
+
+        Raises:
+            InputError: there is none.
+        """
+        for run in self.runs:
+            if run.model.name == name:
+                return run
+        raise InputError(f"no model '{name}' was measured", hint=", ".join(run.model.name for run in self.runs))
+
+    def comparison(self, a: str, b: str) -> Comparison:
+        """Compare two of the models, by name.
+
+        Raises:
+            InputError: one of them was not measured.
+        """
+        first, second = self.run(a), self.run(b)
+        pairs = [
+            list(zip(left.latencies_ns, right.latencies_ns, strict=True))
+            for left, right in zip(first.processes, second.processes, strict=True)
+        ]
+        macs_a, macs_b = first.model.macs_true, second.model.macs_true
+        return Comparison(
+            a,
+            b,
+            compare(pairs, self.margin),
+            self.margin,
+            macs_a / macs_b if macs_a and macs_b else None,
+            sum(map(len, pairs)),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the JSON document of `bench --json`."""
+        return {
+            "schema": SCHEMA,
+            "context": dict(self.context),
+            "models": [
+                {
+                    "name": run.model.name,
+                    "path": str(run.model.path),
+                    "sha256": run.sha256,
+                    "size_bytes": run.size_bytes,
+                    "macs_true": run.model.macs_true,
+                    "macs_paper": run.model.macs_paper,
+                }
+                for run in self.runs
+            ],
+            "runs": [run.to_json() for run in self.runs],
+            "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "gate": {"threshold": None, "verdict": None, "exit_code": 0},
+        }
+
+
+def _listed(interval: Sequence[float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)

@@ -1,0 +1,220 @@
+"""The process that runs one model, `python worker.py`: requests come as lines of JSON, and so do the answers.
+
+It needs numpy and ONNX Runtime and nothing of this package, so that what it measures is the model's own load time and
+memory. It runs nothing unless it is asked to: two workers that are asked in turn never compete for the cores.
+
+    {"do": "open", "path", "threads", "image_size", "seed"} -> load_ns, first_ns, inputs, provider, versions, ...
+    {"do": "warm", "min_runs", "min_ns", "max_ns"}          -> runs, ns, settled, median_ns
+    {"do": "sample", "runs", "untimed"}                     -> samples_ns
+    {"do": "close"}                                         -> rss_peak_bytes; the process ends
+
+An answer with the key `error` ("missing", "model", "size", "fixed", "input") has a `message`; the process then ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 5  # runs of a block of the warm-up
+SETTLED = 0.02  # largest relative difference of the medians of the last two blocks
+MAX_ELEMENTS = 2**28  # of one input
+TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+}  # fmt: skip
+
+
+class RefusalError(Exception):
+    """What the model or this machine does not allow: an error kind and a sentence."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Worker:
+    """One opened model and its feeds."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._names: list[str] = []
+        self._feeds: dict[str, np.ndarray[Any, Any]] = {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what a request asks for and return the answer."""
+        do = request["do"]
+        if do == "open":
+            return self._open(request["path"], request["threads"], request["image_size"], request["seed"])
+        if do == "warm":
+            return self._warm(request["min_runs"], request["min_ns"], request["max_ns"])
+        if do == "sample":
+            for _ in range(request["untimed"]):
+                self._run()
+            return {"samples_ns": [self._run() for _ in range(request["runs"])]}
+        return {"rss_peak_bytes": _memory("VmHWM")}
+
+    def _open(self, path: str, threads: int, image_size: list[int] | None, seed: int) -> dict[str, Any]:
+        try:
+            import numpy as np
+            import onnxruntime
+        except ImportError as error:
+            raise RefusalError("missing", f"onnxruntime cannot be imported here: {error}") from error
+        before = _memory("VmRSS")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # what matters comes back as an exception
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # A thread that spins takes a core from the other worker while it is measured.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        start = time.perf_counter_ns()
+        try:
+            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
+            raise RefusalError("model", f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+        load = time.perf_counter_ns() - start
+        self._session, self._names = session, [output.name for output in session.get_outputs()]
+        generator = np.random.default_rng(seed)
+        for tensor in session.get_inputs():
+            shape = _shape(tensor.name, tensor.shape, image_size)
+            self._feeds[tensor.name] = _feed(generator, tensor.name, tensor.type, shape)
+        first = self._run()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        return {
+            "load_ns": load,
+            "first_ns": first,
+            "rss_before_bytes": before,
+            "provider": session.get_providers()[0],
+            "inputs": [
+                {"name": name, "dtype": feed.dtype.name, "shape": list(feed.shape)}
+                for name, feed in self._feeds.items()
+            ],
+            "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+        }
+
+    def _run(self) -> int:
+        """Run once; return the time outside the engine in ns."""
+        try:
+            start = time.perf_counter_ns()
+            self._session.run(self._names, self._feeds)
+            return time.perf_counter_ns() - start
+        except Exception as error:  # as above
+            raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
+
+    def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
+        """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
+        times: list[int] = []
+        total = 0
+        while True:
+            times.append(self._run())
+            total += times[-1]
+            # A slow model has few runs in `max_ns`: its blocks are shorter, never below 2 runs.
+            block = min(BLOCK, len(times) // 2)
+            settled = block >= 2 and _settled(times[-2 * block : -block], times[-block:])
+            if (settled and len(times) >= min_runs and total >= min_ns) or (total >= max_ns and len(times) >= 2):
+                return {"runs": len(times), "ns": total, "settled": settled, "median_ns": _median(times[-BLOCK:])}
+
+
+def _settled(before: list[int], after: list[int]) -> bool:
+    return abs(_median(after) - _median(before)) <= SETTLED * _median(before)
+
+
+def _median(values: list[int]) -> float:
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+
+
+def _shape(name: str, dims: list[int | str | None], image_size: list[int] | None) -> list[int]:
+    """Return the sizes of an input [N, C, H, W]: an open N is 1, open H and W are the picture size."""
+    shape = []
+    for axis, size in enumerate(dims):
+        if isinstance(size, int) and size > 0:
+            shape.append(size)
+        elif axis == 0:
+            shape.append(1)
+        elif len(dims) == 4 and axis >= 2:
+            if image_size is None:
+                raise RefusalError("size", "it takes pictures of any size")
+            shape.append(image_size[axis - 2])
+        else:
+            raise RefusalError("input", f"its input '{name}' leaves axis {axis} open")
+    if image_size is not None and len(dims) == 4 and shape[2:] != image_size:
+        raise RefusalError("fixed", f"it takes pictures of {shape[2]}x{shape[3]} only")
+    return shape
+
+
+def _feed(generator: np.random.Generator, name: str, type_: str, shape: list[int]) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return random values of a picture: floats in [-1, 1], bytes in [0, 255]; zeros of any other type."""
+    if type_ not in TYPES:
+        raise RefusalError("input", f"its input '{name}' has the type {type_}, which cannot be fed")
+    count = 1
+    for size in shape:
+        count *= size
+    if count > MAX_ELEMENTS:
+        raise RefusalError("input", f"its input '{name}' has {count:,} elements; at most {MAX_ELEMENTS:,} are fed")
+    dtype = TYPES[type_]
+    if dtype.startswith("float"):
+        return generator.uniform(-1, 1, shape).astype(dtype)
+    if dtype == "uint8":
+        return generator.integers(0, 256, shape).astype(dtype)
+    return generator.integers(0, 1, shape).astype(dtype)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _memory(field: str) -> int | None:
+    """Return a size that Linux keeps about this process, in bytes; None elsewhere.
+
+    VmHWM, not ru_maxrss: that one begins with the size of the process that started this one.
+    """
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    for line in text.splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until one closes, one fails, or there are no more."""
+    worker = Worker()
+    for line in requests:
+        request = json.loads(line)
+        try:
+            answer = worker.answer(request)
+        except RefusalError as refusal:
+            answer = {"error": refusal.kind, "message": str(refusal)}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        if "error" in answer or request["do"] == "close":
+            return
+
+
+def main() -> None:
+    """Serve this process's stdin and stdout; what a library prints goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    # The folder of this file comes first in sys.path; its modules must not stand in for libraries of the same name.
+    if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+        del sys.path[0]
+    main()

@@ -1,0 +1,66 @@
+"""What is measured: a model file, and the facts about it that its caller knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mggc_edge.errors import ArtifactError, InputError
+
+RUNTIMES = ("onnxruntime",)
+PRECISIONS = ("fp32",)
+MAX_MODELS = 8  # all of them are in memory at the same time
+MAX_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One model to measure.
+
+    Attributes:
+        name: what it is called in the report.
+        path: an .onnx or .ort file. It is run as it is: who does not trust it checks it first.
+        runtime, precision: how it is run.
+        macs_true, macs_paper: multiply-accumulate operations for one picture, None where not known.
+        image_size: (height, width) for a file that leaves them open; None: the file says.
+    """
+
+    name: str
+    path: Path
+    runtime: str = "onnxruntime"
+    precision: str = "fp32"
+    macs_true: int | None = None
+    macs_paper: int | None = None
+    image_size: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InputError("a model to measure needs a name")
+        if self.runtime not in RUNTIMES:
+            raise InputError(f"'{self.runtime}' is no runtime that can be measured", hint=", ".join(RUNTIMES))
+        if self.precision not in PRECISIONS:
+            raise InputError(f"'{self.precision}' is no precision that can be measured", hint=", ".join(PRECISIONS))
+        for macs in (self.macs_true, self.macs_paper):
+            if macs is not None and macs < 0:
+                raise InputError(f"'{self.name}' cannot have {macs} MACs")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise InputError(f"'{self.name}' cannot take pictures of {self.image_size[0]}x{self.image_size[1]}")
+
+
+def check_workloads(models: Sequence[Workload]) -> None:
+    """Check that these models can be measured together.
+
+    Raises:
+        InputError: there are none, too many, or two of the same name.
+        ArtifactError: a file is not there.
+    """
+    if not 1 <= len(models) <= MAX_MODELS:
+        raise InputError(f"{len(models)} models cannot be measured together; 1 to {MAX_MODELS} can")
+    name, count = Counter(model.name for model in models).most_common(1)[0]
+    if count > 1:
+        raise InputError(f"{count} models are called '{name}'", hint="give every model a name of its own")
+    for model in models:
+        if not model.path.is_file():
+            raise ArtifactError(f"there is no file '{model.path}'")

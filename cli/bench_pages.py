@@ -1,0 +1,159 @@
+"""A measurement for people: tables, verdicts in words, warnings; for a terminal and as Markdown."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mggc_edge.cli.output import file_size, shown, si
+from mggc_edge.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mggc_edge.benchmarks.report import BenchmarkReport, Comparison, ModelRun
+
+WIDE = 110
+COLORS = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
+
+
+def pages(report: BenchmarkReport, *, width: int) -> list[RenderableType]:
+    """Return the tables and lines of a measurement; below 110 columns some columns are left out."""
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+
+    wide = width >= WIDE
+    header, *rows = _cells(report, wide=wide)
+    page = Table(box=box.SIMPLE, pad_edge=False)
+    page.add_column(header[0], overflow="fold")
+    for label in header[1:]:
+        page.add_column(label, justify="right", no_wrap=True)
+    for row in rows:
+        page.add_row(*map(shown, row))
+    blocks: list[RenderableType] = [shown(_where(report)), page]
+    for comparison in report.comparisons:
+        color = COLORS[comparison.verdict]
+        blocks.append(f"[bold {color}]{comparison.verdict}[/]: {shown(sentence(comparison))}")
+        blocks += [Padding(shown(line), (0, 0, 0, 2)) for line in _details(comparison)]
+    blocks += [f"[yellow]warning[/]: {shown(line)}" for line in _warnings(report)]
+    return blocks
+
+
+def markdown(report: BenchmarkReport) -> list[str]:
+    """Return the lines of a measurement in Markdown, as GitHub takes it."""
+    header, *rows = _cells(report, wide=True)
+    lines = [f"**{_escaped(_where(report))}**", "", _row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
+    lines += [_row(row) for row in rows]
+    for comparison in report.comparisons:
+        lines += ["", f"**{comparison.verdict}**: {_escaped(' '.join([sentence(comparison), *_details(comparison)]))}"]
+    for line in _warnings(report):
+        lines += ["", f"> warning: {_escaped(line)}"]
+    return lines
+
+
+def sentence(comparison: Comparison) -> str:
+    """Return what the samples allow to say, in words."""
+    a, b, value = comparison.a, comparison.b, comparison.ratio.value
+    interval = comparison.ratio.ci99
+    if interval is None:
+        return f"a single process of each was measured, which cannot tell whether {b} is faster than {a}."
+    between = f"99%: {_times(interval[0])} to {_times(interval[1])}"
+    if comparison.verdict == "faster":
+        return f"{b} is {_times(value)} times as fast as {a} ({between})."
+    if comparison.verdict == "slower":
+        return f"{b} takes {_times(1 / value)} times as long as {a} (speed {_times(value)}, {between})."
+    if comparison.verdict == "same":
+        return f"{b} is as fast as {a}, within {comparison.margin:.1%} (speed {_times(value)}, {between})."
+    return f"these samples cannot tell whether {b} is faster than {a} (speed {_times(value)}, {between})."
+
+
+def _details(comparison: Comparison) -> list[str]:
+    lines = []
+    unclear = comparison.verdict == "inconclusive"
+    macs, realisation = comparison.macs_ratio, comparison.realisation
+    if macs is not None and realisation is not None:
+        text = f"{_times(macs)} times fewer MACs" if macs > 1 else f"MACs ratio {_times(macs)}"
+        lines.append(f"{text}; realisation {realisation:.0%}." if macs > 1 and not unclear else f"{text}.")
+    effect = comparison.ratio.minimum_detectable_effect
+    if effect is not None:
+        pairs, processes = comparison.pairs, comparison.ratio.processes
+        size = f"{effect:.1%}" if effect < 1 else f"a factor of {_times(1 + effect)}"
+        lines.append(f"Smallest difference that {pairs} pairs in {processes} processes would show here: {size}.")
+    if unclear:
+        lines.append("More pairs (--pairs), or a quieter machine, can tell smaller differences.")
+    return lines
+
+
+def _warnings(report: BenchmarkReport) -> list[str]:
+    from mggc_edge.benchmarks.report import WARNINGS
+
+    lines = []
+    for code in report.warnings:
+        of = [run.model.name for run in report.runs if code in run.warnings]
+        whose = "" if len(of) == len(report.runs) else f"{', '.join(of)}: "
+        lines.append(f"{whose}{WARNINGS[code]} ({code})")
+    return lines
+
+
+def _where(report: BenchmarkReport) -> str:
+    context, run = report.context, report.runs[0]
+    cores, threads = context["cpu"]["cores"], run.threads
+    shape: list[int] = run.inputs[0]["shape"] if run.inputs else []
+    size = f", {shape[2]}x{shape[3]}" if len(shape) == 4 else ""
+    versions = context["versions"]
+    return (
+        f"{context['device']}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
+        f"core{'s' * (cores > 1)}, {run.model.runtime} {versions['onnxruntime']}, {run.model.precision}{size}"
+    )
+
+
+def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
+    """Return the header and a row per model."""
+    if wide:
+        header = ["model", "p50", "95% interval", "p90", "load", "first", "memory", "MACs", "file", "samples"]
+    else:
+        header = ["model", "p50", "p90", "load", "memory", "MACs"]
+    return [header] + [_model_row(run, header) for run in report.runs]
+
+
+def _model_row(run: ModelRun, header: list[str]) -> list[str]:
+    interval = run.ci95_ms
+    peak, macs = run.rss_peak_bytes, run.model.macs_true
+    cells = {
+        "model": run.model.name,
+        "p50": _ms(run.p50_ms),
+        "95% interval": "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
+        "p90": _ms(run.p90_ms),
+        "load": _ms(run.load_ms),
+        "first": _ms(run.first_inference_ms),
+        "memory": "-" if peak is None else file_size(peak),
+        "MACs": "-" if macs is None else si(macs, digits=3),
+        "file": file_size(run.size_bytes),
+        "samples": f"{len(run.samples_ns):,}",
+    }
+    return [cells[label] for label in header]
+
+
+def _number(value: float) -> str:
+    """Return a number with at least three significant digits and without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}" if value >= 0.001 else f"{value:.6f}"
+
+
+def _ms(value: float) -> str:
+    return f"{_number(value)} ms"
+
+
+def _times(value: float) -> str:
+    """Return a ratio: two decimals below 10, three significant digits above."""
+    if value >= 1e4 or value < 1e-3:
+        return f"{value:.1e}"
+    return f"{value:.2f}" if 0.1 <= value < 10 else f"{value:#.3g}" if value < 100 else f"{value:.0f}"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    """Return text whose signs Markdown does not read as markup: a name out of a path may hold any."""
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in printable(text))

@@ -1,0 +1,288 @@
+"""`mggc-edge compress`: the whole job, from a checkpoint and a budget to a small generator with proof."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from mggc_edge.cli.options import (
+    RUNS,
+    BatchNorm,
+    Config,
+    Direction,
+    ImageSize,
+    Json,
+    NormStatsFlag,
+    OutputFile,
+    Seed,
+    Set,
+    default_folder,
+    load_settings,
+    parse_image_size,
+)
+from mggc_edge.cli.output import Output, file_size, shown, si
+from mggc_edge.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from mggc_edge.jobs.folder import Job
+    from mggc_edge.jobs.request import CompressRequest
+    from mggc_edge.settings import Settings
+
+Method = Literal["mggc", "magnitude", "random"]
+DataLayout = Literal["paired", "unpaired"]
+Convention = Literal["true", "paper"]
+PICTURES, CHANNELS, PROOF, JOB = "Pictures", "Choosing channels and finetuning", "Proof", "The run"
+
+
+def compress(
+    context: typer.Context,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="FILE", help="Checkpoint of the trained generator.")
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="B", help="What to keep: a fraction of the MACs (0.05), or MACs (2.5G)."),
+    ] = None,
+    discriminator: Annotated[
+        str | None,
+        typer.Option(
+            "--discriminator",
+            metavar="FILE",
+            help="The discriminator it was trained with [dim](default: one is fitted)[/].",
+        ),
+    ] = None,
+    partner: Annotated[
+        str | None,
+        typer.Option("--partner", metavar="FILE", help="CycleGAN's generator of the other direction, for finetuning."),
+    ] = None,
+    direction: Annotated[
+        Direction, typer.Option("--direction", help="The generator to take from a file with both, and what goes in.")
+    ] = "AtoB",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="ROOT",
+            help="Folder with train/ and test/, or trainA/ trainB/ testA/ testB/.",
+            rich_help_panel=PICTURES,
+        ),
+    ] = None,
+    layout: Annotated[
+        DataLayout | None,
+        typer.Option(
+            "--layout", help="How the pictures lie [dim](default: as the folders say)[/].", rich_help_panel=PICTURES
+        ),
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="DIR", help="Pictures that go in.", rich_help_panel=PICTURES)
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", metavar="DIR", help="Pictures such as should come out.", rich_help_panel=PICTURES),
+    ] = None,
+    image_size: ImageSize = None,
+    method: Annotated[
+        Method, typer.Option("--method", help="How channels are chosen.", rich_help_panel=CHANNELS)
+    ] = "mggc",
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            "--plan", metavar="FILE", help="Keep the channels of this plan instead.", rich_help_panel=CHANNELS
+        ),
+    ] = None,
+    prune_epochs: Annotated[
+        float | None,
+        typer.Option("--prune-epochs", metavar="E", help="Epochs of the pruning stage.", rich_help_panel=CHANNELS),
+    ] = None,
+    finetune_epochs: Annotated[
+        float | None,
+        typer.Option("--finetune-epochs", metavar="E", help="Epochs of finetuning.", rich_help_panel=CHANNELS),
+    ] = None,
+    macs_convention: Annotated[
+        Convention,
+        typer.Option(
+            "--macs-convention", help="MACs that are needed, or as the literature counts.", rich_help_panel=CHANNELS
+        ),
+    ] = "true",
+    bn: Annotated[
+        BatchNorm,
+        typer.Option("--bn", help="Batch norm with running statistics, or per picture.", rich_help_panel=CHANNELS),
+    ] = "eval",
+    norm_stats: NormStatsFlag = "instance",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small fraction of every stage, to see it work.", rich_help_panel=CHANNELS)
+    ] = False,
+    feature_net: Annotated[
+        str | None,
+        typer.Option(
+            "--feature-net",
+            metavar="FILE[:TENSOR]",
+            help="ONNX network for KID and Frechet distance.",
+            rich_help_panel=PROOF,
+        ),
+    ] = None,
+    min_psnr: Annotated[
+        float | None,
+        typer.Option(
+            "--min-psnr",
+            metavar="X",
+            help="Fail (exit 3) below this PSNR to the original, in dB.",
+            rich_help_panel=PROOF,
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="New folder for the run [dim](default: runs/<model>-<budget>-<time>)[/].",
+            rich_help_panel=JOB,
+        ),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            "--resume",
+            metavar="[RUN]",
+            help="Go on with a run that was stopped [dim](default: --out, or runs/latest)[/].",
+            rich_help_panel=JOB,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=1024, help="Threads to train with.", rich_help_panel=JOB)
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    output: OutputFile = None,
+    config: Config = None,
+    set_: Set = None,
+) -> None:
+    """Compress a generator: prune with MGGC, slim, finetune, export, and measure it against the original."""
+    from mggc_edge.lazy import require
+
+    out: Output = context.obj
+    if resume is None and (model is None or budget is None):
+        missing = "--model" if model is None else "--budget"
+        raise typer.BadParameter(f"{missing} is needed.")
+    if (model is None) != (budget is None):
+        raise typer.BadParameter("--model and --budget belong together; with --resume both may be left out.")
+    size = parse_image_size(image_size)
+    settings = load_settings(config, set_)
+    require("torch", extra="cpu")
+    require("onnx", extra="onnx")
+    from mggc_edge.jobs.compress import Hooks
+    from mggc_edge.jobs.compress import compress as run
+    from mggc_edge.jobs.request import CompressRequest
+
+    request = None
+    if model is not None and budget is not None:
+        request = CompressRequest(
+            model=model, budget=budget, discriminator=discriminator, partner=partner, plan=plan, direction=direction,
+            source=source, target=target, data=data, layout=layout, method=method, image_size=size,
+            prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net, bn=bn,
+            norm_stats=norm_stats, macs_convention=macs_convention, quick=quick, min_psnr=min_psnr,
+        )  # fmt: skip
+    job = _job(out, request, settings, resume, out_folder, seed, threads)
+    request = request or CompressRequest.from_json(job.request)
+    if job.finished:
+        out.remark(f"'{job.folder}' is finished; nothing is left to do")
+        document = _finished_document(job.folder)
+    else:
+        with StageProgress(out) as progress:
+            hooks = Hooks(
+                tell=progress.tell,
+                watch=progress.watch,
+                track=progress.track,
+                skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
+            )
+            document = run(job, request, hooks)
+    if not out.document(document, as_json=as_json, file=output):
+        out.result(page(document))
+        out.text(f"Look at {job.folder / 'report.html'}")
+
+
+def _job(
+    out: Output,
+    request: CompressRequest | None,
+    settings: Settings,
+    resume: str | None,
+    folder: Path | None,
+    seed: int,
+    threads: int | None,
+) -> Job:
+    """Start a job, or go on with one."""
+    from mggc_edge.artifacts import point_latest
+    from mggc_edge.jobs.folder import resume_job, start_job
+
+    if resume is not None:
+        return resume_job(
+            Path(resume) if resume else folder or RUNS / "latest",
+            "compress",
+            None if request is None else request.to_json(),
+        )
+    assert request is not None
+    chosen = folder or default_folder(f"{Path(request.model).stem}-{request.budget}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    job = start_job(chosen, "compress", request.to_json(), settings, seed=seed, threads=threads or cores)
+    if folder is None and not point_latest(chosen, RUNS):
+        out.remark(f"note: no link {RUNS}/latest could be made")
+    return job
+
+
+def _finished_document(folder: Path) -> dict[str, Any]:
+    from mggc_edge.artifacts import read_manifest
+    from mggc_edge.errors import ArtifactError
+
+    document = read_manifest(folder).get("result")
+    if not isinstance(document, dict):
+        raise ArtifactError(f"the manifest of '{folder}' holds no result")
+    return document
+
+
+def page(document: dict[str, Any]) -> RenderableType:
+    """Return the table of a compressed generator against its original."""
+    from rich import box
+    from rich.console import Group
+    from rich.table import Table
+
+    before, after, latency, quality = (document[name] for name in ("original", "compressed", "latency", "quality"))
+    table = Table(box=box.SIMPLE, title=shown(document["run"]), title_justify="left", pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for label in ("original", "compressed", "ratio"):
+        table.add_column(label, justify="right", no_wrap=True)
+    for label, name, form in (
+        ("MACs", "macs_true", si),
+        ("parameters", "parameters", si),
+        ("ONNX file", "size_bytes", file_size),
+    ):
+        table.add_row(label, form(before[name]), form(after[name]), f"{before[name] / after[name]:.2f}x")
+    low, high = latency["ci95"] or (None, None)
+    interval = "" if low is None else f" [dim]({low:.2f} to {high:.2f})[/]"
+    table.add_row(
+        f"latency, {shown(latency['runtime'])}",
+        f"{latency['original_ms']:.2f} ms",
+        f"{latency['compressed_ms']:.2f} ms",
+        f"{latency['speedup']:.2f}x{interval}",
+    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column()
+    facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {document['budget']:.4g}")
+    if latency["realisation"] is not None:
+        facts.add_row("realisation", f"{latency['realisation']:.2f} of the saved MACs became speed")
+    psnr, ssim = quality["psnr_to_original"], quality["ssim_to_original"]
+    near = "identical" if psnr is None else f"{psnr:.2f} dB" + ("" if ssim is None else f", SSIM {ssim:.3f}")
+    facts.add_row("to the original", f"{near} ({quality['pictures']} pictures, {quality['where']})")
+    if quality["to_truth"] is not None:
+        sides = [quality["to_truth"][name]["psnr"] for name in ("original", "compressed")]
+        if None not in sides:
+            facts.add_row("to the truth", f"original {sides[0]:.2f} dB, compressed {sides[1]:.2f} dB")
+    if quality["kid"] is not None and quality["kid"].get("original") is not None:
+        values = [quality["kid"][name]["value"] for name in ("original", "compressed")]
+        facts.add_row("KID", f"original {values[0]:.4g}, compressed {values[1]:.4g}; lower is better")
+    return Group(table, facts)

@@ -1,0 +1,35 @@
+"""`mggc-edge report`: report.html of a run, made anew from the files in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mggc_edge.cli.options import RUNS, Json, OutputFile
+from mggc_edge.cli.output import Output
+
+SCHEMA = "mggc-edge/report/1"
+
+
+def report(
+    context: typer.Context,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run folder [dim](default: runs/latest)[/].")
+    ] = None,
+    as_json: Json = False,
+    output: OutputFile = None,
+) -> None:
+    """Write report.html into a run folder: one offline page of pictures, latency, MACs, channels and curves."""
+    from mggc_edge.errors import ArtifactError
+    from mggc_edge.report.page import build_report
+
+    out: Output = context.obj
+    folder = run or RUNS / "latest"
+    if run is None and not folder.exists():
+        raise ArtifactError(f"there is no run in '{RUNS}'", hint="name a run folder: mggc-edge report RUN")
+    path = build_report(folder)
+    document = {"schema": SCHEMA, "run": str(folder), "report": str(path)}
+    if not out.document(document, as_json=as_json, file=output):
+        out.text(str(path))

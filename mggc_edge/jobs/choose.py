@@ -1,0 +1,228 @@
+"""Which channels stay: the pruning stage of a job, by the method that was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mggc_edge.jobs.folder import Job
+from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.network import Network
+from mggc_edge.models.patchgan import patchgan_spec
+from mggc_edge.models.weights import weights_sha256
+from mggc_edge.pruning.magnitude import magnitude_plan
+from mggc_edge.pruning.mggc.architecture import discriminator_plan, generator_plan
+from mggc_edge.pruning.mggc.encoder import Encoder, EncoderSettings, EncoderTraining, embed
+from mggc_edge.pruning.mggc.game import Game
+from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
+from mggc_edge.pruning.mggc.settings import GameSettings
+from mggc_edge.pruning.plan import PruningPlan
+from mggc_edge.pruning.random import random_plan
+from mggc_edge.settings import Settings
+from mggc_edge.training.bank import PictureSet
+from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
+from mggc_edge.training.loop import Journal, Stage, Watch, run_stage
+from mggc_edge.training.losses import GanLoss
+from mggc_edge.training.material import Material
+from mggc_edge.training.order import step_seed, steps_of
+from mggc_edge.training.precision import Precision
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The plans of both networks; the discriminator's is None where it stays whole or there is none."""
+
+    generator: PruningPlan
+    discriminator: PruningPlan | None
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every stage of a job needs: where to log, what to tell, and how to compute."""
+
+    job: Job
+    journal: Journal
+    precision: Precision
+    watch: Watch
+    tell: Callable[[str], None]
+
+    def run(self, stage: Stage) -> None:
+        """Run a stage to its end, or go on with it."""
+        run_stage(stage, self.job.work, self.journal, seed=self.job.seed, watch=self.watch)
+
+
+def gan_loss(settings: Settings, material: Material) -> GanLoss:
+    """Return the adversarial loss of a job: as set, or hinge for pairs and least squares otherwise."""
+    chosen: GanLoss = settings["mggc.loss"]
+    if settings["mggc.loss"] == "auto":
+        return "hinge" if material.objective == "paired" else "lsgan"
+    return chosen
+
+
+def batch_size(settings: Settings, name: str, generator: Network) -> int:
+    """Return the setting `name`, where 0 stands for 4 with batch norm and else 1."""
+    size: int = settings[name]
+    return size or (4 if generator.spec.norm == "batch" else 1)
+
+
+def fit_discriminator(
+    work: Work, generator: Network, material: Material, outputs: PictureSet, request: CompressRequest
+) -> Network:
+    """Return a discriminator that tells the original's outputs from the targets, see `FitDiscriminator`."""
+    settings = work.job.settings
+    paired = material.objective == "paired"
+    spec = generator.spec
+    judge_spec = patchgan_spec(
+        in_channels=spec.out_channels + (spec.in_channels if paired else 0),
+        ndf=settings["discriminator.ndf"],
+        norm="batch" if spec.norm == "batch" else "instance",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step_seed(work.job.seed, "discriminator/weights", 0))
+        judge = Network(judge_spec, layer_table(judge_spec, generator.table.image_size))
+    size_of_batch = batch_size(settings, "mggc.batch_size", generator)
+    epochs = settings["discriminator.epochs"]
+    if request.quick:
+        epochs = settings["quick.discriminator_steps"] * size_of_batch / len(material.source)
+    fit = DiscriminatorSettings(
+        epochs=epochs,
+        batch_size=size_of_batch,
+        learning_rate=settings["discriminator.learning_rate"],
+        gan=gan_loss(settings, material),
+    )
+    stage = FitDiscriminator(
+        judge,
+        generator,
+        material.source,
+        outputs,
+        material.target,
+        fit,
+        paired=paired,
+        seed=work.job.seed,
+        precision=work.precision,
+    )
+    work.tell(f"fitting a discriminator to the original: {stage.steps} steps")
+    work.run(stage)
+    return stage.judge.eval()
+
+
+def choose_channels(
+    work: Work,
+    generator: Network,
+    discriminator: Network | None,
+    material: Material,
+    outputs: PictureSet | None,
+    request: CompressRequest,
+    budget: float,
+) -> Choice:
+    """Return which channels of the generator, and of the discriminator that it plays against, stay.
+
+    Args:
+        outputs: the original's outputs for the training pictures; MGGC needs them, and a discriminator.
+        budget: fraction of the original's MACs.
+
+    Raises:
+        PlanError: the budget cannot be met.
+        TrainingError: a loss is no longer a number.
+    """
+    seed, convention = work.job.seed, request.macs_convention
+    sha256 = weights_sha256(generator)
+    if request.method == "random":
+        plan = random_plan(generator.table, budget, seed=seed, convention=convention, source_sha256=sha256)
+        return Choice(plan, None)
+    if request.method == "magnitude":
+        plan = magnitude_plan(generator, budget, seed=seed, convention=convention, source_sha256=sha256)
+        return Choice(plan, None)
+    assert discriminator is not None
+    assert outputs is not None
+    game = make_game(work, generator, discriminator, material, outputs, request, budget)
+    work.tell(f"pruning to {budget:.4g} of the MACs: {game.steps} steps")
+    work.run(game)
+    logits, judge_logits = game.logits()
+    plan = generator_plan(generator.table, logits, budget, seed=seed, convention=convention, source_sha256=sha256)
+    if not game.settings.prune_discriminator:
+        return Choice(plan, None)
+    judge_plan = discriminator_plan(
+        discriminator.table,
+        judge_logits,
+        noise=game.settings.noise,
+        seed=seed,
+        convention=convention,
+        source_sha256=weights_sha256(discriminator),
+    )
+    return Choice(plan, judge_plan)
+
+
+def make_game(
+    work: Work,
+    generator: Network,
+    discriminator: Network,
+    material: Material,
+    outputs: PictureSet,
+    request: CompressRequest,
+    budget: float,
+) -> Game:
+    """Return the game of MGGC, ready to be played: first the encoder learns, and says which outputs are neighbors."""
+    settings = work.job.settings
+    names = ("k", "lambda_1", "lambda_2", "temperature", "offset", "noise", "regularizer", "pairing", "agent")
+    more = ("feedback", "prune_discriminator", "learning_rate", "weight_decay", "clip")
+    chosen = GameSettings(
+        loss=gan_loss(settings, material), **{name: settings[f"mggc.{name}"] for name in (*names, *more)}
+    )
+    size = batch_size(settings, "mggc.batch_size", generator)
+    count = len(material.source)
+    neighbors = find_neighbors(work, material, outputs, min(chosen.k, count - 1), quick=request.quick)
+    return Game(
+        generator,
+        discriminator,
+        material.source,
+        outputs,
+        neighbors,
+        budget=budget,
+        convention=request.macs_convention,
+        settings=chosen,
+        seed=work.job.seed,
+        steps=prune_steps(settings, request, count, size),
+        batch_size=size,
+        precision=work.precision,
+    )
+
+
+def prune_steps(settings: Settings, request: CompressRequest, count: int, size: int) -> int:
+    """Return how many steps the agents play: as asked for, or as the settings say."""
+    if request.prune_epochs is None and request.quick:
+        steps: int = settings["quick.prune_steps"]
+        return steps
+    usual = settings["mggc.epochs" if request.has_pictures else "built_in.prune_epochs"]
+    return steps_of(request.prune_epochs or usual, count, size)
+
+
+def find_neighbors(work: Work, material: Material, outputs: PictureSet, k: int, *, quick: bool) -> Tensor:
+    """Return the k neighbors of every output, int64 [n, k], after training the encoder on the targets.
+
+    Where there are no targets, the encoder learns on the original's outputs.
+    """
+    if k == 0:
+        return torch.zeros(len(outputs), 0, dtype=torch.long)
+    settings = work.job.settings
+    taught = outputs if material.target is None else material.target
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(step_seed(work.job.seed, "encoder/weights", 0))
+        encoder = Encoder(taught.format.channels)
+    stage = EncoderTraining(
+        encoder,
+        taught,
+        EncoderSettings(
+            batch_size=max(2, min(settings["encoder.batch_size"], len(taught))),
+            learning_rate=settings["encoder.learning_rate"],
+        ),
+        seed=work.job.seed,
+        steps=settings["quick.encoder_steps" if quick else "encoder.steps"],
+    )
+    work.tell(f"training the encoder on {len(taught)} pictures: {stage.steps} steps")
+    work.run(stage)
+    return neighborhoods(embed(encoder, outputs), k)

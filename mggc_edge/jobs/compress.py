@@ -1,0 +1,231 @@
+"""compress: from a checkpoint and a budget to a small generator with proof. The stages, in order."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mggc_edge.artifacts import ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
+from mggc_edge.errors import CheckFailedError, PictureError
+from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
+from mggc_edge.jobs.estimate import estimate
+from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
+from mggc_edge.jobs.networks import Originals, load_originals, saved_network
+from mggc_edge.jobs.outputs import original_outputs
+from mggc_edge.jobs.proof import Features
+from mggc_edge.jobs.prove import prove
+from mggc_edge.jobs.request import CompressRequest, budget_fraction
+from mggc_edge.jobs.tune import finetune_pair
+from mggc_edge.models.cost import macs
+from mggc_edge.models.network import Network
+from mggc_edge.models.weights import save_network
+from mggc_edge.pictures import PictureFormat
+from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.plan import PruningPlan, read_plan
+from mggc_edge.settings import Settings
+from mggc_edge.training.folders import find_folders
+from mggc_edge.training.loop import Journal, Progress, Watch
+from mggc_edge.training.material import Material, Reading, Track, built_in, from_folders
+from mggc_edge.training.precision import choose_precision
+
+DISCRIMINATOR_FOLDER = "discriminator"
+DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """How a job speaks to whoever started it: lines, progress of a stage and over pictures, and skipped files."""
+
+    tell: Callable[[str], None] = lambda _: None
+    watch: Watch = lambda _: None
+    track: Track = lambda numbers, _: numbers
+    skipped: Callable[[Path, PictureError], None] = lambda _path, _error: None
+
+
+def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> dict[str, Any]:
+    """Do the whole job in its folder, or what is left of it; return the document of `compress --json`.
+
+    Every stage leaves files, and a stage whose files are there is not done again.
+
+    Raises:
+        InputError: what was given cannot be used; nothing that was finished is lost.
+        TrainingError: a loss is no longer a number.
+        CheckFailedError: the compressed pictures are further from the original's than `min_psnr` allows.
+        OutputError: the folder cannot be written.
+    """
+    hooks = hooks or Hooks()
+    torch.set_num_threads(job.threads)
+    with alone_in(job.folder), contextlib.closing(Journal(job.folder / LOG_FILE)) as journal:
+        originals = _originals(job, request)
+        generator = originals.generator
+        budget, plan = _check_budget(request, generator)
+        features = _features(job.settings, request)
+        material = _material(job, request, generator, hooks)
+        precision = choose_precision(job.settings["train.precision"], generator)
+        work = Work(job, journal, precision, hooks.watch, hooks.tell)
+        if not job.resumed:
+            hooks.tell(estimate(work, originals, material, request, budget))
+        originals, choice = _choose(work, originals, material, request, budget, plan)
+        slim = _finetune(work, originals, material, choice, request)
+        document = prove(work, request, generator, slim, choice.generator, material, features)
+    if request.min_psnr is not None:
+        _check_floor(request.min_psnr, document["quality"]["psnr_to_original"])
+    return document
+
+
+def _originals(job: Job, request: CompressRequest) -> Originals:
+    originals = load_originals(
+        Path(request.model),
+        None if request.discriminator is None else Path(request.discriminator),
+        None if request.partner is None else Path(request.partner),
+        direction=request.direction,
+        norm_stats=request.norm_stats,
+        bn=request.bn,
+        image_size=request.image_size,
+        max_bytes=job.settings["checkpoint.max_bytes"],
+    )
+    job.remember("networks", originals.sha256, "a network file")
+    return originals
+
+
+def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, PruningPlan | None]:
+    """Return the budget as a fraction, and the plan that was given; before anything long, can it be met at all?"""
+    budget = budget_fraction(request.budget, macs(generator.table, request.macs_convention))
+    if request.plan is not None:
+        plan = read_plan(Path(request.plan))
+        plan.check_fits(generator.spec)
+        return budget, plan
+    even = {group.name: [0.0] * group.size for group in generator.table.groups}
+    meet_budget(generator.table, even, budget, request.macs_convention)
+    return budget, None
+
+
+def _features(settings: Settings, request: CompressRequest) -> Features | None:
+    if request.feature_net is None:
+        return None
+    features = Features(request.feature_net, settings["features.preprocessing"])
+    features.check()
+    return features
+
+
+def _material(job: Job, request: CompressRequest, generator: Network, hooks: Hooks) -> Material:
+    settings, size = job.settings, generator.table.image_size
+    spec = generator.spec
+    scale = settings["data.view_scale"]
+    reading = Reading(
+        size=size,
+        view_size=(math.ceil(size[0] * scale), math.ceil(size[1] * scale)),
+        input_format=PictureFormat.for_channels(spec.in_channels),
+        output_format=PictureFormat.for_channels(spec.out_channels),
+        seed=job.seed,
+        held_out=settings["data.held_out"],
+        most_held_out=settings["data.max_held_out"],
+        max_unreadable=settings["pictures.max_unreadable"],
+        cache_bytes=settings["data.cache_bytes"],
+    )
+    if request.has_pictures:
+        folders = find_folders(
+            data=None if request.data is None else Path(request.data),
+            layout=request.layout,
+            source=None if request.source is None else Path(request.source),
+            target=None if request.target is None else Path(request.target),
+            direction=request.direction,
+        )
+        hooks.tell("reading the pictures")
+        material = from_folders(folders, reading, on_unreadable=hooks.skipped, track=hooks.track)
+        if material.target is None:
+            hooks.tell("note: without --target the slim generator learns from the original alone")
+    else:
+        hooks.tell("note: built-in pictures are used, and the original's outputs are all there is to learn from;")
+        hooks.tell("      --source with pictures of your own gives better quality")
+        count = settings["quick.pictures" if request.quick else "built_in.pictures"]
+        material = built_in(reading, count)
+    job.remember("split", material.split_sha256, "the set of pictures")
+    if material.objective == "unpaired" and request.partner is None and not job.resumed:
+        hooks.tell("note: without --partner, finetuning has no cycle and identity losses")
+    return material
+
+
+def _choose(
+    work: Work,
+    originals: Originals,
+    material: Material,
+    request: CompressRequest,
+    budget: float,
+    given: PruningPlan | None,
+) -> tuple[Originals, Choice]:
+    """Choose the channels; return the originals, with a discriminator if one was fitted, and the choice."""
+    folder, generator = work.job.folder, originals.generator
+    size = generator.table.image_size
+    place = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER
+    if saved_network(folder / ORIGINAL_FOLDER, size) is None:
+        save_network(generator, folder / ORIGINAL_FOLDER)
+    fitted = saved_network(place, size)
+    judge = originals.discriminator or fitted
+    if (chosen := _saved_choice(folder)) is not None:
+        return replace(originals, discriminator=judge), chosen
+    searching = given is None and request.method == "mggc"
+    outputs = None
+    if searching:
+        with work.job.stage("outputs"):
+            work.tell(f"running the original on {len(material.source)} pictures")
+            outputs = original_outputs(
+                generator,
+                material.source,
+                PictureFormat.for_channels(generator.spec.out_channels),
+                work.job.work / "outputs",
+                precision=work.precision,
+                watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),
+            )
+        if judge is None:
+            with work.job.stage("discriminator"):
+                judge = fit_discriminator(work, generator, material, outputs, request)
+    if judge is not None and fitted is None:
+        save_network(judge, place)
+    with work.job.stage("prune"):
+        if given is not None:
+            choice = Choice(given, None)
+        else:
+            choice = choose_channels(work, generator, judge, material, outputs, request, budget)
+    if choice.discriminator is not None:
+        write_json(folder / DISCRIMINATOR_PLAN_FILE, choice.discriminator.to_json())
+    write_json(folder / PLAN_FILE, choice.generator.to_json())
+    return replace(originals, discriminator=judge), choice
+
+
+def _saved_choice(folder: Path) -> Choice | None:
+    """Return the plans that were written before; the generator's is written last."""
+    if not (folder / PLAN_FILE).is_file():
+        return None
+    other = folder / DISCRIMINATOR_PLAN_FILE
+    return Choice(read_plan(folder / PLAN_FILE), read_plan(other) if other.is_file() else None)
+
+
+def _finetune(
+    work: Work, originals: Originals, material: Material, choice: Choice, request: CompressRequest
+) -> Network:
+    """Return the slim generator, finetuned, from the folder if it is there."""
+    folder = work.job.folder / SLIM_FOLDER
+    if (found := saved_network(folder, originals.generator.table.image_size)) is not None:
+        return found
+    with work.job.stage("finetune"):
+        tuned = finetune_pair(work, originals, material, choice, request)
+    work.job.remember("after_finetuning", tuned.after, "the slim network")
+    if tuned.discriminator is not None:
+        save_network(tuned.discriminator, folder / DISCRIMINATOR_FOLDER)
+    save_network(tuned.generator, folder)
+    return tuned.generator
+
+
+def _check_floor(least: float, psnr: float | None) -> None:
+    if psnr is not None and psnr < least:  # None: identical
+        raise CheckFailedError(
+            f"the compressed generator's pictures are at {psnr:.2f} dB to the original's; wanted were {least:g} dB",
+            hint="everything else is finished and in the run folder; a larger budget or longer finetuning helps",
+        )

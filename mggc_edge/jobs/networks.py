@@ -1,0 +1,118 @@
+"""The networks that a job works on: the original, its discriminator, and the generator of the other direction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mggc_edge.artifacts import sha256_of
+from mggc_edge.compiler.to_onnx import check_generator
+from mggc_edge.errors import CheckpointError, InputError
+from mggc_edge.models.convert import BatchNormMode, per_picture_norm
+from mggc_edge.models.families import family_of
+from mggc_edge.models.family import NormStats
+from mggc_edge.models.layers import Size
+from mggc_edge.models.network import Network
+from mggc_edge.models.weights import load_network
+from mggc_edge.opening import run_network, what_is
+
+
+@dataclass(frozen=True)
+class Originals:
+    """What a user gave. `sha256` maps each file to its hash."""
+
+    generator: Network
+    discriminator: Network | None
+    partner: Network | None
+    sha256: dict[str, str]
+
+
+def load_originals(
+    model: Path,
+    discriminator: Path | None,
+    partner: Path | None,
+    *,
+    direction: str = "AtoB",
+    norm_stats: NormStats = "instance",
+    bn: BatchNormMode = "eval",
+    image_size: Size | None = None,
+    max_bytes: int,
+) -> Originals:
+    """Load the networks of a job, and check that they belong together.
+
+    Raises:
+        CheckpointError: a file cannot be read.
+        SpecError: a network cannot run at `image_size`, or the model is no generator.
+        InputError: a network is of another kind, or of other channels, than its role needs.
+    """
+    way = "BtoA" if direction == "BtoA" else "AtoB"
+    back = "AtoB" if way == "BtoA" else "BtoA"
+
+    def load(path: Path, which: str, size: Size | None) -> Network:
+        kind = what_is(path)
+        if kind == "run":
+            path, run_size = run_network(path)
+            size = size or run_size
+        elif kind not in ("checkpoint", "network"):
+            raise InputError(f"'{path}' holds no weights", hint="give a checkpoint or a folder with a saved network")
+        return load_network(
+            path,
+            direction="BtoA" if which == "BtoA" else "AtoB",
+            norm_stats=norm_stats,
+            image_size=size,
+            max_bytes=max_bytes,
+        )
+
+    generator = load(model, way, image_size)
+    check_generator(generator.spec)
+    size = generator.table.image_size
+    judge = None if discriminator is None else load(discriminator, way, size)
+    other = None if partner is None else load(partner, back, size)
+    if judge is not None:
+        assert discriminator is not None
+        _check_judge(generator, judge, discriminator)
+    if other is not None:
+        assert partner is not None
+        _check_partner(generator, other, partner)
+    if bn == "batch":
+        generator = per_picture_norm(generator)
+    given = [path for path in (model, discriminator, partner) if path is not None and path.is_file()]
+    return Originals(generator, judge, other, {str(path): sha256_of(path) for path in given})
+
+
+def _check_judge(generator: Network, judge: Network, path: Path) -> None:
+    if family_of(judge.spec).role != "discriminator":
+        raise InputError(f"'{path}' is a {family_of(judge.spec).role}, not a discriminator")
+    alone, together = generator.spec.out_channels, generator.spec.in_channels + generator.spec.out_channels
+    if judge.spec.in_channels not in (alone, together):
+        raise InputError(
+            f"the discriminator '{path}' takes {judge.spec.in_channels} channels, and for this generator it must take "
+            f"{alone} (the output) or {together} (input and output)",
+            hint="give the discriminator that was trained with this generator, or none: one is then fitted",
+        )
+
+
+def _check_partner(generator: Network, partner: Network, path: Path) -> None:
+    if family_of(partner.spec).role != "generator":
+        raise InputError(f"the partner '{path}' is a {family_of(partner.spec).role}, not a generator")
+    wanted = (generator.spec.out_channels, generator.spec.in_channels)
+    if (partner.spec.in_channels, partner.spec.out_channels) != wanted:
+        raise InputError(
+            f"the partner '{path}' turns {partner.spec.in_channels} channels into {partner.spec.out_channels}, and the "
+            f"way back from this generator is {wanted[0]} to {wanted[1]}",
+            hint="give the generator of the other direction",
+        )
+
+
+def saved_network(folder: Path, image_size: Size) -> Network | None:
+    """Return the network that a stage saved in `folder`, None where it has not come to that.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    if not (folder / "spec.json").is_file():  # written last
+        return None
+    try:
+        return load_network(folder, image_size=image_size)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, hint=f"remove '{folder}'; it will be made again") from error

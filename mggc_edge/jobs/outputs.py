@@ -1,0 +1,73 @@
+"""What the original makes of its inputs: computed once, kept on disk in pieces, and read from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mggc_edge.artifacts import atomic_path, writing
+from mggc_edge.errors import ArtifactError
+from mggc_edge.models.network import Network
+from mggc_edge.pictures import PictureFormat
+from mggc_edge.training.bank import PictureSet, Pixels, to_levels
+from mggc_edge.training.precision import Precision, autocast
+
+PIECE = 32  # pictures: what a stop may cost
+BATCH = 4
+
+
+class OutputPictures(PictureSet):
+    """Pictures in numbered files of PIECE each, which are mapped into memory and not read as a whole."""
+
+    def __init__(self, folder: Path, names: tuple[str, ...], size: tuple[int, int], format: PictureFormat) -> None:  # noqa: A002
+        super().__init__(names, size, format, 0)
+        self._pieces = [np.load(piece_file(folder, n), mmap_mode="r") for n in range(0, len(names), PIECE)]
+
+    def _make(self, index: int) -> Pixels:
+        return np.asarray(self._pieces[index // PIECE][index % PIECE])
+
+
+def piece_file(folder: Path, first: int) -> Path:
+    """Return the file of the pictures from number `first` on."""
+    return folder / f"{first:06d}.npy"
+
+
+def original_outputs(
+    generator: Network,
+    inputs: PictureSet,
+    format: PictureFormat,  # noqa: A002
+    folder: Path,
+    *,
+    precision: Precision,
+    watch: Callable[[int, int], None] = lambda _done, _all: None,
+) -> OutputPictures:
+    """Return y' = G(x) of every input, in evaluation mode, as 8-bit levels below `folder`.
+
+    Pieces that are there are not computed again. `watch` is told how many pictures of how many are done.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+        ArtifactError: a piece is damaged.
+    """
+    generator.eval()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    size = generator.table.layers[-1].out_size
+    for first in range(0, len(inputs), PIECE):
+        numbers = range(first, min(first + PIECE, len(inputs)))
+        path = piece_file(folder, first)
+        if not path.is_file():
+            levels = []
+            for start in range(0, len(numbers), BATCH):
+                with torch.inference_mode(), autocast(precision):
+                    levels.append(to_levels(generator(inputs.batch(numbers[start : start + BATCH])), format))
+            with atomic_path(path) as temporary, writing(path), temporary.open("wb") as file:
+                np.save(file, np.concatenate(levels), allow_pickle=False)
+        watch(numbers[-1] + 1, len(inputs))
+    try:
+        return OutputPictures(folder, inputs.names, size, format)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"'{folder}' is damaged: {error}", hint="remove it; it will be made again") from error

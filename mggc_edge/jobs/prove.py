@@ -1,0 +1,232 @@
+"""The last stages of a job: export both generators, compare pictures, measure latency, and write it all down."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mggc_edge.artifacts import (
+    EXPORT_FOLDER,
+    GENERATOR_FILE,
+    ORIGINAL_FILE,
+    ORIGINAL_FOLDER,
+    PLAN_FILE,
+    PORTABLE,
+    SLIM_FOLDER,
+    WEIGHTS_FILE,
+    file_entry,
+    sha256_of,
+    write_json,
+    write_manifest,
+)
+from mggc_edge.benchmarks.harness import measure
+from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.errors import ArtifactError
+from mggc_edge.jobs.choose import Work
+from mggc_edge.jobs.folder import JOB_FILE, files_below
+from mggc_edge.jobs.proof import Features, measure_quality
+from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.models.cost import macs
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.network import Network
+from mggc_edge.pictures import PictureFormat
+from mggc_edge.pipeline import costs
+from mggc_edge.pruning.plan import PruningPlan
+from mggc_edge.report.page import build_report
+from mggc_edge.training.loop import Progress
+from mggc_edge.training.material import Material
+
+SCHEMA = "mggc-edge/compress/1"
+QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"
+MAX_DOCUMENT_BYTES = 256 * 2**20
+# What a finished run holds, beside the manifest.
+PARTS = (
+    PLAN_FILE, "discriminator-plan.json", ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,
+    "logs", "samples", JOB_FILE, "report.html",
+)  # fmt: skip
+
+
+def prove(
+    work: Work,
+    request: CompressRequest,
+    original: Network,
+    slim: Network,
+    plan: PruningPlan,
+    material: Material,
+    features: Features | None,
+) -> dict[str, Any]:
+    """Return the document of `compress --json`, and write everything that it sums up into the run folder.
+
+    Raises:
+        CheckFailedError: an exported file does not equal its network.
+        ArtifactError, OutputError: a file cannot be run, or written.
+    """
+    job, folder = work.job, work.job.folder
+    with job.stage("export"):
+        exports = _export(work, request, original, slim)
+    paths = {name: exported.artifact.path for name, exported in exports.items()}
+    if (quality := _saved(folder / QUALITY_FILE)) is None:
+        with job.stage("quality"):
+            quality = measure_quality(
+                folder,
+                paths["original"],
+                paths["compressed"],
+                material,
+                output_format=PictureFormat.for_channels(original.spec.out_channels),
+                features=features,
+                samples=job.settings["samples.pictures"],
+                seed=job.seed,
+                tell=work.tell,
+                extra={name: job.facts.get(name) for name in ("before_finetuning", "after_finetuning")},
+            )
+    tables = {"original": original.table, "compressed": layer_table(slim.spec, original.table.image_size)}
+    if (bench := _saved(folder / BENCH_FILE)) is None:
+        work.tell("measuring latency: fresh processes, in pairs")
+        workloads = [
+            Workload(name, path, macs_true=macs(tables[name], "true"), macs_paper=macs(tables[name], "paper"))
+            for name, path in paths.items()
+        ]
+        with job.stage("bench"):
+            bench = measure(
+                workloads,
+                pairs=job.settings["quick.bench_pairs"] if request.quick else job.settings["bench.pairs"],
+                processes=job.settings["bench.processes"],
+                max_seconds=job.settings["bench.max_seconds"],
+                seed=job.seed,
+                progress=lambda done, count, _: work.watch(Progress("bench", done, count, {}, None)),
+            ).to_json()
+            write_json(folder / BENCH_FILE, bench)
+    document = {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "method": plan.criterion,
+        "budget": plan.budget,
+        "budget_met": plan.budget_met,
+        **{name: costs(tables[name], exported) for name, exported in exports.items()},
+        "artifacts": [_artifact(folder, exported) for exported in exports.values()],
+        "quality": _quality(quality),
+        "latency": _latency(bench),
+    }
+    _write_down(work, request, document, original.table.image_size)
+    return document
+
+
+def _export(work: Work, request: CompressRequest, original: Network, slim: Network) -> dict[str, Exported]:
+    job = work.job
+    settings = ExportSettings.from_settings(job.settings, image_size=original.table.image_size, bn=request.bn)
+    exports = {}
+    for name, network, saved, file in (
+        ("original", original, ORIGINAL_FOLDER, ORIGINAL_FILE),
+        ("compressed", slim, SLIM_FOLDER, GENERATOR_FILE),
+    ):
+        work.tell(f"exporting the {name} generator and proving it equal")
+        exports[name] = to_onnx(
+            network,
+            job.folder / EXPORT_FOLDER / PORTABLE / file,
+            settings,
+            parent_sha256=sha256_of(job.folder / saved / WEIGHTS_FILE),
+            origin={"direction": request.direction, "norm_stats": request.norm_stats},
+            seed=job.seed,
+        )
+        for remark in exports[name].remarks:
+            work.tell(f"note: {remark}")
+    return exports
+
+
+def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
+    artifact = exported.artifact
+    return {
+        "path": artifact.path.relative_to(folder).as_posix(),
+        "target": PORTABLE,
+        "runtime": "onnxruntime",
+        "precision": artifact.precision,
+        "sha256": artifact.sha256,
+        "accepted": True,
+        "reason": None,
+    }
+
+
+def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("psnr_to_original", "ssim_to_original", "kid", "frechet", "to_truth", "where", "pictures")
+    return {name: quality.get(name) for name in names}
+
+
+def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
+    original, compressed = bench["runs"]
+    comparison = bench["comparisons"][0]
+    return {
+        "device": bench["context"]["device"],
+        "runtime": compressed["runtime"],
+        "precision": compressed["precision"],
+        "original_ms": original["latency_ms"]["p50"],
+        "compressed_ms": compressed["latency_ms"]["p50"],
+        "speedup": comparison["ratio"],
+        "ci95": comparison["ci95"],
+        "realisation": comparison["realisation"],
+        "verdict": comparison["verdict"],
+    }
+
+
+def _write_down(work: Work, request: CompressRequest, document: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Write the manifest, then the report, which reads it, and the manifest with the report in it."""
+    job = work.job
+
+    def manifest() -> None:
+        write_manifest(
+            job.folder,
+            command="compress",
+            files=[file_entry(path, job.folder) for path in files_below(job.folder, PARTS)],
+            settings={
+                **job.settings.to_json(),
+                **{f"request.{name}": value for name, value in request.to_json().items()},
+                "image_size": list(size),
+                "seed": job.seed,
+                "threads": job.threads,
+                "train.precision": work.precision,
+            },
+            command_line=command_line(request),
+            timings_s=job.timings_s,
+            result=dict(document),
+        )
+
+    manifest()
+    build_report(job.folder)
+    manifest()
+    job.clear_work()
+
+
+def command_line(request: CompressRequest) -> str:
+    """Return the command that makes such a run; flags at their defaults are left out."""
+    usual = CompressRequest(model="", budget="1").to_json()
+    words = ["mggc-edge", "compress"]
+    for name, value in request.to_json().items():
+        flag = f"--{name.replace('_', '-')}"
+        if value == usual[name]:
+            continue
+        if name == "image_size":
+            value = f"{value[0]}x{value[1]}"
+        words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
+def _saved(path: Path) -> dict[str, Any] | None:
+    """Return a document that was written before, None where it was not.
+
+    Raises:
+        ArtifactError: it is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        if path.stat().st_size > MAX_DOCUMENT_BYTES:
+            raise ArtifactError(f"'{path}' is damaged: it is too large", hint="remove it; it will be made again")
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"'{path}' is damaged: {error}", hint="remove it; it will be made again") from error
+    if not isinstance(document, dict):
+        raise ArtifactError(f"'{path}' is damaged", hint="remove it; it will be made again")
+    return document

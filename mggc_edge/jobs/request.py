@@ -1,0 +1,126 @@
+"""What `compress` is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from mggc_edge.errors import InputError, SettingError
+from mggc_edge.models.convert import BatchNormMode
+from mggc_edge.models.cost import MacsConvention
+from mggc_edge.models.family import NormStats
+from mggc_edge.training.folders import Direction, Layout
+
+Method = Literal["mggc", "magnitude", "random"]
+_CHOICES = {
+    "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
+    "macs_convention": MacsConvention,
+}  # fmt: skip
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+
+
+@dataclass(frozen=True)
+class CompressRequest:
+    """The flags of `compress`, as texts and numbers. Paths are as the user wrote them.
+
+    Attributes:
+        budget: a fraction of the original's MACs ("0.05"), or MACs ("2.5G").
+        plan: a plan to use instead of choosing channels.
+        feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
+        prune_epochs, finetune_epochs: None: as the settings say.
+        min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
+
+    Raises:
+        SettingError: a field has an impossible value.
+    """
+
+    model: str
+    budget: str
+    discriminator: str | None = None
+    partner: str | None = None
+    plan: str | None = None
+    direction: Direction = "AtoB"
+    source: str | None = None
+    target: str | None = None
+    data: str | None = None
+    layout: Layout | None = None
+    method: Method = "mggc"
+    image_size: tuple[int, int] | None = None
+    prune_epochs: float | None = None
+    finetune_epochs: float | None = None
+    feature_net: str | None = None
+    bn: BatchNormMode = "eval"
+    norm_stats: NormStats = "instance"
+    macs_convention: MacsConvention = "true"
+    quick: bool = False
+    min_psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in _CHOICES.items():
+            value = getattr(self, name)
+            if value not in get_args(kind) and not (value is None and name == "layout"):
+                raise SettingError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
+        for name in ("prune_epochs", "finetune_epochs"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1e6:
+                raise SettingError(f"{name} must be a number above 0, not {value:g}")
+        parse_budget(self.budget)
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether the user gave any pictures."""
+        return any(place is not None for place in (self.data, self.source, self.target))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `from_json` reads back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "image_size": list(self.image_size) if self.image_size else None}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CompressRequest:
+        """Rebuild a request from `to_json`'s object.
+
+        Raises:
+            InputError: the object is none.
+        """
+        try:
+            size = document["image_size"]
+            return cls(**{**document, "image_size": (int(size[0]), int(size[1])) if size else None})
+        except (TypeError, KeyError, ValueError, IndexError) as error:
+            raise InputError(f"the request of this job cannot be read: {error}") from error
+
+
+def parse_budget(text: str) -> tuple[float, bool]:
+    """Return the number of a budget, and whether it is MACs (True) or a fraction of the original's (False).
+
+    Raises:
+        SettingError: it is neither.
+    """
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*([kMGT]?)\s*", text)
+    if match is not None:
+        number, unit = float(match[1]), match[2]
+        if unit or number > 1:
+            if number * _UNITS[unit] >= 1000:
+                return number * _UNITS[unit], True
+        elif number > 0:
+            return number, False
+    raise SettingError(
+        f"'{text}' is no budget",
+        hint="a fraction of the original's MACs above 0 and up to 1, such as 0.05, or MACs, such as 2.5G",
+    )
+
+
+def budget_fraction(text: str, total_macs: int) -> float:
+    """Return a budget as a fraction of the original's MACs.
+
+    Raises:
+        InputError: it is more than the original has.
+    """
+    number, absolute = parse_budget(text)
+    if not absolute:
+        return number
+    if number > total_macs:
+        raise InputError(f"the budget {text} is more than the original's {total_macs / 1e9:.4g} G MACs")
+    return number / total_macs

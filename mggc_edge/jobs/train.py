@@ -1,0 +1,263 @@
+"""train: an original to start from. Generators and discriminators by the recipes of CycleGAN and pix2pix."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
+from mggc_edge.errors import InputError, SettingError
+from mggc_edge.jobs.compress import Hooks
+from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, files_below
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.layers import Size
+from mggc_edge.models.network import Network
+from mggc_edge.models.patchgan import patchgan_spec
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.models.unet import unet_spec
+from mggc_edge.models.weights import load_network
+from mggc_edge.pictures import PictureFormat, contact_sheet, png_bytes, to_picture
+from mggc_edge.settings import Settings
+from mggc_edge.training.bank import PictureSet, Selection
+from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
+from mggc_edge.training.folders import Direction, Folders, find_folders
+from mggc_edge.training.loop import Journal, Progress, run_stage
+from mggc_edge.training.material import Material, Reading, from_folders
+from mggc_edge.training.order import step_seed
+from mggc_edge.training.pix2pix import Pix2Pix, Pix2PixSettings
+from mggc_edge.training.precision import choose_precision
+
+Recipe = Literal["pix2pix", "cyclegan"]
+FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = {
+    "resnet_9blocks": lambda **kw: resnet_spec(blocks=9, **kw),
+    "resnet_6blocks": lambda **kw: resnet_spec(blocks=6, **kw),
+    "unet_256": lambda **kw: unet_spec(halvings=8, **kw),
+    "unet_128": lambda **kw: unet_spec(halvings=7, **kw),
+}
+USUAL_FAMILY: Mapping[str, str] = {"pix2pix": "unet_256", "cyclegan": "resnet_9blocks"}
+SAVES = 20  # times over a training that weights and pictures are written
+SHEET_PICTURES = 6
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """The flags of `train`.
+
+    Attributes:
+        family: one of FAMILIES; None: the recipe's usual one.
+        ngf, ndf: first widths of generators and discriminators.
+        epochs: None: as the settings say.
+        init: a folder with `latest_net_*.pth` to go on from, instead of new weights.
+
+    Raises:
+        SettingError: a field has an impossible value.
+    """
+
+    recipe: Recipe
+    data: str
+    direction: Direction = "AtoB"
+    family: str | None = None
+    ngf: int = 64
+    ndf: int = 64
+    image_size: Size | None = None
+    epochs: float | None = None
+    init: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.recipe not in USUAL_FAMILY:
+            raise SettingError(f"there is no recipe '{self.recipe}'", hint=f"one of {', '.join(USUAL_FAMILY)}")
+        if self.family is not None and self.family not in FAMILIES:
+            raise SettingError(f"there is no family '{self.family}'", hint=f"one of {', '.join(FAMILIES)}")
+        for name in ("ngf", "ndf"):
+            if not 1 <= getattr(self, name) <= 1024:
+                raise SettingError(f"{name} must be between 1 and 1024, not {getattr(self, name)}")
+        if self.epochs is not None and not 0 < self.epochs < 1e6:
+            raise SettingError(f"epochs must be a number above 0, not {self.epochs:g}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object that `from_json` reads back."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "image_size": list(self.image_size) if self.image_size else None}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> TrainRequest:
+        """Rebuild a request from `to_json`'s object; InputError where it is none."""
+        try:
+            size = document["image_size"]
+            return cls(**{**document, "image_size": (int(size[0]), int(size[1])) if size else None})
+        except (TypeError, KeyError, ValueError, IndexError) as error:
+            raise InputError(f"the request of this job cannot be read: {error}") from error
+
+
+def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[str, Any]:
+    """Train to the end, or what is left of it; return the document of `train --json`.
+
+    Writes `latest_net_*.pth` in the layout of the well-known PyTorch implementation (plain state dicts), and
+    `samples.png`, every so often and at the end.
+
+    Raises:
+        InputError: the pictures or the weights to start from cannot be used.
+        TrainingError: a loss is no longer a number; the last state is kept.
+        OutputError: the folder cannot be written.
+    """
+    hooks = hooks or Hooks()
+    torch.set_num_threads(job.threads)
+    with alone_in(job.folder), contextlib.closing(Journal(job.folder / LOG_FILE)) as journal:
+        networks = _networks(job, request)
+        size = next(iter(networks.values())).table.image_size
+        hooks.tell("reading the pictures")
+        material = _material(job, request, size, hooks)
+        stage = _stage(job, request, networks, material)
+        every = max(1, stage.steps // SAVES)
+
+        def watch(progress: Progress) -> None:
+            if progress.done % every == 0 or progress.done == progress.steps:
+                _save(job, request, stage.networks, material)
+            hooks.watch(progress)
+
+        hooks.tell(f"training {request.recipe}: {stage.steps} steps")
+        with job.stage("train"):
+            run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
+        _save(job, request, stage.networks, material)
+    weights = {name: f"latest_net_{name}.pth" for name in stage.networks}
+    document = {
+        "schema": "mggc-edge/train/1",
+        "run": str(job.folder),
+        "recipe": request.recipe,
+        "steps": stage.steps,
+        "image_size": list(size),
+        "weights": weights,
+        "split_sha256": material.split_sha256,
+    }
+    parts = (*weights.values(), "samples.png", "logs", JOB_FILE)
+    write_manifest(
+        job.folder,
+        command="train",
+        files=[file_entry(path, job.folder) for path in files_below(job.folder, parts)],
+        settings={
+            **job.settings.to_json(),
+            **{f"train.{k}": v for k, v in request.to_json().items()},
+            "seed": job.seed,
+        },
+        timings_s=job.timings_s,
+        result=document,
+    )
+    job.clear_work()
+    return document
+
+
+def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
+    """Return new networks, or those of the folder to go on from, by their names in the well-known implementation."""
+    paired = request.recipe == "pix2pix"
+    names = ("G", "D") if paired else ("G_A", "G_B", "D_A", "D_B")
+    if request.init is not None:
+        places = {name: Path(request.init) / f"latest_net_{name}.pth" for name in names}
+        networks = {name: load_network(path, image_size=request.image_size) for name, path in places.items()}
+        size = networks[names[0]].table.image_size
+        return {name: load_network(path, image_size=size) for name, path in places.items()}
+    norm = "batch" if paired else "instance"
+    generator = FAMILIES[request.family or USUAL_FAMILY[request.recipe]](ngf=request.ngf, norm=norm)
+    judge = patchgan_spec(in_channels=6 if paired else 3, ndf=request.ndf, norm="batch" if paired else "instance")
+    size = layer_table(generator, request.image_size).image_size
+    made = {}
+    with torch.random.fork_rng(devices=[]):
+        for name in names:
+            torch.manual_seed(step_seed(job.seed, f"train/weights/{name}", 0))
+            spec = generator if name.startswith("G") else judge
+            made[name] = Network(spec, layer_table(spec, size))
+    return made
+
+
+def _material(job: Job, request: TrainRequest, size: Size, hooks: Hooks) -> Material:
+    layout: Literal["paired", "unpaired"] = "paired" if request.recipe == "pix2pix" else "unpaired"
+    folders: Folders = find_folders(
+        data=Path(request.data), layout=layout, source=None, target=None, direction=request.direction
+    )
+    settings = job.settings
+    scale = settings["data.view_scale"]
+    reading = Reading(
+        size=size,
+        view_size=(math.ceil(size[0] * scale), math.ceil(size[1] * scale)),
+        input_format=PictureFormat.for_channels(3),
+        output_format=PictureFormat.for_channels(3),
+        seed=job.seed,
+        held_out=settings["data.held_out"],
+        most_held_out=settings["data.max_held_out"],
+        max_unreadable=settings["pictures.max_unreadable"],
+        cache_bytes=settings["data.cache_bytes"],
+    )
+    material = from_folders(folders, reading, on_unreadable=hooks.skipped, track=hooks.track)
+    job.remember("split", material.split_sha256, "the set of pictures")
+    return material
+
+
+def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> CycleGan | Pix2Pix:
+    assert material.target_views is not None
+    settings = job.settings
+    precision = choose_precision(settings["train.precision"], next(iter(networks.values())))
+    shared = {
+        "epochs": request.epochs or settings["train.epochs"],
+        **{name: settings[f"train.{name}"] for name in ("batch_size", "learning_rate", "beta_1", "decay", "flip")},
+    }
+    if request.recipe == "pix2pix":
+        recipe = Pix2PixSettings(gan=_gan(settings, "vanilla"), lambda_l1=settings["train.lambda_l1"], **shared)
+        return Pix2Pix(
+            networks, material.source_views, material.target_views, recipe, seed=job.seed, precision=precision
+        )
+    cycle = CycleGanSettings(
+        gan=_gan(settings, "lsgan"),
+        lambda_cycle=settings["train.lambda_cycle"],
+        lambda_identity=settings["train.lambda_identity"],
+        pool=settings["train.pool"],
+        **shared,
+    )
+    return CycleGan(networks, material.source_views, material.target_views, cycle, seed=job.seed, precision=precision)
+
+
+def _gan(settings: Settings, usual: str) -> Any:
+    return usual if settings["train.gan"] == "auto" else settings["train.gan"]
+
+
+def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> None:
+    """Write the weights and a contact sheet as they are now."""
+    for name, network in networks.items():
+        data = io.BytesIO()
+        torch.save({key: value.detach().cpu() for key, value in network.state_dict().items()}, data)
+        atomic_write(job.folder / f"latest_net_{name}.pth", data.getvalue())
+    columns = _columns(request, networks, material)
+    atomic_write(job.folder / "samples.png", png_bytes(contact_sheet(columns)))
+
+
+def _columns(request: TrainRequest, networks: Mapping[str, Network], material: Material) -> list[tuple[str, list[Any]]]:
+    """Return held-out inputs, what the generators make of them, and the truth where there is one."""
+    numbers = range(min(SHEET_PICTURES, len(material.held_out)))
+    inputs = Selection(material.held_out, numbers)
+    first = networks["G" if request.recipe == "pix2pix" else "G_A"]
+    columns = [("input", _shown(inputs)), ("output", _run(first, inputs))]
+    if material.held_out_truth is not None:
+        columns.append(("truth", _shown(Selection(material.held_out_truth, numbers))))
+    elif material.target is not None:
+        others = Selection(material.target, range(min(SHEET_PICTURES, len(material.target))))
+        columns += [("the other way", _shown(others)), ("output", _run(networks["G_B"], others))]
+    return columns
+
+
+def _shown(pictures: PictureSet) -> list[Any]:
+    return [to_picture(pictures.batch([n])[0].numpy(), pictures.format) for n in range(len(pictures))]
+
+
+def _run(network: Network, pictures: PictureSet) -> list[Any]:
+    training = network.training
+    network.eval()
+    with torch.inference_mode():
+        outputs = [network(pictures.batch([n]))[0].float().numpy() for n in range(len(pictures))]
+    network.train(training)
+    return [to_picture(output, PictureFormat.for_channels(network.spec.out_channels)) for output in outputs]

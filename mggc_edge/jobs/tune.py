@@ -1,0 +1,142 @@
+"""The finetuning stage of a job: from the plans and the originals to the slim pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss
+from mggc_edge.jobs.networks import Originals
+from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.models.network import Network
+from mggc_edge.pruning.apply import apply_plan
+from mggc_edge.settings import Settings
+from mggc_edge.training.distill import DistillSettings
+from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
+from mggc_edge.training.material import Material
+from mggc_edge.training.order import batch_indices, steps_of
+from mggc_edge.training.recalibrate import recalibrate
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The slim pair after finetuning, and how near to the original it was on held-out pictures before and after."""
+
+    generator: Network
+    discriminator: Network | None
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def finetune_pair(
+    work: Work, originals: Originals, material: Material, choice: Choice, request: CompressRequest
+) -> Tuned:
+    """Slim both networks, recalibrate their batch statistics, finetune them, and return the best on held-out pictures.
+
+    Raises:
+        TrainingError: a loss is no longer a number.
+        OutputError: a state cannot be written.
+    """
+    student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
+    stage = make_finetune(work, originals, material, choice, request, student)
+    before: dict[str, float] = work.job.facts.get("before_finetuning") or stage.look()
+    work.job.remember("before_finetuning", before, "the slim network")
+    work.tell(f"finetuning the slim generator: {stage.steps} steps")
+    work.run(stage)
+    judge = None if stage.judge is None else stage.judge.eval()
+    return Tuned(stage.best(), judge, before, stage.best_look)
+
+
+def slim_generator(settings: Settings, generator: Network, material: Material, choice: Choice, seed: int) -> Network:
+    """Return the slim generator with batch statistics that fit its weights."""
+    student = apply_plan(generator, choice.generator)
+    size = batch_size(settings, "finetune.batch_size", generator)
+
+    def batches() -> Iterator[Tensor]:
+        for step in range(settings["finetune.recalibration_batches"]):
+            yield material.source.batch(batch_indices(seed, "recalibrate", step, len(material.source), size))
+
+    recalibrate(student, batches())
+    return student
+
+
+def make_finetune(
+    work: Work,
+    originals: Originals,
+    material: Material,
+    choice: Choice,
+    request: CompressRequest,
+    student: Network,
+) -> Finetune:
+    """Return the stage, ready to run; `student` is trained in place."""
+    judge = originals.discriminator
+    own_judge = judge
+    if judge is not None and choice.discriminator is not None:
+        own_judge = apply_plan(judge, choice.discriminator)
+    elif judge is not None:
+        own_judge = Network.from_tensors(
+            judge.spec, judge.table, {key: judge.state_dict()[key].clone() for key in judge.table.tensors}
+        )
+    partner = originals.partner if material.objective == "unpaired" else None
+    cast = Cast(student, own_judge, originals.generator, judge, partner)
+    return Finetune(
+        cast,
+        material,
+        finetune_settings(work.job.settings, originals.generator, material, request),
+        seed=work.job.seed,
+        precision=work.precision,
+    )
+
+
+def finetune_settings(
+    settings: Settings, generator: Network, material: Material, request: CompressRequest
+) -> FinetuneSettings:
+    """Return how a slim pair of this job is finetuned: GCC's schedules and weights where the settings leave it open."""
+    paired = material.objective == "paired"
+    size = batch_size(settings, "finetune.batch_size", generator)
+    return FinetuneSettings(
+        distill=distill_settings(settings, paired=paired),
+        epochs=finetune_epochs(settings, request, len(material.source), size),
+        batch_size=size,
+        learning_rate=settings["finetune.learning_rate"],
+        gan=gan_loss(settings, material),
+        gan_weight=settings["finetune.gan_weight"],
+        lambda_l1=settings["train.lambda_l1"],
+        lambda_cycle=settings["train.lambda_cycle"],
+        lambda_identity=settings["train.lambda_identity"],
+        pool=settings["train.pool"],
+        flip=settings["train.flip"],
+        checks=settings["finetune.checks"],
+    )
+
+
+def finetune_epochs(settings: Settings, request: CompressRequest, count: int, size: int) -> float:
+    """Return for how many epochs a slim pair is finetuned: as asked for, or as the settings say."""
+    if request.finetune_epochs is not None:
+        return request.finetune_epochs
+    if request.quick:
+        steps: int = settings["quick.finetune_steps"]
+        return steps * size / count
+    epochs: float = settings["finetune.epochs" if request.has_pictures else "built_in.finetune_epochs"]
+    return epochs
+
+
+def finetune_steps(settings: Settings, request: CompressRequest, count: int, size: int) -> int:
+    """Return how many steps finetuning takes."""
+    return steps_of(finetune_epochs(settings, request, count, size), count, size)
+
+
+def distill_settings(settings: Settings, *, paired: bool) -> DistillSettings:
+    """Return the weights of distillation; a setting of -1 stands for GCC's weight for this kind of training."""
+    usual: dict[str, Any] = (
+        {"content": 50.0, "style": 1e4, "pixels": 0.0} if paired else {"content": 0.01, "style": 10.0, "pixels": 10.0}
+    )
+    asked = {name: settings[f"distill.{name}"] for name in usual}
+    chosen = {name: usual[name] if value < 0 else value for name, value in asked.items()}
+    form = settings["distill.form"]
+    if form == "auto":
+        form = "root" if paired else "mse"
+    return DistillSettings(form=form, **chosen)

@@ -1,0 +1,1 @@
+"""MGGC: two agents choose channels of generator and discriminator in an adversarial game (AAAI 2024)."""

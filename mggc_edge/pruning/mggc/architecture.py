@@ -1,0 +1,103 @@
+"""From the agents' last logits to two plans: the generator's within its budget, the discriminator's by threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mggc_edge.models.cost import MacsConvention, macs
+from mggc_edge.models.layers import LayerTable
+from mggc_edge.pruning.budget import Kept, kept_macs, meet_budget
+from mggc_edge.pruning.gates import Noise, open_threshold
+from mggc_edge.pruning.plan import PruningPlan
+
+CRITERION = "mggc"
+Logits = Mapping[str, Sequence[float]]
+
+
+def generator_plan(
+    table: LayerTable,
+    logits: Logits,
+    budget: float,
+    *,
+    seed: int,
+    convention: MacsConvention = "true",
+    source_sha256: str | None = None,
+) -> PruningPlan:
+    """Return the generator's plan: its best channels by logit, whose MACs are within 2 % under the budget.
+
+    One shift of all logits moves the choice "open in half of the draws" up or down to the budget: the one-sided
+    penalty of the game does not push a network up again that fell below it.
+
+    Args:
+        table: the generator's layer table; its picture size is the one MACs are counted at.
+        logits: per group, one for every channel.
+        budget: fraction of the original's MACs, in (0, 1].
+        seed: of the job, kept in the plan.
+        convention: which MACs.
+        source_sha256: hash of the original's weights, kept in the plan.
+
+    Raises:
+        PlanError: the logits do not fit the network, or the budget cannot be met.
+    """
+    kept = meet_budget(table, logits, budget, convention)
+    return _plan(table, logits, kept, budget, seed, convention, source_sha256)
+
+
+def discriminator_plan(
+    table: LayerTable,
+    logits: Logits,
+    *,
+    noise: Noise = "gumbel_paper",
+    seed: int,
+    convention: MacsConvention = "true",
+    source_sha256: str | None = None,
+) -> PruningPlan:
+    """Return the discriminator's plan, which has no budget: its `budget` is what it keeps. See `discriminator_kept`.
+
+    Raises:
+        PlanError: the logits do not fit the network.
+    """
+    kept = discriminator_kept(table, logits, noise)
+    return _plan(table, logits, kept, None, seed, convention, source_sha256)
+
+
+def discriminator_kept(table: LayerTable, logits: Logits, noise: Noise = "gumbel_paper") -> Kept:
+    """Return the channels that are open in at least half of the draws, and of every group its minimum at least.
+
+    A group without logits is whole.
+    """
+    threshold = open_threshold(noise)
+    kept: Kept = {}
+    for group in table.groups:
+        scores = logits.get(group.name)
+        if scores is None:
+            kept[group.name] = tuple(range(group.size))
+            continue
+        best = sorted(range(len(scores)), key=lambda index: -scores[index])
+        count = max(sum(score >= threshold for score in scores), min(group.minimum, len(scores)))
+        kept[group.name] = tuple(sorted(best[:count]))
+    return kept
+
+
+def _plan(
+    table: LayerTable,
+    logits: Logits,
+    kept: Kept,
+    budget: float | None,
+    seed: int,
+    convention: MacsConvention,
+    source_sha256: str | None,
+) -> PruningPlan:
+    met = kept_macs(table, kept, convention) / macs(table, convention)
+    return PruningPlan(
+        spec=table.spec,
+        kept=kept,
+        scores={name: tuple(scores) for name, scores in logits.items()},
+        criterion=CRITERION,
+        seed=seed,
+        budget=met if budget is None else budget,
+        budget_met=met,
+        convention=convention,
+        image_size=table.image_size,
+        source_sha256=source_sha256,
+    )

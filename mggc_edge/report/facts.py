@@ -1,0 +1,176 @@
+"""RunFacts: what a report says about a run, as plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mggc_edge.report.curves import Stage
+
+COLUMNS = ("input", "original", "compressed", "truth")  # of the pictures, in the order in which they stand
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a generator costs; None where it is not known.
+
+    Attributes:
+        parameters: their number.
+        macs_true, macs_paper: multiply-accumulates for one picture, in both conventions.
+        size_bytes: of its fp32 ONNX file.
+    """
+
+    parameters: float | None = None
+    macs_true: float | None = None
+    macs_paper: float | None = None
+    size_bytes: float | None = None
+
+    def macs(self, convention: str) -> float | None:
+        """Return the MACs in a convention, "true" or "paper"."""
+        return self.macs_paper if convention == "paper" else self.macs_true
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time for one picture, original against compressed.
+
+    Attributes:
+        original_ms, compressed_ms: the medians.
+        speedup: original : compressed.
+        ci95: 95 % interval of the speed-up.
+        realisation: the speed-up divided by the ratio of the MACs.
+        device, runtime, precision: where and with what it was measured.
+    """
+
+    original_ms: float | None = None
+    compressed_ms: float | None = None
+    speedup: float | None = None
+    ci95: tuple[float, float] | None = None
+    realisation: float | None = None
+    device: str | None = None
+    runtime: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One side of `bench.json`: median and its 95 % interval in ms, raw samples in ns, codes of warnings."""
+
+    p50_ms: float | None
+    ci95_ms: tuple[float, float] | None
+    samples_ns: tuple[float, ...]
+    load_ms: float | None
+    first_inference_ms: float | None
+    rss_peak_bytes: float | None
+    threads: float | None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Group:
+    """A channel group: how many of its channels stay."""
+
+    name: str
+    kept: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A pruning plan without its channel numbers.
+
+    Attributes:
+        family, blocks: of the network.
+        groups: in the order of the network.
+        budget, budget_met: fraction of the MACs asked for and kept, in `convention`.
+        image_size: (height, width) at which MACs were counted.
+    """
+
+    family: str
+    blocks: int
+    groups: tuple[Group, ...]
+    criterion: str
+    seed: int
+    budget: float
+    budget_met: float
+    convention: str
+    image_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A number of the original's and of the compressed generator's pictures, each with a spread where one is known."""
+
+    original: float | None
+    compressed: float | None
+    original_std: float | None = None
+    compressed_std: float | None = None
+
+
+@dataclass(frozen=True)
+class Quality:
+    """`quality.json`: distances of pictures. PSNR in dB, with its 95 % interval; that of identical pictures is None."""
+
+    pictures: int | None
+    where: str | None
+    identical: bool
+    psnr_to_original: float | None
+    psnr_ci95: tuple[float, float] | None
+    ssim_to_original: float | None
+    psnr_to_truth: Pair | None
+    ssim_to_truth: Pair | None
+    features: str | None
+    kid: Pair | None
+    frechet: Pair | None
+    psnr_before_finetuning: float | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file of the run that can be used, or was refused for a reason."""
+
+    path: str
+    target: str | None
+    runtime: str | None
+    precision: str | None
+    accepted: bool | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture in up to four states: column of `COLUMNS` -> bytes of a PNG file."""
+
+    name: str
+    pictures: Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Everything that the page of a run is made of; None and () where a run has no such part.
+
+    Attributes:
+        name: of the run folder.
+        command: the command that made it, such as "compress"; command_line: as it was typed.
+        settings, tools: name -> JSON value; timings_s: stage -> seconds; files: path -> bytes.
+    """
+
+    name: str
+    command: str
+    plan: Plan
+    command_line: str | None = None
+    method: str | None = None
+    original: Cost = Cost()
+    compressed: Cost = Cost()
+    latency: Latency | None = None
+    bench: tuple[Measured, Measured] | None = None
+    discriminator: Plan | None = None
+    quality: Quality | None = None
+    samples: tuple[Sample, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    artifacts: tuple[Artifact, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tools: Mapping[str, Any] = field(default_factory=dict)
+    timings_s: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, float | None] = field(default_factory=dict)

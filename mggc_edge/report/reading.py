@@ -1,0 +1,294 @@
+"""A run folder -> RunFacts. Only `manifest.json` and `plan.json` must be there; what is there must be whole."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from mggc_edge.artifacts import (
+    EXPORT_FOLDER,
+    GENERATOR_FILE,
+    MANIFEST_FILE,
+    MANIFEST_SCHEMA,
+    ORIGINAL_FILE,
+    PLAN_FILE,
+    PORTABLE,
+)
+from mggc_edge.errors import ArtifactError
+from mggc_edge.report.curves import read_stages
+from mggc_edge.report.facts import (
+    COLUMNS,
+    Artifact,
+    Cost,
+    Group,
+    Latency,
+    Measured,
+    Pair,
+    Plan,
+    Quality,
+    RunFacts,
+    Sample,
+)
+from mggc_edge.report.fields import Fields, read_fields
+
+PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
+QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
+DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
+MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE = 12, 8 * 2**20, 4096
+MAX_GROUPS = 1000
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def read_run(run: Path) -> RunFacts:
+    """Read what the report of a run folder says.
+
+    Raises:
+        ArtifactError: `run` is no run folder, has no plan, or a file in it is damaged.
+    """
+    manifest = read_fields(run / MANIFEST_FILE, MANIFEST_SCHEMA)
+    if manifest is None:
+        raise ArtifactError(
+            f"'{run}' is no run folder: it has no {MANIFEST_FILE}", hint="name a folder that `compress` wrote"
+        )
+    plan = _plan(run / PLAN_FILE)
+    if plan is None:
+        raise ArtifactError(
+            f"'{run}' has no {PLAN_FILE}, so nothing was pruned that a report could show",
+            hint="name a folder that `compress`, or `export --plan`, wrote",
+        )
+    result = manifest.fields("result") or Fields({}, run / MANIFEST_FILE)
+    bench = read_fields(run / "bench.json", BENCH_SCHEMA)
+    sides = _bench_costs(bench)
+    files = {entry.text("path") or "": entry.number("size_bytes") for entry in manifest.objects("files")}
+    original, compressed = (
+        _cost(result.fields(key), side, files.get(f"{EXPORT_FOLDER}/{PORTABLE}/{file}"))
+        for key, side, file in (
+            ("original", sides[0], ORIGINAL_FILE),
+            ("compressed", sides[1], GENERATOR_FILE),
+        )
+    )
+    measured = _bench(bench)
+    return RunFacts(
+        name=run.resolve().name,
+        command=manifest.text("command") or "",
+        command_line=manifest.text("command_line"),
+        method=result.text("method"),
+        plan=plan,
+        discriminator=_plan(run / DISCRIMINATOR_PLAN_FILE),
+        original=original,
+        compressed=compressed,
+        latency=_latency(result.fields("latency")) or _benched(bench, measured),
+        bench=measured,
+        quality=_quality(read_fields(run / "quality.json", QUALITY_SCHEMA)),
+        samples=_samples(run / "samples"),
+        stages=read_stages(run / "logs" / "metrics.jsonl"),
+        artifacts=tuple(map(_artifact, result.objects("artifacts"))),
+        settings=_mapping(manifest, "settings"),
+        tools=_mapping(manifest, "tools"),
+        timings_s=_numbers(manifest, "timings_s"),
+        files=files,
+    )
+
+
+def _mapping(fields: Fields, key: str) -> dict[str, Any]:
+    inner = fields.fields(key)
+    return {} if inner is None else dict(inner.items())
+
+
+def _numbers(fields: Fields, key: str) -> dict[str, float]:
+    inner = fields.fields(key)
+    return {} if inner is None else {name: inner.needed_number(name) for name, _ in inner.items()}
+
+
+def _plan(path: Path) -> Plan | None:
+    fields = read_fields(path, PLAN_SCHEMA)
+    if fields is None:
+        return None
+    spec, kept = fields.fields("spec"), fields.fields("kept")
+    widths = None if spec is None else spec.fields("widths")
+    size = fields.numbers("image_size")
+    if spec is None or widths is None or kept is None or len(size) != 2:
+        fields.damaged("'spec', 'kept' or 'image_size' is missing")
+    names = [name for name, _ in widths.items()]
+    if len(names) > MAX_GROUPS:
+        fields.damaged(f"it has more than {MAX_GROUPS} channel groups")
+    groups = tuple(Group(name, len(kept.list(name)), int(widths.needed_number(name))) for name in names)
+    if {name for name, _ in kept.items()} != set(names):
+        fields.damaged("'kept' and 'spec' do not have the same channel groups")
+    if any(group.kept > group.total for group in groups):
+        fields.damaged("it keeps more channels than there are")
+    return Plan(
+        family=spec.text("family") or "",
+        blocks=int(spec.needed_number("blocks")),
+        groups=groups,
+        criterion=fields.text("criterion") or "",
+        seed=int(fields.needed_number("seed")),
+        budget=fields.needed_number("budget"),
+        budget_met=fields.needed_number("budget_met"),
+        convention=fields.text("convention") or "true",
+        image_size=(int(size[0]), int(size[1])),
+    )
+
+
+def _cost(fields: Fields | None, bench: Cost, size_bytes: float | None) -> Cost:
+    if fields is None:
+        return Cost(None, bench.macs_true, bench.macs_paper, size_bytes)
+    return Cost(
+        parameters=fields.number("parameters"),
+        macs_true=fields.number("macs_true"),
+        macs_paper=fields.number("macs_paper"),
+        size_bytes=fields.number("size_bytes"),
+    )
+
+
+def _runs(bench: Fields | None) -> tuple[Fields, Fields] | None:
+    """Return the runs of the original and of the compressed generator."""
+    runs = () if bench is None else bench.objects("runs")
+    return (runs[0], runs[1]) if len(runs) >= 2 else None
+
+
+def _bench_costs(bench: Fields | None) -> tuple[Cost, Cost]:
+    runs = _runs(bench)
+    if runs is None:
+        return Cost(), Cost()
+    a, b = (Cost(None, run.number("macs_true"), run.number("macs_paper"), None) for run in runs)
+    return a, b
+
+
+def _bench(bench: Fields | None) -> tuple[Measured, Measured] | None:
+    runs = _runs(bench)
+    if runs is None:
+        return None
+    a, b = map(_measured, runs)
+    return a, b
+
+
+def _measured(run: Fields) -> Measured:
+    latency, memory = run.fields("latency_ms"), run.fields("memory")
+    samples = run.numbers("samples_ns")
+    if any(sample < 0 for sample in samples):
+        run.damaged("a sample took less than no time")
+    return Measured(
+        p50_ms=None if latency is None else latency.number("p50"),
+        ci95_ms=None if latency is None else latency.interval("ci95"),
+        samples_ns=samples,
+        load_ms=run.number("load_ms"),
+        first_inference_ms=run.number("first_inference_ms"),
+        rss_peak_bytes=None if memory is None else memory.number("rss_peak_bytes"),
+        threads=run.number("threads"),
+        warnings=tuple(str(warning)[:300] for warning in run.list("warnings")[:20]),
+    )
+
+
+def _latency(fields: Fields | None) -> Latency | None:
+    if fields is None:
+        return None
+    return Latency(
+        original_ms=fields.number("original_ms"),
+        compressed_ms=fields.number("compressed_ms"),
+        speedup=fields.number("speedup"),
+        ci95=fields.interval("ci95"),
+        realisation=fields.number("realisation"),
+        device=fields.text("device"),
+        runtime=fields.text("runtime"),
+        precision=fields.text("precision"),
+    )
+
+
+def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -> Latency | None:
+    """Return the latency of `bench.json`: its first comparison is that of its first two runs."""
+    runs = _runs(bench)
+    if bench is None or runs is None or measured is None:
+        return None
+    comparison = next(iter(bench.objects("comparisons")), None)
+    context = bench.fields("context")
+    return Latency(
+        original_ms=measured[0].p50_ms,
+        compressed_ms=measured[1].p50_ms,
+        speedup=None if comparison is None else comparison.number("ratio"),
+        ci95=None if comparison is None else comparison.interval("ci95"),
+        realisation=None if comparison is None else comparison.number("realisation"),
+        device=None if context is None else context.text("device"),
+        runtime=runs[1].text("runtime"),
+        precision=runs[1].text("precision"),
+    )
+
+
+def _quality(fields: Fields | None) -> Quality | None:
+    if fields is None:
+        return None
+    truth, before = fields.fields("to_truth"), fields.fields("before_finetuning")
+    pictures = fields.number("pictures")
+    frechet = fields.fields("frechet")
+    return Quality(
+        pictures=None if pictures is None else int(pictures),
+        where=fields.text("where"),
+        identical=fields.flag("identical") is True,
+        psnr_to_original=fields.number("psnr_to_original"),
+        psnr_ci95=fields.interval("psnr_to_original_ci95"),
+        ssim_to_original=fields.number("ssim_to_original"),
+        psnr_to_truth=_pair(truth, "psnr"),
+        ssim_to_truth=_pair(truth, "ssim"),
+        features=fields.text("features"),
+        kid=_pair(fields.fields("kid"), "value", "std"),
+        frechet=None if frechet is None else Pair(frechet.number("original"), frechet.number("compressed")),
+        psnr_before_finetuning=None if before is None else before.number("psnr_to_original"),
+    )
+
+
+def _pair(both: Fields | None, key: str, spread: str = "") -> Pair | None:
+    if both is None:
+        return None
+    sides = [both.fields(side) for side in ("original", "compressed")]
+    a, b = (None if side is None else side.number(key) for side in sides)
+    a_std, b_std = (None if side is None or not spread else side.number(spread) for side in sides)
+    return Pair(a, b, a_std, b_std)
+
+
+def _artifact(fields: Fields) -> Artifact:
+    return Artifact(
+        path=fields.text("path") or "",
+        target=fields.text("target"),
+        runtime=fields.text("runtime"),
+        precision=fields.text("precision"),
+        accepted=fields.flag("accepted"),
+        reason=fields.text("reason"),
+    )
+
+
+def _samples(folder: Path) -> tuple[Sample, ...]:
+    index = read_fields(folder / "index.json", SAMPLES_SCHEMA)
+    if index is None:
+        return ()
+    samples: list[Sample] = []
+    for row in index.objects("rows")[:MAX_SAMPLES]:
+        pictures = {}
+        for column in COLUMNS:
+            name = row.text(column)
+            if name is not None:
+                if name != Path(name).name or "\\" in name or "\0" in name:
+                    index.damaged(f"'{name}' is no name of a picture beside it")
+                pictures[column] = _picture(folder / name)
+        if "original" not in pictures or "compressed" not in pictures:
+            index.damaged("a row lacks the original's picture or the compressed generator's")
+        samples.append(Sample(row.text("name") or f"picture {len(samples) + 1}", pictures))
+    return tuple(samples)
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise ArtifactError(f"'{path}' is not there, although index.json names it")
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise ArtifactError(f"'{path}' is too large for a sample")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
+    # PNG: signature, then the IHDR chunk: length 13, type, width and height as big-endian 32-bit numbers
+    if len(data) < 33 or not data.startswith(PNG + b"\0\0\0\x0dIHDR"):
+        raise ArtifactError(f"'{path}' is no PNG picture")
+    width, height = struct.unpack(">II", data[16:24])
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
+        raise ArtifactError(f"'{path}' claims to be {width} x {height} pixels")
+    return data

@@ -1,0 +1,271 @@
+"""The parts of the page about results, each from the facts to a piece of HTML; every text out of a file is escaped."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from html import escape
+
+from mggc_edge.report.charts import kept_bar, strip_plot
+from mggc_edge.report.facts import COLUMNS, Artifact, Measured, Pair, Plan, Quality, RunFacts, Sample
+from mggc_edge.report.numbers import DASH, count, decibel, interval, milliseconds, percent, plain, size
+from mggc_edge.report.words import image_size, network, place, tested
+
+NS_PER_MS = 1e6
+NAMES = {"input": "Input", "original": "Original", "compressed": "Compressed", "truth": "Truth"}
+
+
+def section(identity: str, heading: str, body: str) -> str:
+    """Return a part of the page with its heading."""
+    return f'<section id="{identity}"><h2>{escape(heading)}</h2>{body}</section>'
+
+
+def absent(what: str) -> str:
+    """Return the line that stands for a part which is not there."""
+    return f'<p class="absent">{escape(what)}</p>'
+
+
+def value(number: float | None, form: Callable[[float], str]) -> str:
+    """Return a number in its form, or a dash."""
+    return f'<span class="none">{DASH}</span>' if number is None else escape(form(number))
+
+
+def tiles(facts: RunFacts) -> str:
+    """Return the three numbers of the headline, large; none of them where it is not known."""
+    plan, latency, quality = facts.plan, facts.latency, facts.quality
+    before, after = facts.original.macs(plan.convention), facts.compressed.macs(plan.convention)
+    found = []
+    if before and after:
+        found.append((*_change(before / after, "fewer MACs", "more MACs"), f"{count(before)} \u2192 {count(after)}"))
+    else:
+        found.append((percent(plan.budget_met), "of the MACs kept", f"{percent(plan.budget)} asked for"))
+    if latency is not None and latency.speedup:
+        times = [DASH if time is None else milliseconds(time) for time in (latency.original_ms, latency.compressed_ms)]
+        told_apart = latency.ci95 is None or not latency.ci95[0] <= 1 <= latency.ci95[1]
+        change = _change(latency.speedup, "faster", "slower") if told_apart else ("?", "these samples cannot tell")
+        found.append((*change, " \u2192 ".join(times)))
+    if quality is not None and quality.psnr_to_original is not None:
+        shown = decibel(quality.psnr_to_original)
+        on = "" if quality.pictures is None else f"on {quality.pictures:,} {tested(quality)}"
+        found.append((shown, "PSNR to the original", on))
+    return "".join(
+        f'<div class="tile"><strong>{escape(number)}</strong><span>{escape(label)}</span>'
+        f"<small>{escape(detail)}</small></div>"
+        for number, label, detail in found
+    )
+
+
+def _change(ratio: float, better: str, worse: str) -> tuple[str, str]:
+    return (f"{plain(ratio)}\u00d7", better) if ratio >= 1 else (f"{plain(1 / ratio)}\u00d7", worse)
+
+
+def pictures(samples: Sequence[Sample]) -> str:
+    """Return the pictures: original over compressed with a line to drag, input and truth beside.
+
+    Without a script every sample is a row of its pictures; the script makes the slider and the chooser of it.
+    """
+    if not samples:
+        return section("pictures", "Pictures", absent("This run has no sample pictures."))
+    articles = "".join(map(_sample, samples))
+    hint = (
+        '<p class="hint only-script">Drag the line, or use the arrow keys: '
+        '<span class="key s1">original</span> left of it, <span class="key s2">compressed</span> right.</p>'
+    )
+    return section("pictures", "Pictures", f'{hint}<div id="samples">{articles}</div>')
+
+
+def _sample(sample: Sample) -> str:
+    name = escape(sample.name)
+    figures = {}
+    for column in COLUMNS:
+        if column in sample.pictures:
+            data = base64.b64encode(sample.pictures[column]).decode("ascii")
+            figures[column] = (
+                f'<figure class="{column}"><img alt="{NAMES[column]}: {name}" src="data:image/png;base64,{data}">'
+                f"<figcaption>{NAMES[column]}</figcaption></figure>"
+            )
+    stage = f'<div class="stage">{figures["original"]}{figures["compressed"]}</div>'
+    beside = figures.get("input", "") + figures.get("truth", "")
+    return (
+        f'<article class="sample" data-name="{name}">'
+        f'<div class="row">{stage}<div class="beside">{beside}</div></div><h3>{name}</h3></article>'
+    )
+
+
+def costs(facts: RunFacts) -> str:
+    """Return the table of latency and MACs, and every raw sample below it."""
+    a, b, latency = facts.original, facts.compressed, facts.latency
+    at = f"at {image_size(facts.plan)}"
+    rows = []
+    if latency is not None:
+        ends = "" if latency.ci95 is None else f"<small>{interval(latency.ci95)}</small>"
+        ratio = value(latency.speedup, lambda number: f"{plain(number)}\u00d7")
+        sides = (None, None) if facts.bench is None else (facts.bench[0].ci95_ms, facts.bench[1].ci95_ms)
+        cells = [
+            value(number, milliseconds) + _side_interval(number, side)
+            for number, side in zip((latency.original_ms, latency.compressed_ms), sides, strict=True)
+        ]
+        note = f"a picture{place(latency)}" + ("" if latency.ci95 is None else "; 95\u00a0% intervals below")
+        rows.append(_row("Latency, median", note, *cells, ratio + ends))
+    rows.append(_cost_row("MACs", f"multiplications needed, {at}", a.macs_true, b.macs_true, count))
+    rows.append(_cost_row("MACs, paper", "as the literature counts them", a.macs_paper, b.macs_paper, count))
+    rows.append(_cost_row("Parameters", "", a.parameters, b.parameters, count))
+    rows.append(_cost_row("File size", "ONNX, fp32", a.size_bytes, b.size_bytes, size))
+    if facts.bench is not None:
+        x, y = facts.bench
+        rows.append(_cost_row("Time to load", "", x.load_ms, y.load_ms, milliseconds))
+        rows.append(_cost_row("First picture", "", x.first_inference_ms, y.first_inference_ms, milliseconds))
+        rows.append(_cost_row("Memory", "peak of the process", x.rss_peak_bytes, y.rss_peak_bytes, size))
+    if latency is not None:
+        real = value(latency.realisation, percent)
+        none = value(None, plain)
+        rows.append(_row("Realisation", "part of the MACs ratio that arrives as speed", none, none, real))
+    if facts.bench is not None:
+        tail = strip(facts.bench)
+    elif latency is None:
+        tail = absent("This run has no bench.json: latency was not measured. mggc-edge bench measures it.")
+    else:
+        tail = absent("This run has no bench.json: there are no raw samples.")
+    return section("cost", "Cost", _table(("", "Original", "Compressed", "Ratio"), rows) + tail)
+
+
+def _side_interval(number: float | None, ends: tuple[float, float] | None) -> str:
+    if number is None or ends is None or not ends[0] <= number <= ends[1]:
+        return ""  # the interval belongs to another file than the one in the result
+    return f"<small>{interval(ends)}</small>"
+
+
+def strip(bench: tuple[Measured, Measured]) -> str:
+    """Return the plot of the raw samples, and what was warned of."""
+    rows = [
+        (label, style, [sample / NS_PER_MS for sample in side.samples_ns], side.p50_ms)
+        for label, style, side in zip(("Original", "Compressed"), ("s1", "s2"), bench, strict=True)
+        if side.samples_ns
+    ]
+    if not rows:
+        return absent("bench.json holds no raw samples.")
+    total = sum(len(side.samples_ns) for side in bench)
+    threads = bench[0].threads
+    on = "" if threads is None else f", {threads:.0f} thread{'s' * (threads != 1)}"
+    caption = f"Every timed picture is a dot ({total:,} in all{on}); the line is the median."
+    codes = dict.fromkeys((*bench[0].warnings, *bench[1].warnings))
+    words = ", ".join(code.replace("_", " ") for code in codes)
+    warnings = f'<p class="warning">The measurement warns of: {escape(words)}.</p>' if codes else ""
+    plot = strip_plot(rows, title="Raw latency samples of original and compressed generator")
+    return f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>{warnings}"
+
+
+def _table(heads: Sequence[str], rows: Sequence[str], style: str = "numbers") -> str:
+    head = "".join(f'<th scope="col">{name}</th>' if name else "<td></td>" for name in heads)
+    body = "".join(rows)
+    return f'<div class="wide"><table class="{style}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cost_row(name: str, note: str, before: float | None, after: float | None, form: Callable[[float], str]) -> str:
+    ratio = value(before / after if before and after else None, lambda number: f"{plain(number)}\u00d7")
+    return _row(name, note, value(before, form), value(after, form), ratio)
+
+
+def _row(name: str, note: str, *cells: str) -> str:
+    small = f"<small>{escape(note)}</small>" if note else ""
+    return f'<tr><th scope="row">{escape(name)}{small}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+
+
+def channels(facts: RunFacts) -> str:
+    """Return a bar for each channel group of the generator and, where it was pruned as well, the discriminator."""
+    body = _groups(facts.plan, "Generator")
+    if facts.discriminator is not None:
+        body += _groups(facts.discriminator, "Discriminator")
+    lead = "<p>A bar is as long as its group is wide; the filled part stays.</p>"
+    return section("channels", "Channels that stay", f'{lead}<div class="plans">{body}</div>')
+
+
+def _groups(plan: Plan, name: str) -> str:
+    largest = max((group.total for group in plan.groups), default=0)
+    kept, total = sum(group.kept for group in plan.groups), sum(group.total for group in plan.groups)
+    rows = "".join(
+        f'<tr><th scope="row">{escape(group.name)}</th><td>{kept_bar(group.kept, group.total, largest)}</td>'
+        f"<td>{group.kept:,} of {group.total:,}</td>"
+        f'<td class="share">{percent(group.kept / group.total) if group.total and group.kept else "removed"}</td></tr>'
+        for group in plan.groups
+    )
+    caption = (
+        f"<strong>{escape(name)}</strong> {escape(network(plan))}: {kept:,} of {total:,} channels, "
+        f"{percent(plan.budget_met)} of the MACs ({percent(plan.budget)} asked for)"
+    )
+    return f'<table class="groups"><caption>{caption}</caption><tbody>{rows}</tbody></table>'
+
+
+def quality(facts: RunFacts) -> str:
+    """Return the table of quality."""
+    found = facts.quality
+    if found is None:
+        return section("quality", "Quality", absent("This run has no quality.json: quality was not measured."))
+    none = value(None, plain)
+    psnr = "identical" if found.identical and found.psnr_to_original is None else value(found.psnr_to_original, decibel)
+    ends = found.psnr_ci95
+    spread = "" if ends is None else f"<small>{ends[0]:.2f} to {ends[1]:.2f}</small>"
+    note = "higher is closer" + ("" if ends is None else "; 95\u00a0% interval below")
+    rows = [_row("PSNR to the original", note, none, psnr + spread)]
+    if found.psnr_before_finetuning is not None:
+        before = value(found.psnr_before_finetuning, decibel)
+        rows.append(_row("PSNR to the original", "before finetuning", none, before))
+    rows.append(_row("SSIM to the original", "1 is equal", none, value(found.ssim_to_original, _ssim)))
+    if found.psnr_to_truth is not None:
+        rows.append(_pair_row("PSNR to the truth", "higher is closer", found.psnr_to_truth, decibel))
+    if found.ssim_to_truth is not None:
+        rows.append(_pair_row("SSIM to the truth", "1 is equal", found.ssim_to_truth, _ssim))
+    rows += _distances(found)
+    over = "" if found.pictures is None else f"<p>Measured on {found.pictures:,} {escape(tested(found))}.</p>"
+    return section("quality", "Quality", over + _table(("", "Original", "Compressed"), rows))
+
+
+def _distances(found: Quality) -> list[str]:
+    features = found.features
+    if features is None:
+        reason = "not measured: no feature network was given"
+        none = value(None, plain)
+        return [_row("KID", reason, none, none), _row("Fr\u00e9chet distance", reason, none, none)]
+    name = "FID" if features.lower() == "inception" else f"Fr\u00e9chet distance ({features})"
+    unknown = Pair(None, None)
+    few = "not measured: it needs twice as many pictures as features"
+    return [
+        _pair_row(f"KID ({features})", "lower is better" if found.kid else "not measured", found.kid or unknown, plain),
+        _pair_row(name, "lower is better" if found.frechet else few, found.frechet or unknown, plain),
+    ]
+
+
+def _pair_row(name: str, note: str, pair: Pair, form: Callable[[float], str]) -> str:
+    return _row(
+        name,
+        note,
+        value(pair.original, form) + _spread(pair.original_std),
+        value(pair.compressed, form) + _spread(pair.compressed_std),
+    )
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f"<small>\u00b1\u00a0{plain(std, 2)}</small>"
+
+
+def _ssim(number: float) -> str:
+    return f"{number:.4f}".replace("-", "\u2212")
+
+
+def artifacts(found: Sequence[Artifact]) -> str:
+    """Return the table of the files that can be used, and of those that were refused, with the reason."""
+    if not found:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row"><code>{escape(one.path)}</code></th>'
+        + "".join(f"<td>{escape(text or DASH)}</td>" for text in (one.target, one.runtime, one.precision))
+        + f"<td>{_verdict(one)}</td></tr>"
+        for one in found
+    )
+    table = _table(("File", "Target", "Runtime", "Precision", "Accepted"), [rows], style="texts")
+    return section("files", "Files to use", table)
+
+
+def _verdict(one: Artifact) -> str:
+    word = {True: "yes", False: "no", None: DASH}[one.accepted]
+    return escape(word if one.reason is None else f"{word}: {one.reason}")

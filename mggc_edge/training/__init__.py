@@ -1,0 +1,1 @@
+"""Recipes that train: originals, discriminators, encoders, and slim pairs."""

@@ -1,0 +1,288 @@
+"""Finetuning of a slim pair: the original objective, and distillation from the frozen original."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from mggc_edge.models.network import Network
+from mggc_edge.training.bank import Ahead, to_tensor, views
+from mggc_edge.training.distill import Distiller, DistillSettings
+from mggc_edge.training.losses import GanLoss, discriminator_loss, generator_loss
+from mggc_edge.training.material import Material
+from mggc_edge.training.order import batch_indices, step_seed, steps_of
+from mggc_edge.training.pool import PicturePool
+from mggc_edge.training.precision import Precision, autocast
+from mggc_edge.training.schedule import constant_then_linear, set_rate
+from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
+
+VALIDATION_BATCH = 8
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How a slim pair is finetuned.
+
+    Attributes:
+        lambda_l1: weight of the L1 distance to the truth (paired).
+        lambda_cycle, lambda_identity: as in `CycleGanSettings` (unpaired, with a partner).
+        gan_weight: of the adversarial loss; 0 leaves it out.
+        checks: how often, over the whole stage, the held-out pictures are looked at.
+    """
+
+    distill: DistillSettings
+    epochs: float = 100
+    batch_size: int = 1
+    learning_rate: float = 2e-4
+    beta_1: float = 0.5
+    decay: float = 0.5
+    gan: GanLoss = "lsgan"
+    gan_weight: float = 1.0
+    lambda_l1: float = 100.0
+    lambda_cycle: float = 10.0
+    lambda_identity: float = 0.5
+    pool: int = 50
+    flip: bool = True
+    checks: int = 20
+
+
+@dataclass(frozen=True)
+class Cast:
+    """The networks that take part. All but the slim pair are frozen.
+
+    Attributes:
+        student, judge: the slim generator, and the discriminator that it plays against (None: no adversarial loss).
+        teacher, teacher_judge: the original, and its discriminator as it was, for distillation.
+        partner: the generator of the other direction, for cycle and identity losses.
+    """
+
+    student: Network
+    judge: Network | None
+    teacher: Network
+    teacher_judge: Network | None
+    partner: Network | None = None
+
+
+class Finetune:
+    """A stage that trains a slim generator and the discriminator against it, and remembers the best it saw.
+
+    That is the one whose outputs on the held-out pictures are nearest to the original's, in what the original's
+    discriminator sees in them; without a discriminator, the one with the highest PSNR.
+    """
+
+    name = "finetune"
+
+    def __init__(
+        self,
+        cast: Cast,
+        material: Material,
+        settings: FinetuneSettings,
+        *,
+        seed: int,
+        precision: Precision,
+    ) -> None:
+        self._cast, self._material, self.settings = cast, material, settings
+        self._seed, self._precision = seed, precision
+        self._size = cast.teacher.table.image_size
+        self._paired = material.objective == "paired"
+        self._adversarial = material.objective != "distill" and cast.judge is not None and settings.gan_weight > 0
+        self.student = cast.student.train()
+        self.judge = cast.judge.train() if cast.judge is not None and self._adversarial else None
+        for frozen in (cast.teacher, cast.teacher_judge, cast.partner):
+            if frozen is not None:
+                frozen.eval().requires_grad_(False)
+        conditional = cast.teacher_judge is not None and cast.teacher_judge.spec.in_channels != (
+            cast.teacher.spec.out_channels
+        )
+        self._conditional = self.judge is not None and self.judge.spec.in_channels != cast.teacher.spec.out_channels
+        self._distiller = Distiller(
+            cast.teacher, cast.student, cast.teacher_judge, settings.distill, conditional=conditional
+        )
+        self.steps = steps_of(settings.epochs, len(material.source), settings.batch_size)
+        self._every = max(1, self.steps // settings.checks)
+        betas = (settings.beta_1, 0.999)
+        own = [*self.student.parameters(), *self._distiller.parameters()]
+        self._optimizers = {"G": torch.optim.Adam(own, settings.learning_rate, betas=betas, fused=True)}
+        if self.judge is not None:
+            self._optimizers["D"] = torch.optim.Adam(
+                self.judge.parameters(), settings.learning_rate, betas=betas, fused=True
+            )
+        self._pool = PicturePool(0 if self._paired else settings.pool)
+        self._batches = Ahead(self._batch, self.steps)
+        self._best: dict[str, Tensor] = {}
+        self.best_look: dict[str, float] = {}
+        self._wanted: list[Tensor] = []
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        material, size = self._material, self._size
+        rng = np.random.default_rng(step_seed(self._seed, f"{self.name}/views", step))
+        sources, targets = material.source_views, material.target_views
+        numbers = batch_indices(self._seed, self.name, step, len(sources), self.settings.batch_size)
+        if self._paired:
+            assert targets is not None
+            crops = [views([sources, targets], number, size, rng, flip=self.settings.flip) for number in numbers]
+            x, y = (
+                to_tensor(side, s.format) for side, s in zip(zip(*crops, strict=True), (sources, targets), strict=True)
+            )
+            return x, y
+        x = to_tensor([views([sources], n, size, rng, flip=self.settings.flip)[0] for n in numbers], sources.format)
+        if targets is None:
+            return x, None
+        others = batch_indices(self._seed, f"{self.name}/targets", step, len(targets), self.settings.batch_size)
+        y = to_tensor([views([targets], n, size, rng, flip=self.settings.flip)[0] for n in others], targets.format)
+        return x, y
+
+    def step(self, number: int) -> dict[str, Any]:
+        """Update the generator, then the discriminator; now and then look at the held-out pictures."""
+        s = self.settings
+        rate = s.learning_rate * constant_then_linear(number, self.steps, s.decay)
+        for optimizer in self._optimizers.values():
+            set_rate(optimizer, rate)
+        x, y = self._batches.get(number)
+        fake, parts = self._losses(x, y)
+        loss = torch.stack(list(parts.values())).sum()
+        self._update("G", loss)
+        metrics: dict[str, Any] = {
+            "loss_g": loss.item(),
+            **{f"loss_{name}": value.item() for name, value in parts.items()},
+        }
+        if self.judge is not None and y is not None:
+            self.judge.requires_grad_(True)
+            shown = fake.detach() if self._paired else self._pool.exchange(fake.detach())
+            with autocast(self._precision):
+                says_real, says_fake = self.judge(self._seen(x, y)), self.judge(self._seen(x, shown))
+            loss_d = discriminator_loss(s.gan, says_real, says_fake)
+            self._update("D", loss_d)
+            metrics["loss_d"] = loss_d.item()
+        metrics["learning_rate"] = rate
+        if (number + 1) % self._every == 0 or number + 1 == self.steps:
+            metrics["held_out"] = self._check()
+        return metrics
+
+    def _losses(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        s, cast = self.settings, self._cast
+        parts: dict[str, Tensor] = {}
+        with autocast(self._precision):
+            lesson = self._distiller.teach(x)
+            fake, features = self.student.features(x, self._distiller.student_taps)
+            fake = fake.float()
+            parts |= self._distiller(lesson, x, fake, features)
+            if self.judge is not None:
+                self.judge.requires_grad_(False)
+                parts["gan"] = s.gan_weight * generator_loss(s.gan, self.judge(self._seen(x, fake)))
+            if y is not None and cast.partner is not None and not self._paired:
+                parts |= self._cycles(x, y, fake, cast.partner)
+        if self._paired and y is not None:
+            parts["l1"] = s.lambda_l1 * F.l1_loss(fake, y)
+        return fake, parts
+
+    def _cycles(self, x: Tensor, y: Tensor, fake: Tensor, partner: Network) -> dict[str, Tensor]:
+        """Cycle and identity losses of CycleGAN, with the frozen partner as the other direction."""
+        s = self.settings
+        parts: dict[str, Tensor] = {}
+        if s.lambda_cycle:
+            with torch.no_grad():
+                other = partner(y)
+            there, back = F.l1_loss(partner(fake).float(), x), F.l1_loss(self.student(other).float(), y)
+            parts["cycle"] = s.lambda_cycle * (there + back)
+        if s.lambda_cycle and s.lambda_identity and x.shape == y.shape:
+            parts["identity"] = s.lambda_cycle * s.lambda_identity * F.l1_loss(self.student(y).float(), y)
+        return parts
+
+    def _seen(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cat([x, y], dim=1) if self._conditional else y
+
+    def _update(self, name: str, loss: Tensor) -> None:
+        self._optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizers[name].step()
+
+    def look(self) -> dict[str, float]:
+        """Compare the generator, as it is, with the original on the held-out pictures; see `held_out_distance`."""
+        self._wanted = self._wanted or list(_held_out_lessons(self._distiller, self._material))
+        return held_out_distance(self.student, self._distiller, self._material, self._wanted)
+
+    def _check(self) -> dict[str, float]:
+        """Look, and keep the weights if none were better."""
+        found = self.look()
+        if not self._best or found["distance"] < self.best_look["distance"]:
+            self.best_look = found
+            self._best = {name: value.clone() for name, value in self.student.state_dict().items()}
+        return found
+
+    def best(self) -> Network:
+        """Return the generator that was best on the held-out pictures, in evaluation mode."""
+        tensors = {key: self._best[key] for key in self.student.table.tensors}
+        return Network.from_tensors(self.student.spec, self.student.table, tensors).eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return weights, moments, the pool, and the best weights so far."""
+        tensors = named("G", self.student.state_dict()) | named("maps", self._distiller.maps.state_dict())
+        tensors |= named("best", self._best) | named("pool", self._pool.state())
+        look = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.best_look.items()}
+        tensors |= named("look", look)
+        if self.judge is not None:
+            tensors |= named("D", self.judge.state_dict())
+        for name, optimizer in self._optimizers.items():
+            tensors |= named("optimizer", optimizer_tensors(name, optimizer))
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+        self.student.load_state_dict(part(tensors, "G"))
+        self._distiller.maps.load_state_dict(part(tensors, "maps"))
+        self._best = part(tensors, "best")
+        self.best_look = {name: value.item() for name, value in part(tensors, "look").items()}
+        self._pool.load_state(part(tensors, "pool"))
+        if self.judge is not None:
+            self.judge.load_state_dict(part(tensors, "D"))
+        for name, optimizer in self._optimizers.items():
+            load_optimizer(f"optimizer.{name}", optimizer, tensors)
+
+
+def _parts(count: int) -> Iterator[range]:
+    for start in range(0, count, VALIDATION_BATCH):
+        yield range(start, min(start + VALIDATION_BATCH, count))
+
+
+def _held_out_lessons(distiller: Distiller, material: Material) -> Iterator[Tensor]:
+    """Yield the original's outputs on the held-out pictures, batch by batch."""
+    for numbers in _parts(len(material.held_out)):
+        yield distiller.teach(material.held_out.batch(numbers))[0].float()
+
+
+@torch.no_grad()
+def held_out_distance(
+    student: Network, distiller: Distiller, material: Material, lessons: Sequence[Tensor]
+) -> dict[str, float]:
+    """Return how far a generator's outputs are from the original's, `lessons`, on the held-out pictures.
+
+    "distance": mean squared difference of the features that the original's discriminator sees, each relative to the
+    mean square of the original's; without a discriminator, of the pixels. "psnr": over all pictures, in dB.
+    "l1_truth": mean absolute distance to the truth, where there is one (values in [-1, 1]).
+    """
+    training = student.training
+    student.eval()
+    distance, squared, truth, count = 0.0, 0.0, 0.0, len(material.held_out)
+    for numbers, wanted in zip(_parts(count), lessons, strict=True):
+        x = material.held_out.batch(numbers)
+        y = student(x).float()
+        weight = len(numbers) / count
+        error = F.mse_loss(y, wanted).item()
+        squared += weight * error
+        pairs = [*zip(distiller.judged(x, y), distiller.judged(x, wanted), strict=True)]
+        near = [(F.mse_loss(a, b) / b.square().mean().clamp_min(1e-12)).item() for a, b in pairs]
+        distance += weight * (sum(near) / len(near) if near else error)
+        if material.held_out_truth is not None:
+            truth += weight * F.l1_loss(y, material.held_out_truth.batch(numbers)).item()
+    student.train(training)
+    psnr = 10 * math.log10(4 / squared) if squared else 100.0  # range -1..1: 2^2; equal pictures: a large number
+    found = {"distance": distance, "psnr": psnr}
+    return found | ({"l1_truth": truth} if material.held_out_truth is not None else {})

@@ -1,0 +1,163 @@
+"""The loop that drives every stage of training: seeds, log lines, states on disk, and stopping before harm is done."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from mggc_edge.artifacts import writing
+from mggc_edge.errors import ArtifactError, TrainingError
+from mggc_edge.training.order import step_seed
+from mggc_edge.training.state import read_state, save_state
+
+SAVE_EVERY_S = 20.0
+MAX_SAVE_EVERY_S = 45.0  # with the time of one step below a minute, which is what a kill may cost
+
+
+class Stage(Protocol):
+    """Something that is trained step by step."""
+
+    @property
+    def name(self) -> str:
+        """What the log and the files call it."""
+
+    @property
+    def steps(self) -> int:
+        """How many steps it takes."""
+
+    def step(self, number: int) -> Mapping[str, Any]:
+        """Do optimisation step `number`, counted from 0; return what the log shall keep of it."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Return everything that a step changes, by name."""
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` returned."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: `done` of `steps`; `seconds_left` None until that can be said."""
+
+    stage: str
+    done: int
+    steps: int
+    metrics: Mapping[str, Any]
+    seconds_left: float | None
+
+
+Watch = Callable[[Progress], None]
+
+
+class Journal:
+    """metrics.jsonl: one JSON object a line. It is cut back to where a state was saved when a stage goes on from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[bytes] = path.open("ab")
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append a line; a process that is killed afterwards does not lose it."""
+        with writing(self.path):
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+
+    @property
+    def size(self) -> int:
+        """Bytes so far, all of them on the disk when this returns."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after the first `size` bytes.
+
+        Raises:
+            ArtifactError: the file is shorter than that.
+        """
+        if self.size < size:
+            raise ArtifactError(f"'{self.path}' has lost lines that were written to it", "start the job anew")
+        with writing(self.path):
+            self._file.truncate(size)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch: Watch = lambda _: None) -> bool:
+    """Run a stage to its end, from where its state in `folder` says it stopped; return whether there was one.
+
+    Every step starts from its own seed, so that a run that was killed and goes on equals one that was not, bit for
+    bit on the same processor, libraries and number of threads.
+
+    Raises:
+        TrainingError: a loss is no longer a number; the last state that was saved is good.
+        OutputError: a state or the log cannot be written.
+        ArtifactError: the state is damaged, or of a stage of another length.
+    """
+    path = folder / f"{stage.name}.state"
+    number = 0
+    if (saved := read_state(path)) is not None:
+        tensors, facts = saved
+        number = _resume_at(path, stage, facts)
+        stage.load_state(tensors)
+        if number < stage.steps:
+            journal.cut(facts["journal"])
+    first, start = number, time.monotonic()
+    last, every = start, SAVE_EVERY_S
+    while number < stage.steps:
+        torch.manual_seed(step_seed(seed, stage.name, number))
+        metrics = stage.step(number)
+        _check(stage.name, number, metrics)
+        journal.write({"stage": stage.name, "step": number, **metrics})
+        number += 1
+        now = time.monotonic()
+        if number == stage.steps or now - last >= every:
+            save_state(path, stage.state(), {"step": number, "steps": stage.steps, "journal": journal.size})
+            last = time.monotonic()
+            every = min(max(SAVE_EVERY_S, 20 * (last - now)), MAX_SAVE_EVERY_S)  # at most a twentieth of the time
+        done = number - first
+        left = (now - start) / done * (stage.steps - number) if done >= 3 or now - start > 2 else None
+        watch(Progress(stage.name, number, stage.steps, metrics, left))
+    return saved is not None
+
+
+def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any]) -> int:
+    number, steps, size = (facts.get(key) for key in ("step", "steps", "journal"))
+    if steps != stage.steps or type(number) is not int or not 0 <= number <= stage.steps or type(size) is not int:
+        raise ArtifactError(
+            f"the state '{path}' belongs to a stage of {steps} steps, and this one has {stage.steps}",
+            hint="go on with the flags that the job was started with",
+        )
+    return number
+
+
+def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
+    for name, value in metrics.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingError(
+                f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
+                hint=_ADVICE.get(stage, "lower the learning rate of this stage with --set")
+                + ", and start into a new folder",
+            )
+
+
+_ADVICE = {
+    "encoder": "lower --set encoder.learning_rate=",
+    "discriminator": "lower --set discriminator.learning_rate=",
+    "prune": "lower --set mggc.learning_rate=",
+    "finetune": "lower --set finetune.learning_rate=",
+    "train": "lower --set train.learning_rate=",
+}

@@ -1,0 +1,78 @@
+"""The state of a stage on disk: one file of tensors and facts, so that what it says belongs together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mggc_edge.artifacts import atomic_write
+from mggc_edge.errors import ArtifactError
+from mggc_edge.lazy import require
+
+_FACTS = "mggc_edge.facts"
+
+
+def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return what an optimizer remembers (moments, step counts), by name; its settings are not part of it."""
+    return {
+        f"{prefix}.{number}.{key}": value
+        for number, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer of the same parameters what `optimizer_tensors` returned."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in part(tensors, prefix).items():
+        number, _, key = name.partition(".")
+        state.setdefault(int(number), {})[key] = value.clone()
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors with `prefix.` before their names."""
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix.`, without it."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write tensors and JSON facts to one file, whole or not at all.
+
+    Raises:
+        OutputError: the file cannot be written; the one before it is then untouched.
+    """
+    safetensors = require("safetensors.torch", extra="torch")
+    whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    atomic_write(path, safetensors.save(whole, metadata={_FACTS: json.dumps(facts, allow_nan=False)}))
+
+
+def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Return what `save_state` wrote to `path`, None where there is no file.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    if not path.is_file():
+        return None
+    safetensors = require("safetensors", extra="torch")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
+    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+        raise ArtifactError(f"the state '{path}' is damaged: {error}", "remove it to do this stage again") from error
+    if not isinstance(facts, dict):
+        raise ArtifactError(f"the state '{path}' is damaged", "remove it to do this stage again")
+    return tensors, facts

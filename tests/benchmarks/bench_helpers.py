@@ -1,0 +1,117 @@
+"""What the tests of measurements share: tiny ONNX files, and processes that answer as they are told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from mggc_edge.benchmarks.report import ModelRun, ProcessSamples
+from mggc_edge.benchmarks.workload import Workload
+
+PICTURE = (1, 3, 16, 16)
+
+
+def convolutions(
+    path: Path, count: int = 1, shape: Iterable[int | str | None] = PICTURE, dtype: int = TensorProto.FLOAT
+) -> Path:
+    """Write a file with so many 3x3 convolutions of 3 channels, and return its path."""
+    weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(helper.tensor_dtype_to_np_dtype(dtype))
+    nodes = [
+        helper.make_node("Conv", [f"x{index}", "w"], [f"x{index + 1}"], pads=[1, 1, 1, 1]) for index in range(count)
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "convolutions",
+        [helper.make_tensor_value_info("x0", dtype, list(shape))],
+        [helper.make_tensor_value_info(f"x{count}", dtype, list(shape))],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    return _saved(graph, path)
+
+
+def passing(path: Path, dtype: int, shape: Iterable[int | str | None] = PICTURE) -> Path:
+    """Write a file that gives what it takes, and return its path."""
+    node = helper.make_node("Identity", ["x"], ["y"])
+    values = [helper.make_tensor_value_info(name, dtype, list(shape)) for name in ("x", "y")]
+    return _saved(helper.make_graph([node], "passing", values[:1], values[1:]), path)
+
+
+def _saved(graph: onnx.GraphProto, path: Path) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save_model(model, path)
+    return path
+
+
+class Clock:
+    """A clock that is moved by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class FakeWorker:
+    """A process that answers at once; a run takes `latency_ns(run number)` on a clock moved by hand."""
+
+    def __init__(self, clock: Clock, latency_ns: Callable[[int], int], log: list[str], name: str = "") -> None:
+        self._clock, self._latency_ns, self._log, self._name = clock, latency_ns, log, name
+        self._runs = 0
+        self.ended = False
+
+    def _run(self) -> int:
+        latency = self._latency_ns(self._runs)
+        self._runs += 1
+        self._clock.now += latency / 1e9
+        return latency
+
+    def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Answer as the worker would."""
+        assert timeout > 0
+        do = request["do"]
+        self._log.append(f"{do} {self._name}")
+        if do == "open":
+            inputs = [{"name": "x", "dtype": "float32", "shape": list(PICTURE)}]
+            return {
+                "load_ns": 2_000_000, "first_ns": self._run(), "rss_before_bytes": 1000, "provider": "P",
+                "inputs": inputs, "versions": {"onnxruntime": "1", "numpy": "2"},
+            }  # fmt: skip
+        if do == "warm":
+            times = [self._run() for _ in range(2)]
+            return {"runs": 2, "ns": sum(times), "settled": True, "median_ns": float(np.median(times))}
+        if do == "sample":
+            for _ in range(request["untimed"]):
+                self._run()
+            return {"samples_ns": [self._run() for _ in range(request["runs"])]}
+        return {"rss_peak_bytes": 5000}
+
+    def end(self) -> None:
+        """Note that it was ended."""
+        self.ended = True
+        self._log.append(f"end {self._name}")
+
+
+def run_of(name: str, processes: list[list[list[int]]], macs: int | None = None, **changes: Any) -> ModelRun:
+    """A run with these samples in ns: per process, per pair."""
+    measured = tuple(
+        ProcessSamples(4_000_000, 3_000_000, 10, 2_000_000_000, True, tuple(map(tuple, pairs)), 1000, 5000 + index)
+        for index, pairs in enumerate(processes)
+    )
+    values: dict[str, Any] = {
+        "model": Workload(name, Path(f"{name}.onnx"), macs_true=macs, macs_paper=macs),
+        "sha256": "0" * 64,
+        "size_bytes": 7,
+        "provider": "CPUExecutionProvider",
+        "threads": 2,
+        "runs_per_pair": len(processes[0][0]) if processes else 1,
+        "inputs": ({"name": "x", "dtype": "float32", "shape": [1, 3, 16, 16]},),
+        "processes": measured,
+        "warnings": (),
+    }
+    return ModelRun(**{**values, **changes})

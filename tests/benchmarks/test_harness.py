@@ -1,0 +1,309 @@
+"""Measuring: which process runs when, how long, and what becomes of it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mggc_edge.benchmarks import harness
+from mggc_edge.benchmarks.environment import Moment
+from mggc_edge.benchmarks.harness import measure, orders, runs_per_pair
+from mggc_edge.benchmarks.report import WARNINGS, BenchmarkReport
+from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
+from mggc_edge.errors import ArtifactError, InputError
+from mggc_edge.machine import Machine
+from tests.benchmarks.bench_helpers import Clock, FakeWorker, convolutions
+
+MS = 1_000_000
+Latency = Callable[[int], int]
+
+
+class Fakes:
+    """Starts processes that answer at once; `log` holds what they were asked, in order."""
+
+    def __init__(self, **latencies: Latency) -> None:
+        self.clock, self.log = Clock(), list[str]()
+        self.latencies = latencies
+        self.started: list[FakeWorker] = []
+
+    def start(self, model: Workload) -> FakeWorker:
+        worker = FakeWorker(self.clock, self.latencies[model.name], self.log, model.name)
+        self.started.append(worker)
+        return worker
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Callable[..., list[Workload]]:
+    def make(**macs: int | None) -> list[Workload]:
+        models = []
+        for name, count in macs.items():
+            path = tmp_path / f"{name}.onnx"
+            path.write_bytes(name.encode())
+            models.append(Workload(name, path, macs_true=count))
+        return models
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(harness, "this_machine", lambda: Machine("CPU", "x86_64", (), 2, None, None))
+    monkeypatch.setattr(harness, "moment", lambda: Moment(0.0, None, None, (), None))
+
+
+def measured(fakes: Fakes, models: list[Workload], **changes: Any) -> BenchmarkReport:
+    arguments: dict[str, Any] = {"pairs": 8, "processes": 4, "max_seconds": 1000.0}
+    return measure(models, start=fakes.start, clock=fakes.clock, **{**arguments, **changes})
+
+
+def around(latency_ms: float, seed: int) -> Latency:
+    """A latency with 1 % of noise."""
+    rng = np.random.default_rng(seed)
+    return lambda _: int(latency_ms * MS * math.exp(0.01 * rng.standard_normal()))
+
+
+def test_a_faster_model_is_measured_as_faster_with_its_realisation(files: Any) -> None:
+    fakes = Fakes(a=around(30, 0), b=around(10, 1))
+    report = measured(fakes, files(a=800, b=200), pairs=20, processes=5)
+    comparison = report.comparison("a", "b")
+    assert comparison.ratio.ci99 is not None
+    assert comparison.ratio.ci99[0] <= 3 <= comparison.ratio.ci99[1]
+    assert comparison.verdict == "faster"
+    assert comparison.realisation == pytest.approx(0.75, rel=0.02)
+    assert report.warnings == ()
+
+
+def test_every_process_is_fresh_and_ended_and_pairs_are_spread_evenly(files: Any) -> None:
+    fakes = Fakes(a=lambda _: 300 * MS, b=lambda _: 300 * MS)
+    report = measured(fakes, files(a=None, b=None), pairs=7, processes=3)
+    assert [len(process.pairs) for process in report.runs[0].processes] == [3, 2, 2]
+    assert Counter(fakes.log) == {
+        f"{word} {name}": count
+        for name in "ab"
+        for word, count in (("open", 3), ("warm", 3), ("sample", 7), ("close", 3), ("end", 3))
+    }
+    assert len(fakes.started) == 6
+    assert all(worker.ended for worker in fakes.started)
+
+
+def test_fewer_pairs_than_processes_make_fewer_processes(files: Any) -> None:
+    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), pairs=2, processes=10)
+    assert [len(process.pairs) for process in report.runs[0].processes] == [1, 1]
+
+
+def test_pairs_come_in_mirrored_twos_in_random_order() -> None:
+    found = orders(2, 40, np.random.default_rng(0))
+    assert all(first == second[::-1] for first, second in zip(found[::2], found[1::2], strict=True))
+    assert Counter(map(tuple, found)) == {(0, 1): 20, (1, 0): 20}
+    firsts = [order[0] for order in found[::2]]
+    assert 4 <= sum(firsts) <= 16
+    assert orders(3, 3, np.random.default_rng(1))[2] in [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ]
+
+
+def test_the_seed_repeats_the_order(files: Any) -> None:
+    def log(seed: int) -> list[str]:
+        fakes = Fakes(a=lambda _: 300 * MS, b=lambda _: 300 * MS)
+        measured(fakes, files(a=None, b=None), seed=seed)
+        return fakes.log
+
+    assert log(3) == log(3)
+    assert log(3) != log(4)
+
+
+def test_a_machine_that_grows_slower_does_not_favour_the_model_that_is_named_first(files: Any) -> None:
+    fakes = Fakes()
+
+    def drifting(_: int) -> int:  # 2 % slower every second
+        return int(20 * MS * math.exp(0.02 * fakes.clock.now))
+
+    fakes.latencies = {"a": drifting, "b": drifting}
+    comparison = measured(fakes, files(a=None, b=None), pairs=40, processes=10).comparison("a", "b")
+    assert comparison.verdict == "same"
+    assert comparison.ratio.value == pytest.approx(1, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("latency_ns", "runs"),
+    [(0.0, 200), (1000.0, 200), (1e6, 50), (12e6, 5), (40e6, 3), (199e6, 3), (200e6, 1), (5e9, 1)],
+)
+def test_a_sample_lasts_50_ms_or_is_a_single_long_inference(latency_ns: float, runs: int) -> None:
+    assert runs_per_pair(latency_ns) == runs
+
+
+def test_every_raw_sample_is_kept_and_a_pair_is_their_median(files: Any) -> None:
+    times = {"a": [10, 10, 10, 99, 20, 22, 40, 21, 23]}  # first, two of the warm-up, one untimed, five samples
+    report = measured(Fakes(a=lambda run: times["a"][run] * MS), files(a=None), pairs=1, processes=1, max_seconds=1e4)
+    run = report.runs[0]
+    assert (run.runs_per_pair, run.samples_ns) == (5, tuple(value * MS for value in (20, 22, 40, 21, 23)))
+    assert list(run.processes[0].latencies_ns) == [22 * MS]
+    assert run.first_inference_ms == 10.0
+
+
+@pytest.mark.parametrize(
+    ("max_seconds", "pairs", "seconds"), [(31.0, [2, 2, 2, 2], 30.0), (26.0, [2, 1, 1, 1], 25.5), (17.0, [2, 1], 13.5)]
+)
+def test_where_time_is_short_processes_get_fewer_pairs_before_there_are_fewer_processes(
+    files: Any, max_seconds: float, pairs: list[int], seconds: float
+) -> None:
+    fakes = Fakes(a=lambda _: 1000 * MS, b=lambda _: 500 * MS)
+    # A block: opened in 1.5 s, warmed up in 3 s, and each pair 1.5 s.
+    report = measured(fakes, files(a=None, b=None), max_seconds=max_seconds)
+    for run in report.runs:
+        assert [len(process.pairs) for process in run.processes] == pairs
+    assert report.context["seconds"] == seconds
+    assert report.warnings == (("few_samples",) if sum(pairs) == 8 else ("few_samples", "time_limit"))
+    assert report.comparison("a", "b").ratio.value == pytest.approx(2.0)
+
+
+def test_one_pair_is_measured_even_where_time_is_too_short_for_two(files: Any) -> None:
+    report = measured(Fakes(a=lambda _: 1000 * MS, b=lambda _: 500 * MS), files(a=None, b=None), max_seconds=2.0)
+    assert [len(process.pairs) for process in report.runs[0].processes] == [1]
+    assert report.warnings == ("few_samples", "time_limit")
+    assert report.comparison("a", "b").verdict == "inconclusive"
+
+
+def test_progress_counts_pairs_and_names_the_process(files: Any) -> None:
+    told: list[tuple[int, int, str]] = []
+    measured(Fakes(a=lambda _: MS), files(a=None), pairs=3, processes=2, progress=lambda *news: told.append(news))
+    assert told == [(1, 3, "process 1 of 2"), (2, 3, "process 1 of 2"), (3, 3, "process 2 of 2")]
+
+
+def test_a_process_that_fails_ends_all_of_them(files: Any) -> None:
+    def failing(run: int) -> int:
+        if run > 5:
+            raise ArtifactError("the process that measures 'b' ended by SIGSEGV")
+        return 300 * MS
+
+    fakes = Fakes(a=lambda _: 300 * MS, b=failing)
+    with pytest.raises(ArtifactError, match="measures 'b' ended by SIGSEGV"):
+        measured(fakes, files(a=None, b=None), pairs=40, processes=2)
+    assert len(fakes.started) == 2
+    assert all(worker.ended for worker in fakes.started)
+
+
+def test_an_interruption_ends_all_processes(files: Any) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    fakes = Fakes(a=lambda _: 300 * MS, b=lambda _: 300 * MS)
+    with pytest.raises(KeyboardInterrupt):
+        measured(fakes, files(a=None, b=None), progress=interrupt)
+    assert [worker.ended for worker in fakes.started] == [True, True]
+
+
+def test_what_disturbs_is_warned_about(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([Moment(2.5, 1000, 0, (), None), Moment(2.5, 2000, 30, (), None)])
+    monkeypatch.setattr(harness, "moment", lambda: next(moments))
+    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=3, pairs=20, processes=5)
+    assert report.warnings == ("load", "steal", "threads")
+    assert set(report.warnings) < set(WARNINGS)
+
+
+def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:
+    class Restless(FakeWorker):
+        def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
+            return {**super().ask(request, timeout), "settled": False}
+
+    fakes = Fakes()
+    report = measure(
+        files(a=None),
+        pairs=20,
+        processes=5,
+        start=lambda model: Restless(fakes.clock, lambda _: 300 * MS, fakes.log),
+        clock=fakes.clock,
+    )
+    assert report.warnings == ("unsettled",)
+
+
+def test_without_arguments_the_settings_hold(files: Any) -> None:
+    fakes = Fakes(a=lambda _: 300 * MS)
+    report = measure(files(a=None), start=fakes.start, clock=fakes.clock)
+    asked = {key: report.context[key] for key in ("pairs", "processes", "max_seconds", "margin", "seed", "threads")}
+    assert asked == {"pairs": 40, "processes": 10, "max_seconds": 300.0, "margin": 0.05, "seed": 0, "threads": 2}
+    assert [len(process.pairs) for process in report.runs[0].processes] == [4] * 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"pairs": 0}, "the number of pairs must be between 1 and 10,000, not 0"),
+        ({"processes": 0}, "the number of processes must be between 1 and 1,000, not 0"),
+        ({"threads": 0}, "the number of threads must be between 1 and 1,024, not 0"),
+        ({"max_seconds": 0.0}, "the time limit must be above 0, not 0"),
+        ({"margin": math.nan}, "the margin must be above 0, not nan"),
+        ({"warmup_seconds": -1.0}, "the warm-up must be above 0, not -1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(files: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        measured(Fakes(), files(a=None), **changes)
+    assert caught.value.message == message
+
+
+def test_models_that_cannot_be_measured_together_are_refused(files: Any, tmp_path: Path) -> None:
+    (a,) = files(a=None)
+    with pytest.raises(InputError, match=r"^0 models cannot be measured together; 1 to 8 can"):
+        measured(Fakes(), [])
+    with pytest.raises(InputError, match=r"^9 models cannot"):
+        measured(Fakes(), [a] * (MAX_MODELS + 1))
+    with pytest.raises(InputError, match=r"^2 models are called 'a'"):
+        measured(Fakes(), [a, a])
+    with pytest.raises(ArtifactError, match="there is no file"):
+        measured(Fakes(), [Workload("gone", tmp_path / "gone.onnx")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": ""}, "a model to measure needs a name"),
+        ({"runtime": "tensorrt"}, "'tensorrt' is no runtime that can be measured"),
+        ({"precision": "int8"}, "'int8' is no precision that can be measured"),
+        ({"macs_true": -1}, "'a' cannot have -1 MACs"),
+        ({"image_size": (0, 8)}, "'a' cannot take pictures of 0x8"),
+    ],
+)
+def test_a_workload_cannot_be_wrong(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Workload(**{"name": "a", "path": Path("a.onnx"), **changes})
+    assert caught.value.message == message
+
+
+def test_two_small_models_are_measured_for_real(tmp_path: Path) -> None:
+    shape = (1, 3, 64, 64)
+    heavy = Workload("heavy", convolutions(tmp_path / "heavy.onnx", 24, shape), macs_true=24)
+    light = Workload("light", convolutions(tmp_path / "light.onnx", 2, shape), macs_true=2)
+    report = measure([heavy, light], threads=1, pairs=6, processes=3, max_seconds=60.0, warmup_seconds=0.05)
+    comparison = report.comparison("heavy", "light")
+    assert comparison.ratio.value > 2
+    assert comparison.ratio.processes == 3
+    for run in report.runs:
+        assert len(run.samples_ns) == 6 * run.runs_per_pair
+        assert min(run.samples_ns) > 0
+        assert run.rss_peak_bytes is not None
+        assert run.rss_peak_bytes > 2**20
+        assert run.provider == "CPUExecutionProvider"
+        assert "few_samples" in run.warnings
+    assert report.context["versions"]["onnxruntime"]
+
+
+def test_a_model_of_open_size_is_measured_at_the_size_given(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "open.onnx", shape=("n", 3, "h", "w"))
+    arguments: dict[str, Any] = {"threads": 1, "pairs": 1, "processes": 1, "warmup_seconds": 0.02}
+    report = measure([Workload("open", path, image_size=(24, 8))], **arguments)
+    assert report.runs[0].inputs[0]["shape"] == [1, 3, 24, 8]
+    with pytest.raises(InputError) as caught:
+        measure([Workload("open", path)], **arguments)
+    assert caught.value.message == "'open' cannot be measured: it takes pictures of any size"

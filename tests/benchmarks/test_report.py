@@ -1,0 +1,131 @@
+"""The report of a measurement: its JSON document key by key, and comparisons."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from mggc_edge.benchmarks.report import BenchmarkReport
+from mggc_edge.errors import InputError
+from tests.benchmarks.bench_helpers import run_of
+
+MS = 1_000_000
+A = [[[40 * MS, 44 * MS, 42 * MS], [40 * MS, 40 * MS, 90 * MS]], [[44 * MS] * 3, [44 * MS] * 3]]
+B = [[[20 * MS] * 3, [22 * MS] * 3], [[20 * MS] * 3, [22 * MS] * 3]]
+
+
+def report(**changes: object) -> BenchmarkReport:
+    runs = (run_of("a", A, macs=600), run_of("b", B, macs=100, **changes))
+    return BenchmarkReport({"device": "x86"}, runs, 0.05)
+
+
+def test_the_document_has_the_keys_that_were_promised() -> None:
+    document = report().to_json()
+    assert list(document) == ["schema", "context", "models", "runs", "comparisons", "gate"]
+    assert document["schema"] == "mggc-edge/bench/1"
+    assert document["context"] == {"device": "x86"}
+    assert document["models"][1] == {
+        "name": "b",
+        "path": "b.onnx",
+        "sha256": "0" * 64,
+        "size_bytes": 7,
+        "macs_true": 100,
+        "macs_paper": 100,
+    }
+    assert document["gate"] == {"threshold": None, "verdict": None, "exit_code": 0}
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+
+
+def test_a_run_holds_every_sample_and_their_summary() -> None:
+    run = report().to_json()["runs"][0]
+    interval = run["latency_ms"].pop("ci95")
+    processes = run.pop("processes")
+    assert run == {
+        "model": "a",
+        "runtime": "onnxruntime",
+        "provider": "CPUExecutionProvider",
+        "precision": "fp32",
+        "threads": 2,
+        "inputs": [{"name": "x", "dtype": "float32", "shape": [1, 3, 16, 16]}],
+        "warmup": {"runs": 20, "seconds": 4.0, "settled": True},
+        "runs_per_pair": 3,
+        "samples_ns": [value * MS for value in (40, 44, 42, 40, 40, 90, 44, 44, 44, 44, 44, 44)],
+        "latency_ms": {
+            "p50": 44.0,
+            "p90": pytest.approx(44.0),
+            "mean": pytest.approx(560 / 12),
+            "mad": 0.0,
+        },
+        "load_ms": 4.0,
+        "first_inference_ms": 3.0,
+        "memory": {"rss_peak_bytes": 5001},
+        "power": None,
+        "macs_true": 600,
+        "macs_paper": 600,
+        "warnings": [],
+    }
+    # The processes' medians are 41 and 44 ms; Student's t of one degree of freedom is 12.706.
+    half = 12.7062047 * math.log(44 / 41) / 2
+    assert interval == pytest.approx([math.sqrt(41 * 44) * math.exp(sign * half) for sign in (-1, 1)])
+    assert processes[1] == {
+        "load_ms": 4.0,
+        "first_inference_ms": 3.0,
+        "warmup": {"runs": 10, "seconds": 2.0, "settled": True},
+        "pairs": 2,
+        "rss_before_bytes": 1000,
+        "rss_peak_bytes": 5001,
+    }
+
+
+def test_a_comparison_is_of_pairs_within_processes() -> None:
+    (entry,) = report().to_json()["comparisons"]
+    # Pairs 42:20, 40:22 and 44:20, 44:22; a process counts with the mean of its two logs.
+    first, second = math.log(42 / 20 * 40 / 22) / 2, math.log(44 / 20 * 44 / 22) / 2
+    value = math.exp((first + second) / 2)
+    half = abs(first - second) / 2
+    assert set(entry) == {
+        "a", "b", "ratio", "ci95", "ci99", "verdict", "margin", "minimum_detectable_effect", "macs_ratio",
+        "realisation", "pairs", "processes",
+    }  # fmt: skip
+    assert entry["ratio"] == pytest.approx(value)
+    assert entry["ci95"] == pytest.approx([value * math.exp(sign * 12.7062047 * half) for sign in (-1, 1)])
+    assert entry["ci99"] == pytest.approx([value * math.exp(sign * 63.6567412 * half) for sign in (-1, 1)])
+    assert (entry["verdict"], entry["macs_ratio"]) == ("inconclusive", 6.0)
+    assert entry["realisation"] == pytest.approx(value / 6)
+    assert (entry["pairs"], entry["processes"], entry["margin"]) == (4, 2, 0.05)
+
+
+def test_what_is_not_known_is_null() -> None:
+    alone = BenchmarkReport({}, (run_of("a", [[[5]]]), run_of("b", [[[5]]], macs=0)), 0.05)
+    (entry,) = alone.to_json()["comparisons"]
+    assert (entry["ci95"], entry["ci99"], entry["minimum_detectable_effect"]) == (None, None, None)
+    assert (entry["macs_ratio"], entry["realisation"], entry["verdict"]) == (None, None, "inconclusive")
+    assert alone.to_json()["runs"][0]["latency_ms"]["ci95"] is None
+
+
+def test_a_single_model_is_compared_with_nothing() -> None:
+    assert BenchmarkReport({}, (run_of("a", A),), 0.05).to_json()["comparisons"] == []
+
+
+def test_any_two_models_can_be_compared() -> None:
+    there, back = report().comparison("a", "b"), report().comparison("b", "a")
+    assert there.ratio.value == pytest.approx(1 / back.ratio.value)
+    assert back.macs_ratio == pytest.approx(1 / 6)
+
+
+def test_a_model_that_was_not_measured_is_refused() -> None:
+    with pytest.raises(InputError, match="no model 'c' was measured") as caught:
+        report().comparison("a", "c")
+    assert caught.value.hint == "a, b"
+
+
+def test_warnings_are_named_once() -> None:
+    assert report(warnings=("load", "unsettled")).warnings == ("load", "unsettled")
+
+
+@pytest.mark.parametrize("processes", [[], [[[1]], []]])
+def test_a_run_without_samples_is_refused(processes: list[list[list[int]]]) -> None:
+    with pytest.raises(InputError, match="'a' was not measured: a process has no samples"):
+        run_of("a", processes, runs_per_pair=1)

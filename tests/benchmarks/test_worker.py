@@ -1,0 +1,187 @@
+"""The process that runs one model: what it answers, and what it refuses."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from onnx import TensorProto
+
+from mggc_edge.benchmarks import worker
+from mggc_edge.benchmarks.isolation import WORKER
+from tests.benchmarks.bench_helpers import convolutions, passing
+
+OPEN = {"do": "open", "threads": 1, "image_size": None, "seed": 0}
+WARM = {"do": "warm", "min_runs": 4, "min_ns": 0, "max_ns": 50_000_000}
+CLOSE = {"do": "close"}
+
+
+def served(*requests: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the worker answers, in this process."""
+    answers = io.StringIO()
+    try:
+        worker.serve(io.StringIO("".join(json.dumps(request) + "\n" for request in requests)), answers)
+    finally:
+        gc.unfreeze()
+        gc.enable()
+    return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+
+def opened(path: Path, **changes: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = served({**OPEN, "path": str(path), **changes})[0]
+    return answer
+
+
+def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx")
+    first, warm, sampled, closed = served(
+        {**OPEN, "path": str(path)}, WARM, {"do": "sample", "runs": 3, "untimed": 1}, CLOSE
+    )
+    assert set(first) == {"load_ns", "first_ns", "rss_before_bytes", "provider", "inputs", "versions"}
+    assert (first["provider"], first["inputs"]) == (
+        "CPUExecutionProvider",
+        [{"name": "x0", "dtype": "float32", "shape": [1, 3, 16, 16]}],
+    )
+    assert set(first["versions"]) == {"onnxruntime", "numpy"}
+    assert first["load_ns"] > 0
+    assert first["first_ns"] > 0
+    assert set(warm) == {"runs", "ns", "settled", "median_ns"}
+    assert warm["runs"] >= 4
+    assert len(sampled["samples_ns"]) == 3
+    assert all(type(sample) is int and sample > 0 for sample in sampled["samples_ns"])
+    assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20
+
+
+def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx")
+    # Names that could stand in for libraries, beside which it is started.
+    for name in ("numpy.py", "json.py", "onnxruntime.py"):
+        (tmp_path / name).write_text("raise RuntimeError('shadowed')\n")
+    program = (
+        f"import runpy, sys; runpy.run_path({str(WORKER)!r}, run_name='__main__'); "
+        "sys.stderr.write(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps({**OPEN, "path": str(path)}) + "\n" + json.dumps(CLOSE) + "\n",
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    loaded = set(done.stderr.split())
+    assert {"numpy", "onnxruntime"} <= loaded
+    assert loaded & {"torch", "onnx", "mggc_edge", "rich", "typer"} == set()
+    alone = subprocess.run(
+        [sys.executable, str(WORKER)],
+        input=json.dumps({**OPEN, "path": str(path)}) + "\n", capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(alone.stdout)["provider"] == "CPUExecutionProvider"
+
+
+def test_it_ends_without_a_word_when_there_are_no_more_requests() -> None:
+    done = subprocess.run([sys.executable, str(WORKER)], input="", capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "name", "low", "high"),
+    [
+        (TensorProto.FLOAT, "float32", -1, 1), (TensorProto.FLOAT16, "float16", -1, 1),
+        (TensorProto.DOUBLE, "float64", -1, 1), (TensorProto.UINT8, "uint8", 0, 255),
+        (TensorProto.INT64, "int64", 0, 0), (TensorProto.BOOL, "bool", 0, 0),
+    ],
+)  # fmt: skip
+def test_feeds_have_the_type_of_the_input_and_the_range_of_pictures(
+    tmp_path: Path, dtype: int, name: str, low: int, high: int
+) -> None:
+    engine = worker.Worker()
+    engine.answer({**OPEN, "path": str(passing(tmp_path / "a.onnx", dtype))})
+    gc.unfreeze()
+    gc.enable()
+    feed = engine._feeds["x"]
+    assert (feed.dtype.name, feed.shape) == (name, (1, 3, 16, 16))
+    assert (feed.min() >= low, feed.max() <= high) == (True, True)
+    assert (feed.std() > 0.5 * (high - low) / 12**0.5) or high == low
+
+
+def test_open_sizes_become_one_picture_of_the_given_size(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx", shape=("batch", 3, "height", "width"))
+    assert opened(path, image_size=[8, 24])["inputs"][0]["shape"] == [1, 3, 8, 24]
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_size", "kind", "message"),
+    [
+        ((1, 3, "h", "w"), None, "size", "it takes pictures of any size"),
+        ((1, 3, 16, 16), [8, 8], "fixed", "it takes pictures of 16x16 only"),
+        ((1, "channels", 16, 16), None, "input", "its input 'x' leaves axis 1 open"),
+        (("n", "length"), None, "input", "its input 'x' leaves axis 1 open"),
+        (
+            (1, 3, "h", "w"),
+            [99999, 99999],
+            "input",
+            "its input 'x' has 29,999,400,003 elements; at most 268,435,456 are fed",
+        ),
+    ],
+)
+def test_inputs_that_cannot_be_fed_are_refused(
+    tmp_path: Path, shape: tuple[int | str, ...], image_size: list[int] | None, kind: str, message: str
+) -> None:
+    path = passing(tmp_path / "a.onnx", TensorProto.FLOAT, shape)
+    assert opened(path, image_size=image_size) == {"error": kind, "message": message}
+
+
+def test_a_type_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    answer = opened(passing(tmp_path / "a.onnx", TensorProto.STRING))
+    assert answer == {"error": "input", "message": "its input 'x' has the type tensor(string), which cannot be fed"}
+
+
+def test_a_file_that_is_no_model_is_refused_and_ends_the_session(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"not a model")
+    answers = served({**OPEN, "path": str(tmp_path / "a.onnx")}, WARM)
+    assert len(answers) == 1
+    assert answers[0]["error"] == "model"
+    assert answers[0]["message"].startswith("ONNX Runtime cannot run it: ")
+
+
+def test_a_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    answer = opened(convolutions(tmp_path / "a.onnx"))
+    assert answer["error"] == "missing"
+    assert answer["message"].startswith("onnxruntime cannot be imported here: ")
+
+
+def warmed(monkeypatch: pytest.MonkeyPatch, times: list[int], **limits: int) -> dict[str, Any]:
+    engine, left = worker.Worker(), iter(times)
+    monkeypatch.setattr(engine, "_run", lambda: next(left))
+    return engine.answer({"do": "warm", "min_runs": 4, "min_ns": 0, "max_ns": 10_000, **limits})
+
+
+def test_the_warm_up_ends_when_two_blocks_take_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks are half of the runs, at most 5: the slow runs have to leave the one before the last.
+    answer = warmed(monkeypatch, [100, 90, 80, 80] + [50] * 20)
+    assert answer == {"runs": 12, "ns": 750, "settled": True, "median_ns": 50.0}
+    assert warmed(monkeypatch, [50] * 10) == {"runs": 4, "ns": 200, "settled": True, "median_ns": 50.0}
+
+
+def test_the_warm_up_lasts_at_least_as_long_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warmed(monkeypatch, [50] * 30, min_runs=10)["runs"] == 10
+    assert warmed(monkeypatch, [50] * 30, min_ns=1000)["runs"] == 20
+
+
+def test_a_warm_up_that_never_settles_ends_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    rising = [100 * 2**index for index in range(12)]
+    answer = warmed(monkeypatch, rising)
+    assert (answer["settled"], answer["ns"] >= 10_000, answer["ns"] - rising[answer["runs"] - 1] < 10_000) == (
+        False,
+        True,
+        True,
+    )
+
+
+def test_a_slow_model_is_warmed_up_with_two_runs_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warmed(monkeypatch, [50_000] * 3) == {"runs": 2, "ns": 100_000, "settled": False, "median_ns": 50_000.0}

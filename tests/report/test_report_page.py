@@ -1,0 +1,311 @@
+"""The page: every part from the facts of a run, in one file that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from mggc_edge.report.facts import Latency, RunFacts
+from mggc_edge.report.page import build_report, render
+from mggc_edge.report.reading import read_run
+from mggc_edge.report.words import headline, title
+from tests.report import run_folder
+from tests.report.run_folder import typed, write, write_run
+
+
+class Text(HTMLParser):
+    """The text of a page without its style and script, and its start tags."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("script", "style"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.open:
+            self.open.remove(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.open and data.strip():
+            self.words.append(typed(data.strip()))
+
+    @property
+    def text(self) -> str:
+        return " | ".join(self.words)
+
+    def count(self, name: str) -> int:
+        return sum(tag == name for tag, _ in self.tags)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "horse2zebra-0.05", steps=100)
+
+
+@pytest.fixture(scope="module")
+def page(whole: Path) -> Text:
+    return Text(render(read_run(whole)))
+
+
+def test_the_headline_says_macs_latency_and_psnr_with_their_numbers(whole: Path) -> None:
+    facts = read_run(whole)
+    assert typed(title(facts)) == "ResNet-9 generator at 4.9 % of its MACs"
+    assert typed(headline(facts)) == (
+        "The compressed generator needs 20.4 times fewer MACs: 2.43 G instead of 49.6 G at 256 x 256. "
+        "It runs 12.3 times faster [11.9 to 12.7], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in fp32. "
+        "Its pictures are 27.41 dB PSNR from the original's over 106 test pictures."
+    )
+
+
+@pytest.mark.parametrize(
+    ("latency", "words"),
+    [
+        (
+            Latency(10.0, 9.9, 1.01, (0.97, 1.05)),
+            (
+                "Its latency goes from 10.0 ms to 9.90 ms a picture, a ratio of 1.01 [0.970 to 1.05]: "
+                "these samples cannot tell whether it is faster."
+            ),
+        ),
+        (
+            Latency(10.0, 20.0, 0.5, (0.4, 0.625)),
+            "It runs 2.00 times slower [1.60 to 2.50], from 10.0 ms to 20.0 ms a picture.",
+        ),
+        (Latency(30.0, 10.0, 3.0), "It runs 3.00 times faster, from 30.0 ms to 10.0 ms a picture."),
+        (Latency(None, 10.0, None), ""),
+    ],
+)
+def test_a_speed_up_is_claimed_only_as_far_as_the_samples_carry_it(whole: Path, latency: Latency, words: str) -> None:
+    facts = replace(read_run(whole), latency=latency)
+    said = typed(headline(facts)).split("256 x 256. ")[1].split("Its pictures")[0].strip()
+    assert said == words
+
+
+def test_the_command_stands_on_the_page_as_it_was_typed(whole: Path, page: Text) -> None:
+    typed = run_folder.manifest()["command_line"]
+    found = re.search(r'<code id="command">(.*?)</code>', render(read_run(whole)))
+    assert found is not None
+    assert re.sub("<[^>]*>", "", found[1]) == typed
+
+
+def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole: Path, page: Text) -> None:
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 8
+    files = {path.read_bytes() for path in (whole / "samples").glob("*.png")}
+    shown = {base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in images}
+    assert shown == files
+    assert images[0]["alt"] == "Original: n02381460_1000.jpg"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Latency, median | a picture on x86 with ONNX Runtime in fp32; 95 % intervals below | 842 ms | 837 to 848",
+        "MACs | multiplications needed, at 256 x 256 | 49.6 G | 2.43 G | 20.4x",
+        "MACs, paper | as the literature counts them | 56.8 G | 2.90 G | 19.6x",
+        "Parameters | 11.4 M | 561 k | 20.3x",
+        "File size | ONNX, fp32 | 45.6 MB | 2.31 MB | 19.7x",
+        "Memory | peak of the process | 537 MB | 134 MB | 4.00x",
+        "Realisation | part of the MACs ratio that arrives as speed | - | - | 60 %",
+        "Every timed picture is a dot (96 in all, 2 threads); the line is the median.",
+        "PSNR to the original | higher is closer | - | 27.41 dB",
+        "PSNR to the original | before finetuning | - | 14.83 dB",
+        "SSIM to the original | 1 is equal | - | 0.9123",
+        "PSNR to the truth | higher is closer | 18.02 dB | 17.64 dB",
+        "KID (squeezenet fire9/concat_1) | lower is better | 0.0231 | ± 0.0042 | 0.0254 | ± 0.0044",
+        "Fréchet distance (squeezenet fire9/concat_1) | not measured: it needs twice as many pictures as features | -",
+        "Generator | ResNet-9: 714 of 2,944 channels, 4.9 % of the MACs (5.0 % asked for)",
+        "block6.inner | 0 of 256 | removed",
+        "Discriminator | PatchGAN: 297 of 960 channels, 30 % of the MACs (30 % asked for) | conv0 | 16 of 64 | 25 %",
+        "Pruning | Losses | generator | discriminator | kept | Pruning: losses",
+        "MACs kept | T(v) of the generator | budget 5.0 % | Pruning: MACs kept",
+        "Held-out PSNR (dB)",
+        "export/x86/generator.int8.onnx | x86-avx2 | onnxruntime | int8 | no: PSNR 21.4 dB to fp32, 30 dB were asked",
+        "prune | 41 min 1 s",
+        "mggc.lambdas | [1.0, 0.5, 0.1]",
+        "onnxsim | -",
+    ],
+)
+def test_each_part_says_what_its_file_says(page: Text, words: str) -> None:
+    assert words in page.text
+
+
+def test_every_chart_has_a_title_and_words_for_what_it_shows(page: Text) -> None:
+    charts = sum(tag == "svg" and attributes.get("class") == "chart" for tag, attributes in page.tags)
+    assert charts == 6  # encoder 1, pruning 3, finetuning 2
+    assert page.count("desc") == charts
+    assert page.count("title") == 1 + charts + 1  # of the page, the charts and the strip of samples
+
+
+def test_the_page_asks_for_nothing_outside_itself(whole: Path) -> None:
+    facts = read_run(whole)
+    text = render(facts)
+    assert not re.findall(r"\bhttps?:|[\"'(=]//", text)
+    sources = [value for _, given in Text(text).tags for key, value in given.items() if key in ("src", "href", "data")]
+    assert sources
+    assert all(str(source).startswith("data:image/png;base64,") for source in sources)
+    assert not re.findall(r"@import|\burl\(|\bfetch\(|XMLHttpRequest|\bimport\(", text)
+
+
+def test_its_policy_lets_the_browser_run_and_load_only_what_is_in_it(whole: Path) -> None:
+    text = render(read_run(whole))
+    policy = next(given["content"] for tag, given in Text(text).tags if "http-equiv" in given)
+    for name, element in (("script-src", "script"), ("style-src", "style")):
+        ((inner),) = re.findall(rf"<{element}>(.*?)</{element}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inner.encode()).digest()).decode()
+        assert f"{name} 'sha256-{digest}'" in str(policy)
+    assert str(policy).startswith("default-src 'none'; img-src data:; ")
+    assert not [given for _, given in Text(text).tags if "style" in given or any(key.startswith("on") for key in given)]
+
+
+def test_text_out_of_files_stays_text(tmp_path: Path) -> None:
+    evil = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
+    run = write_run(tmp_path / "<b>run", steps=3, samples=1)
+    clean = Text(render(read_run(run)))
+    document = run_folder.manifest(command_line=evil, settings={evil: evil}, tools={evil: evil})
+    document["timings_s"] = {evil: 1.0}
+    document["files"] = [{"path": evil, "size_bytes": 1}]
+    document["result"] = run_folder.result(method=evil)
+    document["result"]["latency"] |= {"device": evil, "runtime": evil, "precision": evil}
+    document["result"]["artifacts"][0] |= {"path": evil, "target": evil, "runtime": evil, "reason": evil}
+    write(run / "manifest.json", document)
+    plan = run_folder.plan({evil: 8}, criterion=evil)
+    plan["spec"]["family"] = evil
+    write(run / "plan.json", plan)
+    write(run / "quality.json", run_folder.quality(features=evil, where=evil))
+    bench = run_folder.bench(4)
+    bench["runs"][0]["warnings"] = [evil]
+    write(run / "bench.json", bench)
+    index = json.loads((run / "samples/index.json").read_text(encoding="utf-8"))
+    index["rows"][0]["name"] = evil
+    write(run / "samples/index.json", index)
+    lines = [{"stage": evil, "step": step, f"loss_{evil}": 1, "held_out": {evil: step}} for step in range(3)]
+    (run / "logs/metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    page = Text(render(read_run(run)))
+    assert page.count("script") == clean.count("script") == 1
+    assert page.count("img") == clean.count("img") == 4
+    assert page.count("b") == 0
+    assert not [given for _, given in page.tags if "onerror" in given]
+    assert page.text.count("<script>alert(1)</script>") >= 20
+
+
+def test_half_a_surrogate_pair_and_other_scripts_in_names_can_be_written(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", samples=1)
+    index = json.loads((run / "samples/index.json").read_text(encoding="utf-8"))
+    index["rows"][0]["name"] = "馬\ud800.png"
+    write(run / "samples/index.json", index)
+    assert "馬?.png" in build_report(run).read_text(encoding="utf-8")
+
+
+def test_only_manifest_and_plan_must_be_there(tmp_path: Path) -> None:
+    document = run_folder.manifest(command="export")
+    for key in ("result", "command_line", "timings_s"):
+        del document[key]
+    write(tmp_path / "manifest.json", document)
+    write(tmp_path / "plan.json", run_folder.plan())
+    page = Text(render(read_run(tmp_path)))
+    for words in (
+        "The plan keeps 4.9 % of the generator's multiply-accumulates at 256 x 256.",
+        "This run has no sample pictures.",
+        "This run has no bench.json: latency was not measured. mggc-edge bench measures it.",
+        "This run has no quality.json: quality was not measured.",
+        "This run has no logs/metrics.jsonl: nothing was trained.",
+        "MACs | multiplications needed, at 256 x 256 | - | - | -",
+        "File size | ONNX, fp32 | 45.6 MB | 2.31 MB | 19.7x",
+    ):
+        assert words in page.text
+    assert "Discriminator" not in page.text
+    assert "Files to use" not in page.text
+    assert "Copy" not in page.text
+
+
+def test_without_a_result_latency_and_macs_come_from_the_bench(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.json", run_folder.manifest(result=None))
+    write(tmp_path / "plan.json", run_folder.plan())
+    write(tmp_path / "bench.json", run_folder.bench())
+    facts = read_run(tmp_path)
+    assert facts.latency == Latency(842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32")
+    assert typed(headline(facts)).split("256 x 256. ")[1] == (
+        "It runs 12.3 times faster [11.9 to 12.7], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in fp32."
+    )
+
+
+def test_what_disturbed_a_measurement_is_said_once(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.json", run_folder.manifest())
+    write(tmp_path / "plan.json", run_folder.plan())
+    bench = run_folder.bench()
+    bench["runs"][0]["warnings"] = ["few_samples", "load"]
+    bench["runs"][1]["warnings"] = ["load"]
+    write(tmp_path / "bench.json", bench)
+    assert "The measurement warns of: few samples, load." in Text(render(read_run(tmp_path))).text
+
+
+def test_without_a_comparison_no_speed_up_is_claimed(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.json", run_folder.manifest(result=None))
+    write(tmp_path / "plan.json", run_folder.plan())
+    write(tmp_path / "bench.json", run_folder.bench(comparisons=[]))
+    facts = read_run(tmp_path)
+    assert "faster" not in headline(facts)
+    assert "Latency, median | a picture on x86 with ONNX Runtime in fp32 | 842 ms" in Text(render(facts)).text
+
+
+def quality_rows(changes: dict[str, object]) -> Callable[[Path], str]:
+    def rows(folder: Path) -> str:
+        write(folder / "quality.json", run_folder.quality(**changes))
+        return Text(render(read_run(folder))).text
+
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"psnr_to_original": None, "identical": True}, "PSNR to the original | higher is closer | - | identical"),
+        ({"psnr_to_original": None, "identical": True}, "Its pictures equal the original's."),
+        ({"features": None, "kid": None}, "KID | not measured: no feature network was given | - | -"),
+        ({"features": "inception", "frechet": {"original": 61.53, "compressed": 64.9}}, "FID | lower is better | 61.5"),
+        (
+            {"psnr_to_original_ci95": [26.934, 27.88]},
+            "PSNR to the original | higher is closer; 95 % interval below | - | 27.41 dB | 26.93 to 27.88",
+        ),
+        ({"pictures": 1, "where": "built-in"}, "Measured on 1 built-in picture."),
+    ],
+)
+def test_what_quality_does_not_know_is_said(tmp_path: Path, changes: dict[str, object], words: str) -> None:
+    write(tmp_path / "manifest.json", run_folder.manifest())
+    write(tmp_path / "plan.json", run_folder.plan())
+    assert words in quality_rows(changes)(tmp_path)
+
+
+def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:
+    pages = [build_report(write_run(tmp_path / name / "run")).read_bytes() for name in "ab"]
+    assert pages[0] == pages[1]
+
+
+def test_a_report_replaces_the_one_before_it_and_leaves_nothing_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    before = {path.name for path in run.iterdir()}
+    (run / "report.html").write_text("old")
+    assert build_report(run) == run / "report.html"
+    assert (run / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert {path.name for path in run.iterdir()} == before | {"report.html"}
+
+
+def test_facts_alone_make_a_page(whole: Path) -> None:
+    facts = RunFacts(name="x", command="compress", plan=read_run(whole).plan)
+    assert "ResNet-9 generator" in render(facts)
