@@ -175,8 +175,8 @@ def compress(
     settings = load_settings(config, set_)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
-    from mggc_edge.jobs.compress import Hooks
     from mggc_edge.jobs.compress import compress as run
+    from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.jobs.request import CompressRequest
 
     request = None

@@ -77,8 +77,8 @@ def train(
     settings = load_settings(config, set_)
     require("torch", extra="torch")
     from mggc_edge.artifacts import read_manifest
-    from mggc_edge.jobs.compress import Hooks
     from mggc_edge.jobs.folder import resume_job, start_job
+    from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.jobs.train import TrainRequest
     from mggc_edge.jobs.train import train as run
 

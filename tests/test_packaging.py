@@ -114,8 +114,11 @@ def test_the_wheel_holds_every_module_once_and_no_tests(wheel: Path) -> None:
         for package in SETUPTOOLS["packages"]
         for path in (ROOT / SETUPTOOLS["package-dir"].get(package, package.replace(".", "/"))).glob("*.py")
     }
+    data = {
+        f"{package.replace('.', '/')}/{name}" for package, files in SETUPTOOLS["package-data"].items() for name in files
+    }
     assert len(set(names)) == len(names)
-    assert set(names) == expected | {"mggc_edge/py.typed"}
+    assert set(names) == expected | data
 
 
 def test_the_installed_wheel_runs_without_the_checkout(wheel: Path, tmp_path: Path) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mggc_edge.artifacts import ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
-from mggc_edge.errors import CheckFailedError, PictureError
+from mggc_edge.errors import CheckFailedError
 from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
 from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
+from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.networks import Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
+from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Features
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction
@@ -29,23 +29,12 @@ from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import meet_budget
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.settings import Settings
-from mggc_edge.training.folders import find_folders
-from mggc_edge.training.loop import Journal, Progress, Watch
-from mggc_edge.training.material import Material, Reading, Track, built_in, from_folders
+from mggc_edge.training.loop import Journal, Progress
+from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
 DISCRIMINATOR_FOLDER = "discriminator"
 DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
-
-
-@dataclass(frozen=True)
-class Hooks:
-    """How a job speaks to whoever started it: lines, progress of a stage and over pictures, and skipped files."""
-
-    tell: Callable[[str], None] = lambda _: None
-    watch: Watch = lambda _: None
-    track: Track = lambda numbers, _: numbers
-    skipped: Callable[[Path, PictureError], None] = lambda _path, _error: None
 
 
 def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -66,7 +55,8 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
         features = _features(job.settings, request)
-        material = _material(job, request, generator, hooks)
+        material = read_material(job.settings, request, generator.spec, generator.table.image_size, job.seed, hooks)
+        job.remember("split", material.split_sha256, "the set of pictures")
         precision = choose_precision(job.settings["train.precision"], generator)
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
         if not job.resumed:
@@ -112,44 +102,6 @@ def _features(settings: Settings, request: CompressRequest) -> Features | None:
     features = Features(request.feature_net, settings["features.preprocessing"])
     features.check()
     return features
-
-
-def _material(job: Job, request: CompressRequest, generator: Network, hooks: Hooks) -> Material:
-    settings, size = job.settings, generator.table.image_size
-    spec = generator.spec
-    scale = settings["data.view_scale"]
-    reading = Reading(
-        size=size,
-        view_size=(math.ceil(size[0] * scale), math.ceil(size[1] * scale)),
-        input_format=PictureFormat.for_channels(spec.in_channels),
-        output_format=PictureFormat.for_channels(spec.out_channels),
-        seed=job.seed,
-        held_out=settings["data.held_out"],
-        most_held_out=settings["data.max_held_out"],
-        max_unreadable=settings["pictures.max_unreadable"],
-        cache_bytes=settings["data.cache_bytes"],
-    )
-    if request.has_pictures:
-        folders = find_folders(
-            data=None if request.data is None else Path(request.data),
-            layout=request.layout,
-            source=None if request.source is None else Path(request.source),
-            target=None if request.target is None else Path(request.target),
-            direction=request.direction,
-        )
-        hooks.tell("reading the pictures")
-        material = from_folders(folders, reading, on_unreadable=hooks.skipped, track=hooks.track)
-        if material.target is None:
-            hooks.tell("note: without --target the slim generator learns from the original alone")
-    else:
-        hooks.tell("note: built-in pictures are used, and the original's outputs are all there is to learn from;")
-        hooks.tell("      --source with pictures of your own gives better quality")
-        count = settings["quick.pictures" if request.quick else "built_in.pictures"]
-        material = built_in(reading, count)
-    job.remember("split", material.split_sha256, "the set of pictures")
-    if material.objective == "unpaired" and request.partner is None and not job.resumed:
-        hooks.tell("note: without --partner, finetuning has no cycle and identity losses")
-    return material
 
 
 def _choose(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +13,9 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
 from mggc_edge.errors import InputError, SettingError
-from mggc_edge.jobs.compress import Hooks
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, files_below
+from mggc_edge.jobs.hooks import Hooks
+from mggc_edge.jobs.pictures import reading_for
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
@@ -30,7 +30,7 @@ from mggc_edge.training.bank import PictureSet, Selection
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
 from mggc_edge.training.folders import Direction, Folders, find_folders
 from mggc_edge.training.loop import Journal, Progress, run_stage
-from mggc_edge.training.material import Material, Reading, from_folders
+from mggc_edge.training.material import Material, from_folders
 from mggc_edge.training.order import step_seed
 from mggc_edge.training.pix2pix import Pix2Pix, Pix2PixSettings
 from mggc_edge.training.precision import choose_precision
@@ -114,7 +114,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         networks = _networks(job, request)
         size = next(iter(networks.values())).table.image_size
         hooks.tell("reading the pictures")
-        material = _material(job, request, size, hooks)
+        material = _material(job, request, networks, size, hooks)
         stage = _stage(job, request, networks, material)
         every = max(1, stage.steps // SAVES)
 
@@ -176,24 +176,13 @@ def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
     return made
 
 
-def _material(job: Job, request: TrainRequest, size: Size, hooks: Hooks) -> Material:
+def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], size: Size, hooks: Hooks) -> Material:
     layout: Literal["paired", "unpaired"] = "paired" if request.recipe == "pix2pix" else "unpaired"
     folders: Folders = find_folders(
         data=Path(request.data), layout=layout, source=None, target=None, direction=request.direction
     )
-    settings = job.settings
-    scale = settings["data.view_scale"]
-    reading = Reading(
-        size=size,
-        view_size=(math.ceil(size[0] * scale), math.ceil(size[1] * scale)),
-        input_format=PictureFormat.for_channels(3),
-        output_format=PictureFormat.for_channels(3),
-        seed=job.seed,
-        held_out=settings["data.held_out"],
-        most_held_out=settings["data.max_held_out"],
-        max_unreadable=settings["pictures.max_unreadable"],
-        cache_bytes=settings["data.cache_bytes"],
-    )
+    spec = next(iter(networks.values())).spec
+    reading = reading_for(job.settings, spec, size, job.seed)
     material = from_folders(folders, reading, on_unreadable=hooks.skipped, track=hooks.track)
     job.remember("split", material.split_sha256, "the set of pictures")
     return material

@@ -159,7 +159,7 @@ class Game:
         }
 
     def _choose(self) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Return the gates of D and of G, and h_G. D's agent hears G's of the step before, and G's hears D's at once."""
+        """Return the gates of D and of G, and h_G. D's agent hears the h_G of the last step, then G's the new h_D."""
         settings = self.settings
         gates_d: dict[str, Tensor] = {}
         h_d = self._silence

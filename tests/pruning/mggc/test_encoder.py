@@ -57,7 +57,6 @@ def test_after_a_short_training_a_view_finds_its_own_picture() -> None:
     chance = 1 / len(pictures())
     trained = recall(network)
     assert trained > 15 * chance
-    print(untrained, trained)
     assert trained > untrained + 0.1
     assert sum(m["loss"] for m in metrics[-10:]) < 0.9 * sum(m["loss"] for m in metrics[:10])
     assert sum(m["found"] for m in metrics[-10:]) > sum(m["found"] for m in metrics[:10])
