@@ -102,9 +102,11 @@ class Finetune:
             cast.teacher.spec.out_channels
         )
         self._conditional = self.judge is not None and self.judge.spec.in_channels != cast.teacher.spec.out_channels
-        self._distiller = Distiller(
-            cast.teacher, cast.student, cast.teacher_judge, settings.distill, conditional=conditional
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_seed(seed, f"{self.name}/maps", 0))
+            self._distiller = Distiller(
+                cast.teacher, cast.student, cast.teacher_judge, settings.distill, conditional=conditional
+            )
         self.steps = steps_of(settings.epochs, len(material.source), settings.batch_size)
         self._every = max(1, self.steps // settings.checks)
         betas = (settings.beta_1, 0.999)
