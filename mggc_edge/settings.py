@@ -97,25 +97,37 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=2
     ),
-    Setting("demo.budget", 0.25, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
-    Setting("demo.image_size", 128, "pixels", "side of the demo's pictures", low=32, high=512, multiple_of=4),
-    Setting("demo.ngf", 16, "channels", "first width of the demo's generator", low=4, high=64),
+    Setting("demo.batch_size", 4, "pictures", "pictures a step of the demo, in every stage", low=1, high=1024),
+    Setting("demo.budget", 0.15, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
+    Setting("demo.distill_content", 1.0, "", "weight of the feature distances in the demo", low=0),
+    Setting("demo.distill_style", 10.0, "", "weight of the Gram distances in the demo", low=0),
+    Setting("demo.finetune_epochs", 12.0, "epochs", "the demo finetunes its slim generator", low=0.001),
+    Setting("demo.image_size", 64, "pixels", "side of the demo's pictures", low=32, high=512, multiple_of=4),
+    Setting("demo.learning_rate", 1e-3, "", "of the demo's training and finetuning", low=1e-8, high=1),
+    Setting("demo.ngf", 16, "channels", "first width of the demo's generator and discriminator", low=4, high=64),
+    Setting("demo.pictures", 320, "pictures", "the demo trains on, with a part of them held out", low=10, high=100_000),
+    Setting("demo.prune_epochs", 3.0, "epochs", "the demo prunes", low=0.001),
+    Setting("demo.test_pictures", 32, "pictures", "the demo compares with the truth", low=1, high=10_000),
+    Setting("demo.threads", 1, "threads", "the demo trains with; its networks gain little from more", low=1, high=1024),
+    Setting("demo.train_epochs", 16.0, "epochs", "the demo trains its original", low=0.001),
     Setting("discriminator.epochs", 3.0, "epochs", "fitting a discriminator, where none is given", low=0.001),
     Setting("discriminator.learning_rate", 2e-4, "", "of its fitting", "CycleGAN", low=1e-8, high=1),
     Setting("discriminator.ndf", 64, "channels", "first width of a discriminator that is fitted", low=4, high=512),
-    Setting("distill.content", -1.0, "", "weight of the feature distances; -1: 50 paired, else 0.01", "GCC", low=-1),
+    Setting(
+        "distill.content", -1.0, "", "weight of the feature distances; -1: 50 for U-Nets, else 0.01", "GCC", low=-1
+    ),
     Setting(
         "distill.form",
         "auto",
         "",
-        "a distance is the mean squared error or its root; auto: root paired, else mse",
+        "a distance is the mean squared error or its root; auto: root for U-Nets, else mse",
         "GCC",
         choices=("auto", "mse", "root"),
     ),
     Setting(
         "distill.pixels", -1.0, "", "weight of the L1 distance to the original's output; -1: 0 paired, else 10", low=-1
     ),
-    Setting("distill.style", -1.0, "", "weight of the Gram distances; -1: 10000 paired, else 10", "GCC", low=-1),
+    Setting("distill.style", -1.0, "", "weight of the Gram distances; -1: 10000 for U-Nets, else 10", "GCC", low=-1),
     Setting("encoder.batch_size", 64, "pictures", "pictures a step, each in two views", "SimCLR", low=2, high=4096),
     Setting("encoder.learning_rate", 1e-3, "", "of the encoder", low=1e-8, high=1),
     Setting("encoder.steps", 400, "steps", "self-supervised training of the encoder", low=1),

@@ -73,8 +73,8 @@ class Network(nn.Module):
         found: dict[Tap, Tensor | None] = dict.fromkeys(taps)
         output = self._forward(picture, masks, statistics, found)
         values = []
-        for (name, place), value in found.items():
-            if value is None:
+        for name, place in taps:  # a tap that is named twice is given twice
+            if (value := found[name, place]) is None:
                 raise SpecError(f"this network has no '{place}' of a layer '{name}' to look at")
             values.append(value)
         return output, values

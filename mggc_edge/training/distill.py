@@ -127,11 +127,11 @@ class Distiller(nn.Module):
             with torch.no_grad():
                 seen = self.judged(x, wanted)
             pairs = [*zip(own, theirs, strict=True), *zip(self.judged(x, y), seen, strict=True)]
-            if s.content:
+            if pairs and s.content:
                 parts["distill_content"] = s.content * self._sum(
                     _distance(a.float(), b.float(), s.form) for a, b in pairs
                 )
-            if s.style:
+            if pairs and s.style:
                 parts["distill_style"] = s.style * self._sum(_distance(gram(a), gram(b), s.form) for a, b in pairs)
         if s.pixels:
             parts["distill_pixels"] = s.pixels * F.l1_loss(y.float(), wanted.float())
@@ -152,7 +152,8 @@ def width(table: LayerTable, tap: Tap) -> int:
 def gram(features: Tensor) -> Tensor:
     """Return the Gram matrices F F^T / (C H W) of features [N, C, H, W], float32 [N, C, C]."""
     flat = features.float().flatten(2)
-    return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
+    with torch.autocast(flat.device.type, enabled=False):  # in bfloat16, rounding would hide what is left to learn
+        return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
 
 def _distance(a: Tensor, b: Tensor, form: Form) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from mggc_edge.errors import SettingError
 from mggc_edge.models.network import Network
 from mggc_edge.training.bank import Ahead, to_tensor, views
 from mggc_edge.training.distill import Distiller, DistillSettings
@@ -95,6 +96,7 @@ class Finetune:
         self._adversarial = material.objective != "distill" and cast.judge is not None and settings.gan_weight > 0
         self.student = cast.student.train()
         self.judge = cast.judge.train() if cast.judge is not None and self._adversarial else None
+        self._check_loss()
         for frozen in (cast.teacher, cast.teacher_judge, cast.partner):
             if frozen is not None:
                 frozen.eval().requires_grad_(False)
@@ -121,6 +123,17 @@ class Finetune:
         self._best: dict[str, Tensor] = {}
         self.best_look: dict[str, float] = {}
         self._wanted: list[Tensor] = []
+
+    def _check_loss(self) -> None:
+        """Raise SettingError where nothing is left to learn from."""
+        s = self.settings
+        distilled = s.distill.content or s.distill.style or s.distill.pixels
+        cycles = self._material.objective == "unpaired" and self._cast.partner is not None and s.lambda_cycle > 0
+        if not (distilled or self.judge is not None or self._paired or cycles):
+            raise SettingError(
+                "every part of the finetuning loss has weight 0",
+                hint="give one of distill.content, distill.style, distill.pixels and finetune.gan_weight a weight",
+            )
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         material, size = self._material, self._size

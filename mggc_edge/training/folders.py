@@ -126,10 +126,7 @@ def _in_root(root: Path, layout: Layout, direction: Direction) -> Folders:
 
 def _matched(source: Files, target: Files, source_root: Path, target_root: Path) -> Folders:
     """Pair the pictures of two folders that have the same name, whatever its ending."""
-    sides = [
-        {path.relative_to(root).with_suffix(""): path for path in files.paths}
-        for files, root in ((source, source_root), (target, target_root))
-    ]
+    sides = [_by_name(source, source_root), _by_name(target, target_root)]
     alone = sorted(set(sides[0]) ^ set(sides[1]))
     if alone:
         raise PictureError(
@@ -139,6 +136,20 @@ def _matched(source: Files, target: Files, source_root: Path, target_root: Path)
         )
     pairs = (Files(tuple(side[name] for name in sides[0])) for side in sides)
     return Folders("paired", *pairs)
+
+
+def _by_name(files: Files, root: Path) -> dict[Path, Path]:
+    """Return files by their paths below `root` without the ending; `root` may be the one picture itself."""
+    named: dict[Path, Path] = {}
+    for path in files.paths:
+        name = path.relative_to(root.parent if root.is_file() else root).with_suffix("")
+        if name in named:
+            raise PictureError(
+                f"'{named[name]}' and '{path}' have the same name, so their partner cannot be told",
+                hint="a pair has the same name in both folders, whatever its ending",
+            )
+        named[name] = path
+    return named
 
 
 @dataclass(frozen=True)

@@ -103,16 +103,22 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
     bit on the same processor, libraries and number of threads.
 
     Raises:
-        TrainingError: a loss is no longer a number; the last state that was saved is good.
+        TrainingError: a loss or a weight is no longer a number; the last state that was saved is good.
         OutputError: a state or the log cannot be written.
-        ArtifactError: the state is damaged, or of a stage of another length.
+        ArtifactError: the state is damaged, or of another stage: other networks, or another length.
     """
     path = folder / f"{stage.name}.state"
     number = 0
     if (saved := read_state(path)) is not None:
         tensors, facts = saved
         number = _resume_at(path, stage, facts)
-        stage.load_state(tensors)
+        try:
+            stage.load_state(tensors)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ArtifactError(
+                f"the state '{path}' does not fit this stage: {error}",
+                hint="go on with the flags that the job was started with",
+            ) from error
         if number < stage.steps:
             journal.cut(facts["journal"])
     first, start = number, time.monotonic()
@@ -125,7 +131,9 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
         number += 1
         now = time.monotonic()
         if number == stage.steps or now - last >= every:
-            save_state(path, stage.state(), {"step": number, "steps": stage.steps, "journal": journal.size})
+            tensors = stage.state()
+            _check_tensors(stage.name, number, tensors)
+            save_state(path, tensors, {"step": number, "steps": stage.steps, "journal": journal.size})
             last = time.monotonic()
             every = min(max(SAVE_EVERY_S, 20 * (last - now)), MAX_SAVE_EVERY_S)  # at most a twentieth of the time
         done = number - first
@@ -146,12 +154,24 @@ def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any]) -> int:
 
 def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
     for name, value in metrics.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise TrainingError(
-                f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
-                hint=_ADVICE.get(stage, "lower the learning rate of this stage with --set")
-                + ", and start into a new folder",
-            )
+        if isinstance(value, Mapping):
+            _check(stage, number, {f"{name}.{inner}": part for inner, part in value.items()})
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise _not_a_number(stage, number, name)
+
+
+def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
+    # A loss is computed before the update: finite losses do not show that the weights after the last update are finite.
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise _not_a_number(stage, done - 1, f"a value of {name}")
+
+
+def _not_a_number(stage: str, number: int, name: str) -> TrainingError:
+    return TrainingError(
+        f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
+        hint=_ADVICE.get(stage, "lower the learning rate of this stage with --set") + ", and start into a new folder",
+    )
 
 
 _ADVICE = {

@@ -151,7 +151,11 @@ def from_folders(
         test_target=test_target,
         where="test" if has_test else "held out",
         split_sha256=split_sha256(
-            [source.plain.names[n] for n in parts.train], [source.plain.names[n] for n in parts.held_out], test.names
+            [source.plain.names[n] for n in parts.train],
+            [source.plain.names[n] for n in parts.held_out],
+            test.names,
+            # What belongs to a source has been named with it.
+            *([] if paired or target is None or test_target is None else [target.plain.names, test_target.names]),
         ),
         remarks=tuple(remarks),
     )

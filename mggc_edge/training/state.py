@@ -71,7 +71,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
-    except (OSError, ValueError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"the state '{path}' is damaged: {error}", "remove it to do this stage again") from error
     if not isinstance(facts, dict):
         raise ArtifactError(f"the state '{path}' is damaged", "remove it to do this stage again")
