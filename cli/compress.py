@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
     RUNS,
     BatchNorm,
@@ -24,14 +24,10 @@ from mggc_edge.cli.options import (
     parse_image_size,
 )
 from mggc_edge.cli.output import Output, file_size, shown, si
-from mggc_edge.cli.progress import StageProgress
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from mggc_edge.jobs.folder import Job
-    from mggc_edge.jobs.request import CompressRequest
-    from mggc_edge.settings import Settings
 
 Method = Literal["mggc", "magnitude", "random"]
 DataLayout = Literal["paired", "unpaired"]
@@ -167,81 +163,40 @@ def compress(
 
     out: Output = context.obj
     if resume is None and (model is None or budget is None):
-        missing = "--model" if model is None else "--budget"
-        raise typer.BadParameter(f"{missing} is needed.")
-    if (model is None) != (budget is None):
-        raise typer.BadParameter("--model and --budget belong together; with --resume both may be left out.")
+        raise typer.BadParameter(f"{'--model' if model is None else '--budget'} is needed.")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
+    from mggc_edge.artifacts import point_latest
+    from mggc_edge.jobs.compress import check_floor
     from mggc_edge.jobs.compress import compress as run
-    from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.jobs.request import CompressRequest
 
-    request = None
-    if model is not None and budget is not None:
+    if resume is not None:
+        job = go_on(context, "compress", resume, out_folder, RUNS / "latest")
+        request = CompressRequest.from_json(job.request)
+    else:
+        assert model is not None
+        assert budget is not None
         request = CompressRequest(
             model=model, budget=budget, discriminator=discriminator, partner=partner, plan=plan, direction=direction,
             source=source, target=target, data=data, layout=layout, method=method, image_size=size,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net, bn=bn,
             norm_stats=norm_stats, macs_convention=macs_convention, quick=quick, min_psnr=min_psnr,
         )  # fmt: skip
-    job = _job(out, request, settings, resume, out_folder, seed, threads)
-    request = request or CompressRequest.from_json(job.request)
-    if job.finished:
-        out.remark(f"'{job.folder}' is finished; nothing is left to do")
-        document = _finished_document(job.folder)
-    else:
-        with StageProgress(out) as progress:
-            hooks = Hooks(
-                tell=progress.tell,
-                watch=progress.watch,
-                track=progress.track,
-                skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
-            )
-            document = run(job, request, hooks)
+        folder = out_folder or default_folder(f"{Path(model).stem}-{budget.strip()}")
+        job = start(folder, "compress", request.to_json(), settings, seed, threads)
+
+    def begun() -> None:
+        if job.folder.parent == RUNS and not point_latest(job.folder, RUNS):
+            out.remark(f"note: no link {RUNS}/latest could be made")
+
+    document = run_job(out, job, lambda job, hooks: run(job, request, hooks), begun)
     if not out.document(document, as_json=as_json, file=output):
         out.result(page(document))
         out.text(f"Look at {job.folder / 'report.html'}")
-
-
-def _job(
-    out: Output,
-    request: CompressRequest | None,
-    settings: Settings,
-    resume: str | None,
-    folder: Path | None,
-    seed: int,
-    threads: int | None,
-) -> Job:
-    """Start a job, or go on with one."""
-    from mggc_edge.artifacts import point_latest
-    from mggc_edge.jobs.folder import resume_job, start_job
-
-    if resume is not None:
-        return resume_job(
-            Path(resume) if resume else folder or RUNS / "latest",
-            "compress",
-            None if request is None else request.to_json(),
-        )
-    assert request is not None
-    chosen = folder or default_folder(f"{Path(request.model).stem}-{request.budget}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    job = start_job(chosen, "compress", request.to_json(), settings, seed=seed, threads=threads or cores)
-    if folder is None and not point_latest(chosen, RUNS):
-        out.remark(f"note: no link {RUNS}/latest could be made")
-    return job
-
-
-def _finished_document(folder: Path) -> dict[str, Any]:
-    from mggc_edge.artifacts import read_manifest
-    from mggc_edge.errors import ArtifactError
-
-    document = read_manifest(folder).get("result")
-    if not isinstance(document, dict):
-        raise ArtifactError(f"the manifest of '{folder}' holds no result")
-    return document
+    check_floor(request, document)
 
 
 def page(document: dict[str, Any]) -> RenderableType:
@@ -277,7 +232,8 @@ def page(document: dict[str, Any]) -> RenderableType:
         facts.add_row("realisation", f"{latency['realisation']:.2f} of the saved MACs became speed")
     psnr, ssim = quality["psnr_to_original"], quality["ssim_to_original"]
     near = "identical" if psnr is None else f"{psnr:.2f} dB" + ("" if ssim is None else f", SSIM {ssim:.3f}")
-    facts.add_row("to the original", f"{near} ({quality['pictures']} pictures, {quality['where']})")
+    noun = "picture" if quality["pictures"] == 1 else "pictures"
+    facts.add_row("to the original", f"{near} ({quality['pictures']} {noun}, {quality['where']})")
     if quality["to_truth"] is not None:
         sides = [quality["to_truth"][name]["psnr"] for name in ("original", "compressed")]
         if None not in sides:

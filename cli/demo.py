@@ -1,18 +1,21 @@
-"""`mggc-edge demo`: the pipeline on built-in material, so that a user sees it work before trusting it with theirs."""
+"""`mggc-edge demo`: the whole job on built-in material, so that a user sees it work before trusting it with theirs."""
 
 from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mggc_edge.cli.export import export_document, export_page
+from mggc_edge.cli.compress import page
 from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, default_folder, load_settings
-from mggc_edge.cli.output import Output, si
+from mggc_edge.cli.output import Output
+from mggc_edge.cli.progress import StageProgress
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from mggc_edge.demonstration import Demonstration
 
 SCHEMA = "mggc-edge/demo/1"
@@ -29,7 +32,7 @@ def demo(
     config: Config = None,
     set_: Set = None,
 ) -> None:
-    """Inspect, slim, export and verify a small built-in generator; nothing is needed but this package."""
+    """Train a small generator, compress it, and see its quality come back; nothing is needed but this package."""
     from mggc_edge.artifacts import check_output_folder, point_latest
     from mggc_edge.lazy import require
 
@@ -40,44 +43,42 @@ def demo(
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
     from mggc_edge.demonstration import demonstrate
+    from mggc_edge.jobs.hooks import Hooks
 
     started = time.perf_counter()
-    result = demonstrate(folder, settings, seed=seed, tell=out.remark)
-    if out_folder is None and not point_latest(result.export.folder, RUNS):
+    with StageProgress(out) as progress:
+        hooks = Hooks(tell=progress.tell, watch=progress.watch, track=progress.track)
+        result = demonstrate(folder, settings, seed=seed, hooks=hooks)
+    if out_folder is None and not point_latest(result.run, RUNS):
         out.remark(f"note: no link {RUNS}/latest could be made")
-    if not out.document(_document(result), as_json=as_json, file=output):
-        out.result(export_page(result.export))
-        for line in _lines(result, time.perf_counter() - started):
-            out.text(line)
+    if not out.document({"schema": SCHEMA, **result.to_json()}, as_json=as_json, file=output):
+        out.result(page(result.document))
+        out.text("")
+        out.result(_truths(result))
+        if result.regained is not None:
+            out.text(f"Finetuning regained {result.regained:.0%} of the L1 distance that slimming lost.")
+        out.text(f"Look at {result.sheet}")
+        out.text(f"and at {result.run / 'report.html'}")
+        out.text(f"It took {time.perf_counter() - started:.0f} s.")
+    result.check()
 
 
-def _document(result: Demonstration) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "checkpoint": str(result.checkpoint),
-        "plan": {
-            "budget": result.plan.budget,
-            "budget_met": result.plan.budget_met,
-            "criterion": result.plan.criterion,
-        },
-        "masked_difference": result.masked_difference,
-        "contact_sheet": str(result.sheet),
-        "export": export_document(result.export),
-    }
+def _truths(result: Demonstration) -> RenderableType:
+    """Return the table of how far from the truth the pictures of every generator are."""
+    from rich import box
+    from rich.table import Table
 
-
-def _lines(result: Demonstration, seconds: float) -> list[str]:
-    from mggc_edge.models.cost import macs
-
-    before, after = macs(result.export.original_table), macs(result.export.table)
-    folder = result.checkpoint.parent
-    return [
-        f"The plan keeps {after / before:.1%} of {si(before)} MACs.",
-        f"Slim network and original with its other channels masked differ by up to {result.masked_difference:.1e}.",
-        "The weights are random, so this shows that slimming and export are exact, not that pictures are good.",
-        f"Look at {result.sheet}, and try:",
-        f"  mggc-edge inspect {result.checkpoint}",
-        f"  mggc-edge inspect {folder / 'plan.json'}",
-        f"  mggc-edge verify {folder / 'run' / 'slim'} {folder / 'run'}",
-        f"It took {seconds:.0f} s.",
-    ]
+    noun = "picture" if result.pictures == 1 else "pictures"
+    table = Table(box=box.SIMPLE, title=f"{result.pictures} test {noun}", title_justify="left", pad_edge=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("PSNR to the truth", justify="right", no_wrap=True)
+    table.add_column("L1", justify="right", no_wrap=True)
+    for label, distance in (
+        ("input, as it is", result.inputs),
+        ("original", result.original),
+        ("slim, before finetuning", result.slimmed),
+        ("slim, after finetuning", result.finetuned),
+    ):
+        psnr = "identical" if distance.psnr is None else f"{distance.psnr:.2f} dB"
+        table.add_row(label, psnr, f"{distance.l1:.4f}")
+    return table

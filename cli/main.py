@@ -18,6 +18,7 @@ import typer
 
 from mggc_edge._version import __version__
 from mggc_edge.cli import bench, compress, demo, doctor, export, inspect, report, settings, train, translate, verify
+from mggc_edge.cli.job import JobInterruptedError
 from mggc_edge.cli.output import Output
 from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
 
@@ -89,6 +90,9 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, SettingError):
             return EXIT_USAGE
         return EXIT_CHECK if isinstance(error, CheckFailedError) else EXIT_USER
+    except JobInterruptedError as error:
+        output.error(error.message, error.hint)
+        return EXIT_INTERRUPTED
     except (KeyboardInterrupt, typer.Abort):
         output.error("interrupted; files already written are complete")
         return EXIT_INTERRUPTED

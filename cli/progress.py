@@ -28,7 +28,7 @@ class StageProgress:
         self._out = out
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._last = 0.0
+        self._last = time.monotonic()
 
     def __enter__(self) -> StageProgress:
         if not self._out.quiet and sys.stderr.isatty():
@@ -66,22 +66,20 @@ class StageProgress:
     def watch(self, progress: Progress) -> None:
         """Show how far a stage is."""
         left = "" if progress.seconds_left is None else f"{time_left(progress.seconds_left)} left"
-        metrics = summary(progress.metrics)
-        if self._bars is not None:
-            self._show_bar(progress.stage, progress.done, progress.steps, left, metrics)
-        elif not self._out.quiet:
-            now = time.monotonic()
-            if now - self._last >= SECONDS_BETWEEN_LINES:
-                self._last = now
-                parts = [f"{progress.stage}: {progress.done} of {progress.steps}", left, metrics]
-                self._out.remark(", ".join(part for part in parts if part))
+        self._show(progress.stage, progress.done, progress.steps, left, summary(progress.metrics))
 
     def track(self, items: Iterable[int], total: int) -> Iterator[int]:
         """Yield `items`, which are read, and show how many of them were."""
         for done, item in enumerate(items, start=1):
             yield item
-            if self._bars is not None:
-                self._show_bar("reading", done, total, "", "")
+            self._show("reading", done, total, "", "")
+
+    def _show(self, stage: str, done: int, steps: int, left: str, metrics: str) -> None:
+        if self._bars is not None:
+            self._show_bar(stage, done, steps, left, metrics)
+        elif not self._out.quiet and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = time.monotonic()
+            self._out.remark(", ".join(part for part in (f"{stage}: {done} of {steps}", left, metrics) if part))
 
     def _show_bar(self, stage: str, done: int, steps: int, left: str, metrics: str) -> None:
         assert self._bars is not None

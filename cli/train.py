@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
-    RUNS,
     Config,
     Direction,
     ImageSize,
@@ -22,10 +21,10 @@ from mggc_edge.cli.options import (
     parse_image_size,
 )
 from mggc_edge.cli.output import Output
-from mggc_edge.cli.progress import StageProgress
 
 Recipe = Literal["pix2pix", "cyclegan"]
 FamilyName = Literal["resnet_9blocks", "resnet_6blocks", "unet_256", "unet_128"]
+WIDTH = 64
 
 
 def train(
@@ -44,8 +43,8 @@ def train(
         FamilyName | None,
         typer.Option("--family", help="Generator [dim](default: unet_256, or resnet_9blocks for cyclegan)[/]."),
     ] = None,
-    ngf: Annotated[int, typer.Option("--ngf", min=1, max=1024, help="First width of the generators.")] = 64,
-    ndf: Annotated[int, typer.Option("--ndf", min=1, max=1024, help="First width of the discriminators.")] = 64,
+    ngf: Annotated[int, typer.Option("--ngf", min=1, max=1024, help="First width of the generators.")] = WIDTH,
+    ndf: Annotated[int, typer.Option("--ndf", min=1, max=1024, help="First width of the discriminators.")] = WIDTH,
     image_size: ImageSize = None,
     epochs: Annotated[
         float | None, typer.Option("--epochs", metavar="E", help="Epochs [dim](default: the setting train.epochs)[/].")
@@ -71,42 +70,25 @@ def train(
     out: Output = context.obj
     if resume is None and (recipe is None or data is None):
         raise typer.BadParameter(f"{'--recipe' if recipe is None else '--data'} is needed.")
-    if (recipe is None) != (data is None):
-        raise typer.BadParameter("--recipe and --data belong together; with --resume both may be left out.")
+    if init is not None and (family is not None or ngf != WIDTH or ndf != WIDTH):
+        raise typer.BadParameter("--init takes networks as they are; --family, --ngf and --ndf are for new ones.")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_)
     require("torch", extra="torch")
-    from mggc_edge.artifacts import read_manifest
-    from mggc_edge.jobs.folder import resume_job, start_job
-    from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.jobs.train import TrainRequest
     from mggc_edge.jobs.train import train as run
 
-    request = None
-    if recipe is not None and data is not None:
-        request = TrainRequest(recipe, data, direction, family, ngf, ndf, size, epochs, init)
     if resume is not None:
-        wanted = None if request is None else request.to_json()
-        job = resume_job(Path(resume) if resume else out_folder or RUNS / "latest", "train", wanted)
-        request = request or TrainRequest.from_json(job.request)
+        job = go_on(context, "train", resume, out_folder, None)
+        request = TrainRequest.from_json(job.request)
     else:
-        assert request is not None
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        assert recipe is not None
+        assert data is not None
+        request = TrainRequest(recipe, data, direction, family, ngf, ndf, size, epochs, init)
         folder = out_folder or default_folder(request.recipe)
-        job = start_job(folder, "train", request.to_json(), settings, seed=seed, threads=threads or cores)
-    if job.finished:
-        out.remark(f"'{job.folder}' is finished; nothing is left to do")
-        document = dict(read_manifest(job.folder).get("result") or {})
-    else:
-        with StageProgress(out) as progress:
-            hooks = Hooks(
-                tell=progress.tell,
-                watch=progress.watch,
-                track=progress.track,
-                skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
-            )
-            document = run(job, request, hooks)
+        job = start(folder, "train", request.to_json(), settings, seed, threads)
+    document = run_job(out, job, lambda job, hooks: run(job, request, hooks))
     if not out.document(document, as_json=as_json, file=output):
-        for name in document.get("weights", {}).values():
+        for name in document["weights"].values():
             out.text(str(job.folder / name))
         out.text(f"Look at {job.folder / 'samples.png'}")

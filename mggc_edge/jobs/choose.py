@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.jobs.stages import run_in
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
@@ -25,7 +26,7 @@ from mggc_edge.pruning.random import random_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
-from mggc_edge.training.loop import Journal, Stage, Watch, run_stage
+from mggc_edge.training.loop import Journal, Stage, Watch
 from mggc_edge.training.losses import GanLoss
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed, steps_of
@@ -52,7 +53,7 @@ class Work:
 
     def run(self, stage: Stage) -> None:
         """Run a stage to its end, or go on with it."""
-        run_stage(stage, self.job.work, self.journal, seed=self.job.seed, watch=self.watch)
+        run_in(self.job, stage, self.journal, self.watch)
 
 
 def gan_loss(settings: Settings, material: Material) -> GanLoss:
@@ -212,7 +213,7 @@ def find_neighbors(work: Work, material: Material, outputs: PictureSet, k: int, 
     taught = outputs if material.target is None else material.target
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(work.job.seed, "encoder/weights", 0))
-        encoder = Encoder(taught.format.channels)
+        encoder = Encoder(taught.format.channels, low=taught.format.low, high=taught.format.high)
     stage = EncoderTraining(
         encoder,
         taught,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from mggc_edge.artifacts import ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
-from mggc_edge.errors import CheckFailedError
+from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
 from mggc_edge.jobs.estimate import estimate
-from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
+from mggc_edge.jobs.folder import Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.networks import Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
@@ -21,15 +21,16 @@ from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Features
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction
+from mggc_edge.jobs.stages import journal_of
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
 from mggc_edge.pictures import PictureFormat
-from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.budget import kept_macs, meet_budget
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.settings import Settings
-from mggc_edge.training.loop import Journal, Progress
+from mggc_edge.training.loop import Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
@@ -45,28 +46,37 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
     Raises:
         InputError: what was given cannot be used; nothing that was finished is lost.
         TrainingError: a loss is no longer a number.
-        CheckFailedError: the compressed pictures are further from the original's than `min_psnr` allows.
+        CheckFailedError: an exported file does not equal its network.
         OutputError: the folder cannot be written.
     """
     hooks = hooks or Hooks()
     torch.set_num_threads(job.threads)
-    with alone_in(job.folder), contextlib.closing(Journal(job.folder / LOG_FILE)) as journal:
+    with alone_in(job.folder), journal_of(job) as journal:
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
         features = _features(job.settings, request)
-        material = read_material(job.settings, request, generator.spec, generator.table.image_size, job.seed, hooks)
-        job.remember("split", material.split_sha256, "the set of pictures")
+        size = generator.table.image_size
+        material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
+        job.remember("split", material.split_sha256, "the pictures")
         precision = choose_precision(job.settings["train.precision"], generator)
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
         if not job.resumed:
             hooks.tell(estimate(work, originals, material, request, budget))
+        hooks.begun()
         originals, choice = _choose(work, originals, material, request, budget, plan)
         slim = _finetune(work, originals, material, choice, request)
-        document = prove(work, request, generator, slim, choice.generator, material, features)
-    if request.min_psnr is not None:
-        _check_floor(request.min_psnr, document["quality"]["psnr_to_original"])
-    return document
+        return prove(work, request, generator, slim, choice.generator, material, features)
+
+
+def check_floor(request: CompressRequest, document: Mapping[str, Any]) -> None:
+    """Raise CheckFailedError if a finished job's pictures are further from the original's than `min_psnr` allows."""
+    least, psnr = request.min_psnr, document["quality"]["psnr_to_original"]
+    if least is not None and psnr is not None and psnr < least:  # None: identical
+        raise CheckFailedError(
+            f"the compressed generator's pictures are at {psnr:.2f} dB to the original's; wanted were {least:g} dB",
+            hint="everything else is finished and in the run folder; a larger budget or longer finetuning helps",
+        )
 
 
 def _originals(job: Job, request: CompressRequest) -> Originals:
@@ -80,7 +90,7 @@ def _originals(job: Job, request: CompressRequest) -> Originals:
         image_size=request.image_size,
         max_bytes=job.settings["checkpoint.max_bytes"],
     )
-    job.remember("networks", originals.sha256, "a network file")
+    job.remember("networks", originals.sha256, "a network")
     return originals
 
 
@@ -90,6 +100,13 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
     if request.plan is not None:
         plan = read_plan(Path(request.plan))
         plan.check_fits(generator.spec)
+        keeps = kept_macs(generator.table, plan.kept, request.macs_convention)
+        fraction = keeps / macs(generator.table, request.macs_convention)
+        if fraction > budget:
+            raise InputError(
+                f"the plan '{request.plan}' keeps {fraction:.4g} of the MACs, more than the budget {request.budget}",
+                hint="give the budget that the plan was made for",
+            )
         return budget, plan
     even = {group.name: [0.0] * group.size for group in generator.table.groups}
     meet_budget(generator.table, even, budget, request.macs_convention)
@@ -173,11 +190,3 @@ def _finetune(
         save_network(tuned.discriminator, folder / DISCRIMINATOR_FOLDER)
     save_network(tuned.generator, folder)
     return tuned.generator
-
-
-def _check_floor(least: float, psnr: float | None) -> None:
-    if psnr is not None and psnr < least:  # None: identical
-        raise CheckFailedError(
-            f"the compressed generator's pictures are at {psnr:.2f} dB to the original's; wanted were {least:g} dB",
-            hint="everything else is finished and in the run folder; a larger budget or longer finetuning helps",
-        )

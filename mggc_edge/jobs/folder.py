@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from mggc_edge.artifacts import MANIFEST_FILE, check_output_folder, write_json, writing
+from mggc_edge.artifacts import (
+    MANIFEST_FILE,
+    ORIGINAL_FOLDER,
+    check_output_folder,
+    read_manifest,
+    write_json,
+    writing,
+)
 from mggc_edge.errors import ArtifactError, InputError, SettingError
 from mggc_edge.settings import Settings
 
-JOB_FILE, WORK_FOLDER, LOG_FILE = "job.json", "work", "logs/metrics.jsonl"
+JOB_FILE, WORK_FOLDER, LOG_FILE, LOCK_FILE = "job.json", "work", "logs/metrics.jsonl", ".lock"
 JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
+PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 @dataclass
@@ -30,6 +39,7 @@ class Job:
         command: "compress" or "train".
         request: what was asked for, as JSON; a job goes on only with the same.
         settings, seed, threads: the same from start to end, whatever the flags of a resumed run are.
+        resumed: it was started before. made: its folder was not there before.
         facts: what the job found out and must find again: hashes of what it reads.
         timings_s: seconds that each finished stage took in the process that finished it.
     """
@@ -41,6 +51,7 @@ class Job:
     seed: int
     threads: int
     resumed: bool = False
+    made: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
 
@@ -51,8 +62,19 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the job has come to its end: the manifest is written last."""
-        return (self.folder / MANIFEST_FILE).is_file()
+        """Whether the job has come to its end: the manifest is written last, and says so."""
+        return (self.folder / MANIFEST_FILE).is_file() and read_manifest(self.folder).get("complete", True) is True
+
+    def result(self) -> dict[str, Any]:
+        """Return the document of a finished job.
+
+        Raises:
+            ArtifactError: the manifest is damaged.
+        """
+        document = read_manifest(self.folder).get("result")
+        if not isinstance(document, dict):
+            raise ArtifactError(f"the manifest of '{self.folder}' holds no result")
+        return document
 
     def remember(self, name: str, value: Any, what: str) -> None:
         """Keep a fact; a resumed job checks it against what it found before.
@@ -92,6 +114,18 @@ class Job:
             },
         )
 
+    def take_back(self) -> None:
+        """Remove what `start_job` made, if nothing was done since: the same command can then be given again."""
+        worked = any(path.name != LOCK_FILE for path in self.work.glob("*"))
+        if self.resumed or worked or (self.folder / ORIGINAL_FOLDER).exists():
+            return
+        (self.folder / JOB_FILE).unlink(missing_ok=True)
+        for name in (WORK_FOLDER, Path(LOG_FILE).parts[0]):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        if self.made:
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                self.folder.rmdir()
+
     def clear_work(self) -> None:
         """Remove the states; the job is done."""
         shutil.rmtree(self.work, ignore_errors=True)
@@ -106,30 +140,26 @@ def start_job(
         OutputError: the folder has other content or cannot be written.
     """
     check_output_folder(folder)
+    job = Job(folder, command, request, settings, seed, threads, made=not folder.exists())
     with writing(folder):
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
-    job = Job(folder, command, request, settings, seed, threads)
     job.save()
     return job
 
 
-def resume_job(folder: Path, command: str, request: Mapping[str, Any] | None = None) -> Job:
+def resume_job(folder: Path, command: str) -> Job:
     """Open the folder of a job that was started before.
-
-    Args:
-        request: what is asked for now; None: whatever the job was asked for.
 
     Raises:
         ArtifactError: there is no job, or one of another command, or job.json is damaged.
-        InputError: something else is asked for now.
     """
+    if folder.is_symlink():  # runs/latest may point to another run tomorrow
+        folder = folder.parent / folder.readlink()
     document = _read(folder)
     if document["command"] != command:
         raise ArtifactError(
             f"'{folder}' is a run of `{document['command']}`, not of `{command}`", hint="name a run of this command"
         )
-    if request is not None:
-        _check_same(document["request"], request, folder)
     try:
         settings = Settings(document["settings"])
     except SettingError as error:
@@ -174,35 +204,45 @@ def _read(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            raise InputError(
-                f"'{folder}' was started with {name} {_shown(before.get(name))}, not {_shown(now.get(name))}",
-                hint="resume with the same flags, or with none but --resume and the folder",
-            )
+def command_line(command: str, job: Job, usual: Mapping[str, Any]) -> str:
+    """Return the command that makes the same run in a new folder.
 
-
-def _shown(value: object) -> str:
-    return "unset" if value is None else str(value)
+    Args:
+        usual: the request with every flag at its default; those, and settings at theirs, are left out.
+    """
+    words = ["mggc-edge", command]
+    for name, value in job.request.items():
+        if value == usual[name]:
+            continue
+        shown = f"{value[0]}x{value[1]}" if name == "image_size" else str(value)
+        words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shown])
+    defaults = Settings().to_json()
+    for name, value in job.settings.to_json().items():
+        if value != defaults[name]:
+            words += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+    return shlex.join([*words, "--seed", str(job.seed), "--threads", str(job.threads)])
 
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a job's folder for this process.
+    """Hold a job's folder for this process, and remove what a killed one left half written.
 
     Raises:
         ArtifactError: another process works in it.
+        OutputError: it cannot be written.
     """
     import fcntl
 
     with writing(folder):
-        file: IO[bytes] = (folder / WORK_FOLDER / ".lock").open("ab")
+        (folder / WORK_FOLDER).mkdir(exist_ok=True)
+        file: IO[bytes] = (folder / WORK_FOLDER / LOCK_FILE).open("ab")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ArtifactError(f"another process works in '{folder}'", hint="wait for it, or stop it") from error
+        for left in folder.rglob(f".*{PARTIAL}"):
+            left.unlink(missing_ok=True)
         yield
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mggc_edge.artifacts import sha256_of
 from mggc_edge.compiler.to_onnx import check_generator
 from mggc_edge.errors import CheckpointError, InputError
 from mggc_edge.models.convert import BatchNormMode, per_picture_norm
@@ -13,13 +12,13 @@ from mggc_edge.models.families import family_of
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
-from mggc_edge.models.weights import load_network
+from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.opening import run_network, what_is
 
 
 @dataclass(frozen=True)
 class Originals:
-    """What a user gave. `sha256` maps each file to its hash."""
+    """What a user gave. `sha256` maps each network's role to the hash of its spec and weights."""
 
     generator: Network
     discriminator: Network | None
@@ -76,8 +75,9 @@ def load_originals(
         _check_partner(generator, other, partner)
     if bn == "batch":
         generator = per_picture_norm(generator)
-    given = [path for path in (model, discriminator, partner) if path is not None and path.is_file()]
-    return Originals(generator, judge, other, {str(path): sha256_of(path) for path in given})
+    roles = {"generator": generator, "discriminator": judge, "partner": other}
+    hashes = {role: weights_sha256(network) for role, network in roles.items() if network is not None}
+    return Originals(generator, judge, other, hashes)
 
 
 def _check_judge(generator: Network, judge: Network, path: Path) -> None:

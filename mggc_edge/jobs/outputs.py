@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mggc_edge.artifacts import atomic_path, writing
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, InputError
 from mggc_edge.models.network import Network
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.training.bank import PictureSet, Pixels, to_levels
@@ -49,6 +49,7 @@ def original_outputs(
     Pieces that are there are not computed again. `watch` is told how many pictures of how many are done.
 
     Raises:
+        InputError: an output is not finite.
         OutputError: the disk is full or cannot be written.
         ArtifactError: a piece is damaged.
     """
@@ -63,7 +64,14 @@ def original_outputs(
             levels = []
             for start in range(0, len(numbers), BATCH):
                 with torch.inference_mode(), autocast(precision):
-                    levels.append(to_levels(generator(inputs.batch(numbers[start : start + BATCH])), format))
+                    y = generator(inputs.batch(numbers[start : start + BATCH]))
+                if not torch.isfinite(y).all():
+                    raise InputError(
+                        f"the original's output for '{inputs.names[numbers[start]]}' or one after it is no picture: "
+                        "it has NaN or infinite values",
+                        hint="its weights are too large; try --set train.precision=fp32",
+                    )
+                levels.append(to_levels(y, format))
             with atomic_path(path) as temporary, writing(path), temporary.open("wb") as file:
                 np.save(file, np.concatenate(levels), allow_pickle=False)
         watch(numbers[-1] + 1, len(inputs))

@@ -19,6 +19,7 @@ from mggc_edge.quality.features import FeatureNetwork, split_feature_net
 from mggc_edge.quality.frechet import enough_for_frechet, frechet_distance
 from mggc_edge.quality.kid import kid
 from mggc_edge.tensors import Array, FloatArray
+from mggc_edge.training.loop import Progress, Watch
 from mggc_edge.training.material import Material
 
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
@@ -65,6 +66,7 @@ def measure_quality(
     samples: int,
     seed: int,
     tell: Callable[[str], None],
+    watch: Watch,
     extra: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Compare both ONNX files on the test pictures; write and return quality.json, and write samples/.
@@ -94,6 +96,7 @@ def measure_quality(
             if truth is not None:
                 pictures["truth"] = to_picture(truth, output_format)
             kept.samples[number] = pictures
+        watch(Progress("quality", number + 1, count, {}, None))
 
     numbers = iter(range(count))
     tell(f"comparing on {count} pictures ({material.where})")
@@ -108,8 +111,8 @@ def measure_quality(
         **extra,
         "remarks": list(material.remarks),
     }
-    write_json(folder / "quality.json", document)
     _write_samples(folder / "samples", kept.samples, material)
+    write_json(folder / "quality.json", document)  # last: where it is, the stage is finished
     return document
 
 

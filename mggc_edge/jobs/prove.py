@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.errors import ArtifactError
 from mggc_edge.jobs.choose import Work
-from mggc_edge.jobs.folder import JOB_FILE, files_below
+from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
 from mggc_edge.jobs.proof import Features, measure_quality
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
@@ -81,7 +80,12 @@ def prove(
                 samples=job.settings["samples.pictures"],
                 seed=job.seed,
                 tell=work.tell,
-                extra={name: job.facts.get(name) for name in ("before_finetuning", "after_finetuning")},
+                watch=work.watch,
+                # In one order: a state that was read back names its values in another.
+                extra={
+                    name: dict(sorted((job.facts.get(name) or {}).items())) or None
+                    for name in ("before_finetuning", "after_finetuning")
+                },
             )
     tables = {"original": original.table, "compressed": layer_table(slim.spec, original.table.image_size)}
     if (bench := _saved(folder / BENCH_FILE)) is None:
@@ -175,7 +179,7 @@ def _write_down(work: Work, request: CompressRequest, document: Mapping[str, Any
     """Write the manifest, then the report, which reads it, and the manifest with the report in it."""
     job = work.job
 
-    def manifest() -> None:
+    def manifest(*, complete: bool) -> None:
         write_manifest(
             job.folder,
             command="compress",
@@ -188,29 +192,19 @@ def _write_down(work: Work, request: CompressRequest, document: Mapping[str, Any
                 "threads": job.threads,
                 "train.precision": work.precision,
             },
-            command_line=command_line(request),
+            command_line=command_line(
+                "compress", job, {**CompressRequest("", "1").to_json(), "model": None, "budget": None}
+            ),
             timings_s=job.timings_s,
+            unreadable_pictures=job.facts.get("unreadable", 0),
             result=dict(document),
+            complete=complete,
         )
 
-    manifest()
+    manifest(complete=False)
     build_report(job.folder)
-    manifest()
+    manifest(complete=True)
     job.clear_work()
-
-
-def command_line(request: CompressRequest) -> str:
-    """Return the command that makes such a run; flags at their defaults are left out."""
-    usual = CompressRequest(model="", budget="1").to_json()
-    words = ["mggc-edge", "compress"]
-    for name, value in request.to_json().items():
-        flag = f"--{name.replace('_', '-')}"
-        if value == usual[name]:
-            continue
-        if name == "image_size":
-            value = f"{value[0]}x{value[1]}"
-        words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(words)
 
 
 def _saved(path: Path) -> dict[str, Any] | None:

@@ -66,6 +66,8 @@ class CompressRequest:
             value = getattr(self, name)
             if value is not None and not 0 < value < 1e6:
                 raise SettingError(f"{name} must be a number above 0, not {value:g}")
+        if self.min_psnr is not None and not 0 <= self.min_psnr <= 1000:
+            raise SettingError(f"min_psnr must be a number of dB from 0 to 1000, not {self.min_psnr:g}")
         parse_budget(self.budget)
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -13,24 +12,25 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
 from mggc_edge.errors import InputError, SettingError
-from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, files_below
+from mggc_edge.jobs.folder import JOB_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
-from mggc_edge.jobs.pictures import reading_for
-from mggc_edge.models.families import layer_table
+from mggc_edge.jobs.pictures import read_folders, reading_for
+from mggc_edge.jobs.stages import journal_of, run_in
+from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.unet import unet_spec
-from mggc_edge.models.weights import load_network
+from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.pictures import PictureFormat, contact_sheet, png_bytes, to_picture
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet, Selection
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
 from mggc_edge.training.folders import Direction, Folders, find_folders
-from mggc_edge.training.loop import Journal, Progress, run_stage
-from mggc_edge.training.material import Material, from_folders
+from mggc_edge.training.loop import Progress
+from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed
 from mggc_edge.training.pix2pix import Pix2Pix, Pix2PixSettings
 from mggc_edge.training.precision import choose_precision
@@ -110,48 +110,57 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
     """
     hooks = hooks or Hooks()
     torch.set_num_threads(job.threads)
-    with alone_in(job.folder), contextlib.closing(Journal(job.folder / LOG_FILE)) as journal:
+    with alone_in(job.folder), journal_of(job) as journal:
         networks = _networks(job, request)
         size = next(iter(networks.values())).table.image_size
-        hooks.tell("reading the pictures")
+        job.remember("networks", {name: weights_sha256(n) for name, n in networks.items()}, "a network")
         material = _material(job, request, networks, size, hooks)
         stage = _stage(job, request, networks, material)
         every = max(1, stage.steps // SAVES)
 
         def watch(progress: Progress) -> None:
-            if progress.done % every == 0 or progress.done == progress.steps:
+            if progress.done % every == 0 and progress.done < progress.steps:
                 _save(job, request, stage.networks, material)
             hooks.watch(progress)
 
+        hooks.begun()
         hooks.tell(f"training {request.recipe}: {stage.steps} steps")
         with job.stage("train"):
-            run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
+            run_in(job, stage, journal, watch)
         _save(job, request, stage.networks, material)
-    weights = {name: f"latest_net_{name}.pth" for name in stage.networks}
-    document = {
-        "schema": "mggc-edge/train/1",
-        "run": str(job.folder),
-        "recipe": request.recipe,
-        "steps": stage.steps,
-        "image_size": list(size),
-        "weights": weights,
-        "split_sha256": material.split_sha256,
-    }
-    parts = (*weights.values(), "samples.png", "logs", JOB_FILE)
+        document = {
+            "schema": "mggc-edge/train/1",
+            "run": str(job.folder),
+            "recipe": request.recipe,
+            "steps": stage.steps,
+            "image_size": list(size),
+            "weights": {name: f"latest_net_{name}.pth" for name in stage.networks},
+            "split_sha256": material.split_sha256,
+        }
+        _write_down(job, request, document)
+    return document
+
+
+def _write_down(job: Job, request: TrainRequest, document: Mapping[str, Any]) -> None:
+    parts = (*document["weights"].values(), "samples.png", "logs", JOB_FILE)
     write_manifest(
         job.folder,
         command="train",
         files=[file_entry(path, job.folder) for path in files_below(job.folder, parts)],
         settings={
             **job.settings.to_json(),
-            **{f"train.{k}": v for k, v in request.to_json().items()},
+            **{f"request.{name}": value for name, value in request.to_json().items()},
+            "image_size": document["image_size"],
             "seed": job.seed,
+            "threads": job.threads,
         },
+        command_line=command_line("train", job, {**TrainRequest("pix2pix", "").to_json(), "recipe": None}),
         timings_s=job.timings_s,
-        result=document,
+        unreadable_pictures=job.facts.get("unreadable", 0),
+        result=dict(document),
+        complete=True,
     )
     job.clear_work()
-    return document
 
 
 def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
@@ -159,10 +168,7 @@ def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
     paired = request.recipe == "pix2pix"
     names = ("G", "D") if paired else ("G_A", "G_B", "D_A", "D_B")
     if request.init is not None:
-        places = {name: Path(request.init) / f"latest_net_{name}.pth" for name in names}
-        networks = {name: load_network(path, image_size=request.image_size) for name, path in places.items()}
-        size = networks[names[0]].table.image_size
-        return {name: load_network(path, image_size=size) for name, path in places.items()}
+        return _given_networks(Path(request.init), names, request.image_size)
     norm = "batch" if paired else "instance"
     generator = FAMILIES[request.family or USUAL_FAMILY[request.recipe]](ngf=request.ngf, norm=norm)
     judge = patchgan_spec(in_channels=6 if paired else 3, ndf=request.ndf, norm="batch" if paired else "instance")
@@ -176,6 +182,28 @@ def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
     return made
 
 
+def _given_networks(folder: Path, names: Sequence[str], image_size: Size | None) -> dict[str, Network]:
+    """Return the networks of `latest_net_*.pth` in a folder, checked for what a recipe does with them."""
+    first = load_network(folder / f"latest_net_{names[0]}.pth", image_size=image_size)
+    size = first.table.image_size
+    found = {names[0]: first}
+    found |= {name: load_network(folder / f"latest_net_{name}.pth", image_size=size) for name in names[1:]}
+    a, b = first.spec.in_channels, first.spec.out_channels
+    wanted = {"G": (a, b), "D": (a + b, 1), "G_A": (a, b), "G_B": (b, a), "D_A": (b, 1), "D_B": (a, 1)}
+    for name, network in found.items():
+        path, spec = folder / f"latest_net_{name}.pth", network.spec
+        role = "generator" if name.startswith("G") else "discriminator"
+        if family_of(spec).role != role:
+            raise InputError(f"'{path}' is a {family_of(spec).role}, not a {role}")
+        if (spec.in_channels, spec.out_channels) != wanted[name]:
+            raise InputError(
+                f"'{path}' turns {spec.in_channels} channels into {spec.out_channels}, and beside the others it must "
+                f"turn {wanted[name][0]} into {wanted[name][1]}",
+                hint="give networks that were trained together",
+            )
+    return found
+
+
 def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], size: Size, hooks: Hooks) -> Material:
     layout: Literal["paired", "unpaired"] = "paired" if request.recipe == "pix2pix" else "unpaired"
     folders: Folders = find_folders(
@@ -183,9 +211,7 @@ def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], 
     )
     spec = next(iter(networks.values())).spec
     reading = reading_for(job.settings, spec, size, job.seed)
-    material = from_folders(folders, reading, on_unreadable=hooks.skipped, track=hooks.track)
-    job.remember("split", material.split_sha256, "the set of pictures")
-    return material
+    return read_folders(folders, reading, hooks, job.remember)
 
 
 def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> CycleGan | Pix2Pix:

@@ -1,0 +1,146 @@
+"""A job on the command line: started or gone on with, watched, and told how to go on when it is interrupted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from mggc_edge.cli.options import load_settings, parse_image_size
+from mggc_edge.cli.output import Output
+from mggc_edge.cli.progress import StageProgress
+
+if TYPE_CHECKING:
+    from mggc_edge.jobs.folder import Job
+    from mggc_edge.jobs.hooks import Hooks
+    from mggc_edge.settings import Settings
+
+# Parameters of a job's command that do not change what is done.
+_FREE = {"resume", "out_folder", "as_json", "output"}
+
+
+class JobInterruptedError(Exception):
+    """A job was stopped by Ctrl-C or by SIGTERM; `message` and `hint` say what is kept and how to go on."""
+
+    def __init__(self, command: str, folder: Path) -> None:
+        import shlex
+
+        self.message = f"interrupted; what was done is kept in '{folder}'"
+        self.hint = f"go on with: {shlex.join(['mggc-edge', command, '--resume', str(folder)])}"
+        super().__init__(self.message)
+
+
+def start(
+    folder: Path, command: str, request: Mapping[str, Any], settings: Settings, seed: int, threads: int | None
+) -> Job:
+    """Begin a job in a new folder, with as many threads as there are cores where none are given."""
+    from mggc_edge.jobs.folder import start_job
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return start_job(folder, command, request, settings, seed=seed, threads=threads or cores)
+
+
+def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | None, usual: Path | None) -> Job:
+    """Open the job that `--resume` means. Flags may be left out; those that are given must be what it began with.
+
+    Args:
+        resume: the value of --resume, "" for none.
+        usual: the folder where neither --resume nor --out names one.
+
+    Raises:
+        InputError: it was started with other flags.
+    """
+    from mggc_edge.jobs.folder import resume_job
+
+    if resume and out_folder is not None and Path(resume) != out_folder:
+        raise typer.BadParameter(f"--resume names '{resume}' and --out '{out_folder}'; give one of them.")
+    folder = Path(resume) if resume else out_folder or usual
+    if folder is None:
+        raise typer.BadParameter("--resume needs the run to go on with: --resume RUN, or --out RUN --resume.")
+    job = resume_job(folder, command)
+    _check_same(context, job)
+    return job
+
+
+def run_job(
+    out: Output, job: Job, run: Callable[[Job, Hooks], dict[str, Any]], begun: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Do what is left of a job, show how far it is, and return its document.
+
+    What cannot be begun leaves no folder behind. `begun` is called where it can.
+
+    Raises:
+        JobInterruptedError: it was stopped.
+    """
+    from mggc_edge.errors import MggcEdgeError
+    from mggc_edge.jobs.hooks import Hooks
+
+    if job.finished:
+        out.remark(f"'{job.folder}' is finished; nothing is left to do")
+        return job.result()
+    try:
+        with StageProgress(out) as progress:
+            return run(
+                job,
+                Hooks(
+                    tell=progress.tell,
+                    watch=progress.watch,
+                    track=progress.track,
+                    skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
+                    begun=begun,
+                ),
+            )
+    except MggcEdgeError:
+        job.take_back()
+        raise
+    except KeyboardInterrupt:
+        raise JobInterruptedError(job.command, job.folder) from None
+
+
+def _check_same(context: typer.Context, job: Job) -> None:
+    """Compare the flags on the command line with what the job was started with."""
+    flags = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
+    given = {name: value for name, value in context.params.items() if _was_given(context, name) and name not in _FREE}
+    config, overrides = given.pop("config", None), given.pop("set_", None)
+    before = {**job.request, "seed": job.seed, "threads": job.threads}
+    for name, value in given.items():
+        if name == "image_size":
+            value = list(parse_image_size(value) or ())
+        if before.get(name) != value:
+            raise _other(job.folder, flags[name], before.get(name), value)
+    if config or overrides:
+        now = load_settings(config, overrides).to_json()
+        names = now if config else [text.partition("=")[0].strip() for text in overrides]
+        for name in names:
+            if job.settings[name] != now[name]:
+                raise _other(job.folder, f"--set {name}=", job.settings[name], now[name])
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _other(folder: Path, flag: str, before: object, now: object) -> Exception:
+    from mggc_edge.errors import InputError
+
+    started = (
+        f"without {flag}"
+        if before is None or (before is False and not flag.endswith("="))
+        else f"with {_written(flag, before)}"
+    )
+    return InputError(
+        f"'{folder}' was started {started}, not with {_written(flag, now)}",
+        hint="resume with the same flags, or with none but --resume and the folder",
+    )
+
+
+def _written(flag: str, value: object) -> str:
+    if value is True and not flag.startswith("--set "):
+        return flag
+    text = "x".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = text.lower() if isinstance(value, bool) else text
+    return f"{flag}{text}" if flag.endswith("=") else f"{flag} {text}"

@@ -1,0 +1,613 @@
+"""`mggc-edge compress`: what it promises, and bad input, which ends in one sentence and costs nothing finished."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+from PIL import Image
+
+from mggc_edge.artifacts import sha256_of
+from mggc_edge.cli.compress import page
+from mggc_edge.cli.output import Output
+from mggc_edge.jobs.folder import alone_in, resume_job, start_job
+from mggc_edge.models.network import Network
+from mggc_edge.models.patchgan import patchgan_spec
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.unet import unet_spec
+from mggc_edge.settings import Settings
+from tests.cli.conftest import Command, Ran
+from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
+
+PROGRAM = (sys.executable, "-m", "mggc_edge.cli")
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Networks as in `write_networks`, and one of each kind that is refused somewhere."""
+    folder = write_networks(tmp_path_factory.mktemp("given"))
+    for name, spec in {
+        "unet": unet_spec(halvings=5, ngf=4),
+        "grey": resnet_spec(blocks=1, ngf=4, in_channels=1, out_channels=1),
+        "four": patchgan_spec(ndf=4, in_channels=4),
+    }.items():
+        torch.manual_seed(0)
+        torch.save(Network(spec).state_dict(), folder / f"{name}.pth")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/latest, and what the command printed in out.txt and err.txt."""
+    folder = tmp_path_factory.mktemp("finished")
+    words = ("compress", "--model", str(given / "generator.pth"), "--budget", "0.5", *QUICK)
+    done = subprocess.run([*PROGRAM, *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder / "out.txt").write_text(done.stdout)
+    (folder / "err.txt").write_text(done.stderr)
+    return folder
+
+
+@pytest.fixture
+def compress(command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `compress` on generator.pth in an empty folder; later flags win over earlier ones."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> Ran:
+        return command("--quiet", "compress", "--model", given / "generator.pth", "--budget", "0.5", *QUICK, *words)
+
+    return call
+
+
+def assert_refused(ran: Ran, code: int, message: str, hint: str | None = None) -> None:
+    """One error line with exactly this message, its hint, and nothing on stdout."""
+    assert (ran.code, ran.out) == (code, ""), ran.err
+    assert ran.err == f"error: {message}\n" + ("" if hint is None else f"hint: {hint}\n")
+
+
+# --- what a finished run holds ---
+
+
+def test_the_document_has_every_key_that_is_promised_with_its_type(
+    command: Command, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    ran = command("compress", "--resume", "--json")
+    assert (ran.code, ran.err) == (
+        0,
+        f"'{Path('runs') / Path('runs/latest').readlink()}' is finished; nothing is left to do\n",
+    )
+    document = json.loads(ran.out, parse_constant=pytest.fail)
+    assert document["schema"] == "mggc-edge/compress/1"
+    assert (document["method"], document["budget"]) == ("mggc", 0.5)
+    assert 0.49 <= document["budget_met"] <= 0.5
+    run = finished / document["run"]
+    for name, file in (("original", "original.fp32.onnx"), ("compressed", "generator.fp32.onnx")):
+        assert document[name]["size_bytes"] == (run / "export/portable" / file).stat().st_size
+        assert {key: type(document[name][key]) for key in ("parameters", "macs_true", "macs_paper")} == {
+            "parameters": int,
+            "macs_true": int,
+            "macs_paper": int,
+        }
+    assert [
+        {key: artifact[key] for key in ("path", "target", "runtime", "precision", "accepted", "reason")}
+        for artifact in document["artifacts"]
+    ] == [
+        {
+            "path": f"export/portable/{file}",
+            "target": "portable",
+            "runtime": "onnxruntime",
+            "precision": "fp32",
+            "accepted": True,
+            "reason": None,
+        }
+        for file in ("original.fp32.onnx", "generator.fp32.onnx")
+    ]
+    assert [a["sha256"] for a in document["artifacts"]] == [sha256_of(run / a["path"]) for a in document["artifacts"]]
+    quality, latency = document["quality"], document["latency"]
+    assert 0 < quality["psnr_to_original"] < 100
+    assert -1 <= quality["ssim_to_original"] <= 1
+    assert (quality["kid"], quality["frechet"]) == (None, None)
+    assert (latency["runtime"], latency["precision"]) == ("onnxruntime", "fp32")
+    assert min(latency["original_ms"], latency["compressed_ms"], latency["speedup"], latency["realisation"]) > 0
+    assert latency["ci95"] is None  # a single process was measured
+    assert latency["device"] in ("x86", "arm64", "jetson")
+
+
+def test_the_folder_is_what_the_command_line_promises_and_its_manifest_describes_it(finished: Path) -> None:
+    run = finished / "runs" / (finished / "runs/latest").readlink()
+    assert run.name.startswith("generator-0.5-")
+    files = {path.relative_to(run).as_posix(): path for path in run.rglob("*") if path.is_file()}
+    assert set(files) == {
+        "manifest.json", "job.json", "plan.json", "discriminator-plan.json", "quality.json", "bench.json",
+        "report.html", "logs/metrics.jsonl", "original/spec.json", "original/weights.safetensors",
+        "original/discriminator/spec.json", "original/discriminator/weights.safetensors", "slim/spec.json",
+        "slim/weights.safetensors", "export/portable/original.fp32.onnx", "export/portable/generator.fp32.onnx",
+        "samples/index.json", "samples/000-input.png", "samples/000-original.png", "samples/000-compressed.png",
+    }  # fmt: skip
+    manifest = json.loads(files.pop("manifest.json").read_text())
+    assert {entry["path"]: entry["sha256"] for entry in manifest["files"]} == {
+        name: sha256_of(path) for name, path in files.items()
+    }
+    assert sorted(manifest["timings_s"]) == sorted(
+        ("outputs", "discriminator", "prune", "finetune", "export", "quality", "bench")
+    )
+    settings = manifest["settings"]
+    assert (settings["seed"], settings["threads"], settings["image_size"]) == (0, 1, [32, 32])
+    assert (settings["quick.prune_steps"], settings["request.budget"]) == (8, "0.5")
+    assert manifest["unreadable_pictures"] == 0
+
+
+def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
+    lines = (finished / "err.txt").read_text().splitlines()
+    told = [line for line in lines if not re.match(r"\w+: \d+ of \d+", line)]  # how far it is, on a slow machine
+    assert told[0].startswith("note: built-in pictures are used")
+    assert told[2].endswith("with 1 threads, training in bf16; it can be stopped and resumed at any time") or told[
+        2
+    ].endswith("with 1 threads, training in fp32; it can be stopped and resumed at any time")
+    assert told[3:] == [
+        "running the original on 12 pictures",
+        "fitting a discriminator to the original: 6 steps",
+        "training the encoder on 12 pictures: 6 steps",
+        "pruning to 0.5 of the MACs: 8 steps",
+        "finetuning the slim generator: 8 steps",
+        "exporting the original generator and proving it equal",
+        "exporting the compressed generator and proving it equal",
+        "comparing on 1 pictures (built-in)",
+        "measuring latency: fresh processes, in pairs",
+    ]
+    out = (finished / "out.txt").read_text()
+    assert out.rstrip().splitlines()[-1] == f"Look at runs/{(finished / 'runs/latest').readlink()}/report.html"
+
+
+def test_the_recorded_command_line_repeats_the_run_and_a_floor_fails_when_all_is_done(
+    command: Command, finished: Path, tmp_path: Path
+) -> None:
+    run = finished / "runs/latest"
+    words = shlex.split(json.loads((run / "manifest.json").read_text())["command_line"])
+    assert words[:2] == ["mggc-edge", "compress"]
+    ran = command("--quiet", *words[1:], "--out", tmp_path / "again", "--json", "--min-psnr", "90")
+    document = ran.document
+    psnr = document["quality"]["psnr_to_original"]
+    assert ran.code == 3
+    assert ran.err.splitlines() == [
+        f"error: the compressed generator's pictures are at {psnr:.2f} dB to the original's; wanted were 90 dB",
+        "hint: everything else is finished and in the run folder; a larger budget or longer finetuning helps",
+    ]
+    for name in ("plan.json", "slim/weights.safetensors", "export/portable/generator.fp32.onnx", "quality.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+    assert (tmp_path / "again/report.html").is_file()
+    assert command("--quiet", "compress", "--resume", tmp_path / "again", "--json").code == 3
+
+
+def document_of(**changes: Any) -> dict[str, Any]:
+    costs = {
+        "parameters": 11_378_179,
+        "macs_true": 49_550_000_000,
+        "macs_paper": 56_800_000_000,
+        "size_bytes": 45_500_000,
+    }
+    document: dict[str, Any] = {
+        "run": "runs/horse2zebra-0.05-20260101-120000",
+        "budget": 0.05,
+        "budget_met": 0.04971,
+        "original": costs,
+        "compressed": {"parameters": 650_000, "macs_true": 2_463_000_000, "macs_paper": 1, "size_bytes": 2_600_000},
+        "quality": {
+            "psnr_to_original": 24.318, "ssim_to_original": 0.8123, "frechet": None, "where": "test", "pictures": 120,
+            "kid": {"original": {"value": 0.01234}, "compressed": {"value": 0.01432}},
+            "to_truth": {"original": {"psnr": 20.123}, "compressed": {"psnr": 19.987}},
+        },
+        "latency": {
+            "runtime": "onnxruntime", "original_ms": 812.345, "compressed_ms": 98.765, "speedup": 8.225,
+            "ci95": [8.01, 8.44], "realisation": 0.409,
+        },
+    }  # fmt: skip
+    return {**document, **changes}
+
+
+TABLE = """\
+runs/horse2zebra-0.05-20260101-120000
+
+                         original   compressed                  ratio
+ ────────────────────────────────────────────────────────────────────
+ MACs                     49.55 G      2.463 G                 20.12x
+ parameters               11.38 M      650.0 k                 17.50x
+ ONNX file                45.5 MB       2.6 MB                 17.50x
+ latency, onnxruntime   812.35 ms     98.77 ms   8.22x (8.01 to 8.44)
+
+kept             0.0497 of the MACs; asked for were 0.05
+realisation      0.41 of the saved MACs became speed
+to the original  24.32 dB, SSIM 0.812 (120 pictures, test)
+to the truth     original 20.12 dB, compressed 19.99 dB
+KID              original 0.01234, compressed 0.01432; lower is better
+"""
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_table_at_80_and_120_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    Output().result(page(document_of()))
+    assert capsys.readouterr().out == TABLE
+
+
+def test_the_table_of_numbers_that_do_not_exist(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    latency = {**document_of()["latency"], "ci95": None, "realisation": None}
+    quality = {**document_of()["quality"], "psnr_to_original": None, "kid": None, "to_truth": None, "pictures": 1}
+    Output(color=False).result(page(document_of(latency=latency, quality=quality)))
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "",
+        "kept             0.0497 of the MACs; asked for were 0.05",
+        "to the original  identical (1 picture, test)",
+    ]
+
+
+# --- budgets ---
+
+NO_BUDGET = "a fraction of the original's MACs above 0 and up to 1, such as 0.05, or MACs, such as 2.5G"
+
+
+@pytest.mark.parametrize("text", ["0", "1.5", "abc", "-1", "nan", "5%", "0.0"])
+def test_a_budget_that_is_none_is_a_usage_error(compress: Command, tmp_path: Path, text: str) -> None:
+    assert_refused(compress("--budget", text, "--out", "o"), 2, f"'{text}' is no budget", NO_BUDGET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_budget_below_what_can_be_left_is_refused_with_the_smallest_there_is(
+    compress: Command, tmp_path: Path
+) -> None:
+    ran = compress("--budget", "0.001", "--out", "o")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: a budget of 0.001 cannot be met: the smallest network that can be left already ")
+    least = ran.err.splitlines()[1].removeprefix("hint: ask for at least ")
+    assert 0.001 < float(least) < 0.2
+    assert list(tmp_path.iterdir()) == []  # nothing was begun, so the same folder can be named again
+
+
+def test_an_absolute_budget_above_the_original_is_refused(compress: Command, tmp_path: Path) -> None:
+    assert_refused(
+        compress("--budget", "2.5G", "--out", "o"), 1, "the budget 2.5G is more than the original's 0.001794 G MACs"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["--prune-epochs", "--finetune-epochs"])
+def test_epochs_of_zero_are_a_usage_error(compress: Command, name: str) -> None:
+    assert_refused(compress(name, "0"), 2, f"{name[2:].replace('-', '_')} must be a number above 0, not 0")
+
+
+def test_a_floor_that_is_no_number_is_a_usage_error(compress: Command) -> None:
+    assert_refused(compress("--min-psnr", "nan"), 2, "min_psnr must be a number of dB from 0 to 1000, not nan")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [((), "--model is needed."), (("--model", "x"), "--budget is needed."), (("--method", "x"), "'x'")],
+)
+def test_missing_flags_are_usage_errors(command: Command, words: tuple[str, ...], text: str) -> None:
+    ran = command("compress", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert text in ran.err
+
+
+# --- networks ---
+
+
+def test_networks_in_the_wrong_role_are_refused(compress: Command, given: Path, tmp_path: Path) -> None:
+    generator, partner = given / "generator.pth", given / "grey.pth"
+    judge, four = given / "discriminator.pth", given / "four.pth"
+    assert_refused(
+        compress("--discriminator", generator, "--out", "o"), 1, f"'{generator}' is a generator, not a discriminator"
+    )
+    assert_refused(
+        compress("--discriminator", four, "--out", "o"),
+        1,
+        f"the discriminator '{four}' takes 4 channels, and for this generator it must take 3 (the output) or 6 (input "
+        "and output)",
+        "give the discriminator that was trained with this generator, or none: one is then fitted",
+    )
+    assert_refused(
+        compress("--partner", judge, "--out", "o"), 1, f"the partner '{judge}' is a discriminator, not a generator"
+    )
+    assert_refused(
+        compress("--partner", partner, "--out", "o"),
+        1,
+        f"the partner '{partner}' turns 1 channels into 1, and the way back from this generator is 3 to 3",
+        "give the generator of the other direction",
+    )
+    ran = compress("--model", judge, "--out", "o")
+    assert (ran.code, "this is a discriminator" in ran.err) == (1, True)
+    ran = compress("--partner", given / "unet.pth", "--image-size", "36", "--out", "o")
+    assert (ran.code, "32" in ran.err) == (1, True)  # the U-Net takes multiples of 32
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_another_network_and_one_above_the_budget_are_refused(
+    compress: Command, given: Path, finished: Path, tmp_path: Path
+) -> None:
+    plan = finished / "runs/latest/plan.json"
+    ran = compress("--model", given / "unet.pth", "--plan", plan, "--out", "o")
+    assert (ran.code, "the plan was made for another network (resnet" in ran.err) == (1, True)
+    ran = compress("--plan", plan, "--budget", "0.3", "--out", "o")
+    assert (ran.code, ran.err.splitlines()[1]) == (1, "hint: give the budget that the plan was made for")
+    assert_refused(compress("--plan", "none.json", "--out", "o"), 1, "there is no plan 'none.json'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    (tmp_path / "net").mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "net/f.onnx")
+    for text, part in (("none.onnx", "none.onnx"), ("net/f.onnx:z", "'z'")):
+        ran = compress("--feature-net", text, "--out", "o")
+        assert (ran.code, part in ran.err.splitlines()[0]) == (1, True), ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+# --- pictures ---
+
+
+def odd_width(root: Path) -> None:
+    write_pictures(root / "train", 4, size=(81, 40))
+
+
+def nothing(root: Path) -> None:
+    (root / "train").mkdir(parents=True)
+
+
+def too_few(root: Path) -> None:
+    write_pictures(root / "train", 2, size=(80, 40))
+
+
+def six_percent(root: Path) -> None:
+    write_pictures(root / "train", 17, size=(80, 40))
+    (root / "train/3.png").write_text("no picture")
+
+
+@pytest.mark.parametrize(
+    ("write", "parts"),
+    [
+        (odd_width, ("81",)),
+        (nothing, ("no pictures in 'data/train'", "hint: a picture is a file that ends in .jpg")),
+        (too_few, ("2 pictures cannot be divided into training, held-out and test pictures",)),
+        (six_percent, ("1 of 17 pictures are unreadable; the first: ", "hint: at most 5% may be")),
+    ],
+)
+def test_pictures_that_cannot_be_used_are_refused(
+    compress: Command, tmp_path: Path, write: Callable[[Path], None], parts: tuple[str, ...]
+) -> None:
+    write(tmp_path / "data")
+    ran = compress("--data", "data", "--layout", "paired", "--out", "o")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: ")
+    assert all(part in ran.err for part in parts), ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_pairs_of_unequal_names_are_refused(compress: Command, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a", 6)
+    write_pictures(tmp_path / "b", 5)
+    assert_refused(
+        compress("--source", "a", "--target", "b", "--layout", "paired", "--out", "o"),
+        1,
+        "1 of the pictures in 'a' and 'b' have no partner of the same name, such as '5'",
+        "a pair has the same name in both folders",
+    )
+
+
+def test_flags_for_pictures_that_contradict_each_other_are_refused(compress: Command) -> None:
+    assert_refused(
+        compress("--data", "x", "--source", "y"),
+        1,
+        "--data and --source or --target name the same pictures twice",
+        "give one of the two",
+    )
+
+
+# --- resuming ---
+
+
+def unfinished(command: Command, given: Path, folder: Path, *words: object) -> Path:
+    """A job that ended in its second stage, because its discriminator overflows."""
+    torch.manual_seed(0)
+    state = Network(patchgan_spec(ndf=4, norm="instance")).state_dict()
+    last = [key for key in state if key.endswith("weight")][-1]
+    state[last] = state[last].sign() * 3e38  # finite, and too much for any loss
+    torch.save(state, folder / "huge.pth")
+    shutil.copy(given / "generator.pth", folder / "model.pth")
+    ran = command(
+        "--quiet", "compress", "--model", folder / "model.pth", "--budget", "0.5", "--discriminator",
+        folder / "huge.pth", "--out", folder / "run", *QUICK, *words,
+    )  # fmt: skip
+    assert ran.code == 1
+    assert ran.err.splitlines()[0].endswith("is no longer a number; the last good state is kept"), ran.err
+    assert ran.err.splitlines()[1] == "hint: lower --set mggc.learning_rate=, and start into a new folder"
+    return folder / "run"
+
+
+def test_a_loss_that_is_no_number_ends_the_job_and_keeps_what_was_finished(
+    command: Command, given: Path, tmp_path: Path
+) -> None:
+    run = unfinished(command, given, tmp_path)
+    assert (run / "original/spec.json").is_file()
+    assert list((run / "work/outputs").iterdir()) != []
+    assert not (run / "plan.json").exists()
+    logged = [json.loads(line)["stage"] for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+    assert logged == ["encoder"] * 6
+
+
+def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
+    command: Command, given: Path, tmp_path: Path
+) -> None:
+    run = unfinished(command, given, tmp_path)
+    hint = "resume with the same flags, or with none but --resume and the folder"
+
+    def resume(*words: object) -> Ran:
+        return command("--quiet", "compress", "--resume", run, *words)
+
+    for words, started, now in (
+        (("--budget", "0.4"), "with --budget 0.5", "--budget 0.4"),
+        (("--seed", "3"), "with --seed 0", "--seed 3"),
+        (("--threads", "2"), "with --threads 1", "--threads 2"),
+        (("--image-size", "64"), "with --image-size 32x32", "--image-size 64x64"),
+        (("--plan", "p.json"), "without --plan", "--plan p.json"),
+        (("--set", "mggc.k=2"), "with --set mggc.k=5", "--set mggc.k=2"),
+        (("--set", "mggc.feedback=false"), "with --set mggc.feedback=true", "--set mggc.feedback=false"),
+    ):
+        assert_refused(resume(*words), 1, f"'{run}' was started {started}, not with {now}", hint)
+    assert resume("--out", tmp_path / "other").code == 2
+    torch.manual_seed(5)
+    torch.save(Network(resnet_spec(blocks=1, ngf=4)).state_dict(), tmp_path / "model.pth")
+    assert_refused(
+        resume(), 1, "a network changed since this job was started", "start a new job, or bring back what was there"
+    )
+
+
+def test_a_job_goes_on_only_with_the_pictures_it_began_with(command: Command, given: Path, tmp_path: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs", 20)
+    (pairs / "train/7.png").write_bytes(b"no picture")  # 5 %
+    run = unfinished(command, given, tmp_path, "--data", pairs)
+    assert json.loads((run / "job.json").read_text())["facts"]["unreadable"] == 1
+    Image.new("RGB", (80, 40)).save(pairs / "test/0.png")
+    assert_refused(
+        command("--quiet", "compress", "--resume", run),
+        1,
+        "the pictures changed since this job was started",
+        "start a new job, or bring back what was there",
+    )
+
+
+def test_folders_that_hold_no_job_to_go_on_with(
+    command: Command, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert_refused(
+        command("compress", "--resume"),
+        1,
+        "'runs/latest' holds no job to go on with",
+        "name the run folder that was started",
+    )
+    assert_refused(
+        command("compress", "--resume", material / "run"),
+        1,
+        f"'{material / 'run'}' is a finished run that cannot be resumed: it has no job.json",
+    )
+    start_job(Path("t"), "train", {}, Settings(), seed=0, threads=1)
+    assert_refused(
+        command("compress", "--resume", "t"),
+        1,
+        "'t' is a run of `train`, not of `compress`",
+        "name a run of this command",
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:100], "cannot be read: "),
+        (lambda text: "[]", "is damaged, or not a job of mggc-edge"),
+        (lambda text: text.replace('"threads": 1', '"threads": 0'), "is damaged: 0 threads"),
+        (lambda text: text.replace('"seed": 0', '"seed": "0"'), "is damaged: its 'seed' is missing or of another kind"),
+        (lambda text: text.replace('"mggc.k"', '"mggc.q"'), "was written by another version: there is no setting"),
+    ],
+)
+def test_a_damaged_job_is_refused(command: Command, tmp_path: Path, change: Callable[[str], str], message: str) -> None:
+    start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    path = tmp_path / "run/job.json"
+    path.write_text(change(path.read_text()))
+    ran = command("compress", "--resume", tmp_path / "run")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(f"error: '{path}' {message}")
+
+
+def test_a_second_process_in_the_same_folder_is_refused(command: Command, given: Path, tmp_path: Path) -> None:
+    run = unfinished(command, given, tmp_path)
+    with alone_in(run):
+        assert_refused(
+            command("--quiet", "compress", "--resume", run),
+            1,
+            f"another process works in '{run}'",
+            "wait for it, or stop it",
+        )
+    assert not resume_job(run, "compress").finished
+
+
+def test_a_folder_with_other_content_is_refused_and_untouched(compress: Command, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("keep me")
+    assert_refused(
+        compress("--out", "full"),
+        1,
+        "'full' has other content, and nothing is overwritten",
+        "choose a new or an empty folder",
+    )
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_job_that_cannot_begin_leaves_an_empty_folder_empty_and_the_latest_run_alone(
+    compress: Command, finished: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    assert compress("--budget", "0.001", "--out", "empty").code == 1
+    assert list((tmp_path / "empty").iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/latest").symlink_to(finished)
+    assert compress("--budget", "0.001").code == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["latest"]
+
+
+# --- full disks ---
+
+
+def on_a_small_disk(folder: Path, size: str, after: str, *words: object) -> subprocess.CompletedProcess[str]:
+    """Run the program with a disk of `size` at DISK in `folder`, then a shell script `after` in which "$@" is it."""
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("this machine gives no file-system namespace to mount a small disk in")
+    (folder / "DISK").mkdir()
+    script = f'mount -t tmpfs -o size={size} tmpfs DISK && "$@"; code=$?; {after}; exit $code'
+    line = ["unshare", "-rm", "sh", "-c", script, "sh", *PROGRAM, *map(str, words)]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_full_disk_ends_the_job_in_a_sentence(given: Path, tmp_path: Path) -> None:
+    words = ("--quiet", "compress", "--model", given / "generator.pth", "--budget", "0.5", *QUICK, "--out", "DISK/run")
+    done = on_a_small_disk(tmp_path, "150k", "cp -r DISK/run copy", *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("error: 'DISK/run/")
+    assert lines[0].endswith("cannot be written: No space left on device")
+    assert lines[1] == "hint: free some space, or choose a folder on another disk"
+    assert list((tmp_path / "copy").rglob("*.partial")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["60k", "120k", "250k", "400k", "600k"])
+def test_a_job_goes_on_when_there_is_space_again(given: Path, finished: Path, tmp_path: Path, size: str) -> None:
+    words = ("--quiet", "compress", "--model", given / "generator.pth", "--budget", "0.5", *QUICK, "--out", "DISK/run")
+    more = (
+        'mount -o remount,size=64m tmpfs DISK; if test -e DISK/run/job.json; then "$@" --resume; '
+        'else "$@"; fi && cp -r DISK/run copy'
+    )
+    done = on_a_small_disk(tmp_path, size, more, *words)
+    assert done.returncode == 1
+    for name in ("plan.json", "slim/weights.safetensors", "logs/metrics.jsonl", "quality.json"):
+        assert (tmp_path / "copy" / name).read_bytes() == (finished / "runs/latest" / name).read_bytes()

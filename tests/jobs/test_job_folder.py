@@ -1,0 +1,151 @@
+"""The folder of a job: facts that must stay, what is taken back, and the command that makes the same run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mggc_edge.errors import ArtifactError, InputError, SettingError
+from mggc_edge.jobs.folder import alone_in, command_line, files_below, resume_job, start_job
+from mggc_edge.jobs.outputs import original_outputs
+from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.pictures import PictureFormat
+from mggc_edge.settings import Settings
+from mggc_edge.training.bank import ProceduralPictures
+from tests.models.model_helpers import network_of
+
+USUAL = {**CompressRequest("", "1").to_json(), "model": None, "budget": None}
+
+
+def test_a_job_is_read_back_as_it_was_started(tmp_path: Path) -> None:
+    settings = Settings({"mggc.k": 3})
+    request = CompressRequest("m.pth", "0.3", image_size=(32, 64), quick=True)
+    job = start_job(tmp_path / "run", "compress", request.to_json(), settings, seed=5, threads=2)
+    job.remember("split", "abc", "the pictures")
+    with job.stage("prune"):
+        pass
+    again = resume_job(tmp_path / "run", "compress")
+    assert CompressRequest.from_json(again.request) == request
+    assert again.settings.to_json() == settings.to_json()
+    assert (again.seed, again.threads, again.resumed, again.finished) == (5, 2, True, False)
+    assert (again.facts, list(again.timings_s)) == ({"split": "abc"}, ["prune"])
+    again.remember("split", "abc", "the pictures")
+    with pytest.raises(InputError, match=r"^the pictures changed since this job was started"):
+        again.remember("split", "abd", "the pictures")
+
+
+def test_a_link_to_a_run_is_followed_once(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        start_job(tmp_path / name, "compress", {}, Settings(), seed=0, threads=1)
+    (tmp_path / "latest").symlink_to("a")
+    job = resume_job(tmp_path / "latest", "compress")
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").symlink_to("b")
+    assert job.folder == tmp_path / "a"
+
+
+def test_a_manifest_that_is_not_complete_is_not_the_end(tmp_path: Path) -> None:
+    job = start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    document = {"schema": "mggc-edge/manifest/1", "files": [], "result": {"a": 1}}
+    for complete in (False, True):
+        (tmp_path / "run/manifest.json").write_text(json.dumps({**document, "complete": complete}))
+        assert job.finished is complete
+    assert job.result() == {"a": 1}
+    (tmp_path / "run/manifest.json").write_text(json.dumps({**document, "result": None}))
+    with pytest.raises(ArtifactError, match="holds no result"):
+        job.result()
+
+
+def test_a_job_in_which_nothing_was_done_is_taken_back(tmp_path: Path) -> None:
+    for name, there in (("new", False), ("empty", True)):
+        folder = tmp_path / name
+        if there:
+            folder.mkdir()
+        job = start_job(folder, "compress", {}, Settings(), seed=0, threads=1)
+        with alone_in(folder):
+            pass
+        job.take_back()
+        assert folder.exists() is there
+        assert not there or list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("work", ["work/encoder.state", "original/spec.json"])
+def test_a_job_in_which_something_was_done_is_not_taken_back(tmp_path: Path, work: str) -> None:
+    job = start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    (tmp_path / "run" / work).parent.mkdir(exist_ok=True)
+    (tmp_path / "run" / work).touch()
+    job.take_back()
+    assert (tmp_path / "run/job.json").is_file()
+    assert (tmp_path / "run" / work).is_file()
+
+
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path: Path) -> None:
+    start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    left = tmp_path / "run/slim/.weights.safetensors.abc.partial"
+    left.parent.mkdir()
+    left.touch()
+    with alone_in(tmp_path / "run"):
+        assert not left.exists()
+        with pytest.raises(ArtifactError, match="another process works in"), alone_in(tmp_path / "run"):
+            pass
+
+
+def test_the_command_line_has_what_is_not_usual(tmp_path: Path) -> None:
+    request = CompressRequest("my model.pth", "1", image_size=(32, 64), quick=True, min_psnr=20.0)
+    settings = Settings({"mggc.feedback": False, "mggc.k": 3})
+    job = start_job(tmp_path / "run", "compress", request.to_json(), settings, seed=5, threads=2)
+    assert command_line("compress", job, USUAL) == (
+        "mggc-edge compress --model 'my model.pth' --budget 1 --image-size 32x64 --quick --min-psnr 20.0 "
+        "--set mggc.feedback=false --set mggc.k=3 --seed 5 --threads 2"
+    )
+
+
+def test_files_below_come_in_order_without_hidden_ones(tmp_path: Path) -> None:
+    for name in ("b/2", "b/1", "b/.x", "a", "c/d/3"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path, ("b", "a", "none", "c"))]
+    assert found == ["b/1", "b/2", "a", "c/d/3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "absolute"),
+    [("0.05", 0.05, False), ("1", 1.0, False), (" .5 ", 0.5, False), ("2.5G", 2.5e9, True), ("300M", 3e8, True),
+     ("1e9", 1e9, True), ("2000", 2000.0, True)],
+)  # fmt: skip
+def test_budgets(text: str, number: float, absolute: bool) -> None:
+    assert parse_budget(text) == (number, absolute)
+
+
+@pytest.mark.parametrize("text", ["", "0", "1.5", "abc", "inf", "-0.1", "5 %", "0.5 0.5", "20"])
+def test_texts_that_are_no_budget(text: str) -> None:
+    with pytest.raises(SettingError, match="is no budget"):
+        parse_budget(text)
+
+
+def test_absolute_budgets_are_fractions_of_the_original() -> None:
+    assert budget_fraction("2.5G", 10_000_000_000) == 0.25
+    with pytest.raises(InputError, match=r"the budget 2.5G is more than the original's 1 G MACs"):
+        budget_fraction("2.5G", 1_000_000_000)
+
+
+@pytest.mark.parametrize(
+    "document", [{}, {"model": "m"}, {**CompressRequest("m", "1").to_json(), "more": 1}, {"image_size": [1]}]
+)
+def test_a_damaged_request_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="the request of this job cannot be read"):
+        CompressRequest.from_json(document)
+
+
+def test_outputs_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
+    network = network_of(resnet_spec(blocks=1, ngf=4), size=(32, 32), dtype=torch.float32)
+    with torch.no_grad():
+        network.get_submodule("model.1").get_parameter("weight").sign_().mul_(3e38)
+    pictures = ProceduralPictures(2, (32, 32), PictureFormat.for_channels(3), seed=0)
+    with pytest.raises(InputError, match="the original's output for 'built-in 0' or one after it is no picture"):
+        original_outputs(network, pictures, PictureFormat.for_channels(3), tmp_path / "outputs", precision="fp32")
+    assert list((tmp_path / "outputs").iterdir()) == []

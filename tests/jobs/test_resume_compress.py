@@ -1,0 +1,98 @@
+"""A `compress` that was killed, or interrupted, in every stage and resumed leaves what one without a stop leaves."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from mggc_edge.artifacts import sha256_of
+from tests.jobs.job_processes import QUICK, STAGES, Done, JobServer, Stop, leaves, steps_logged
+
+KILL, CTRL_C, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
+# Without pictures; with a pair's own discriminator, batch norm and truths; with a partner and targets.
+KINDS = {
+    "built-in": ("generator.pth",),
+    "paired": ("batch.pth", "--discriminator", "pair.pth", "--data", "pairs"),
+    "unpaired": ("generator.pth", "--partner", "partner.pth", "--data", "unpaired"),
+}
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A job that nothing stopped."""
+
+    words: tuple[str, ...]
+    done: Done
+    run: Path
+
+
+def whole(jobs: JobServer, given: Path, folder: Path, kind: str) -> Whole:
+    model, *more = (str(given / word) if (given / word).exists() else word for word in KINDS[kind])
+    words = ("--model", model, "--budget", "0.5", *more, *QUICK)
+    done = jobs.run(folder, "compress", *words, "--out", "whole")
+    assert done.code == 0, done.err
+    return Whole(words, done, folder / "whole")
+
+
+def assert_equal_runs(stopped: Path, whole: Path) -> None:
+    """Equal bytes, no step twice or missing, every file as the manifest says, and nothing left over."""
+    assert steps_logged(stopped) == steps_logged(whole)
+    mine, its = leaves(stopped), leaves(whole)
+    assert sorted(mine) == sorted(its)
+    assert [name for name in its if mine[name] != its[name]] == []
+    manifest = json.loads((stopped / "manifest.json").read_text())
+    assert manifest["complete"] is True
+    assert {entry["path"]: entry["sha256"] for entry in manifest["files"]} == {
+        path.relative_to(stopped).as_posix(): sha256_of(path)
+        for path in stopped.rglob("*")
+        if path.is_file() and path.name != "manifest.json"
+    }
+    assert "report.html" in {entry["path"] for entry in manifest["files"]}
+    assert not (stopped / "work").exists()
+
+
+def assert_stopped_as_meant(runs: Sequence[Done], stops: Sequence[Stop]) -> None:
+    """Killed, or ended by itself with a sentence that says how to go on; and the last one is done."""
+    for done, (_, how) in zip(runs, stops, strict=False):
+        assert done.code == (-how if how == signal.SIGKILL else 130), done.err
+        assert done.out == ""
+        assert "Traceback" not in done.err
+        if how != signal.SIGKILL:
+            assert done.err.splitlines()[-2:] == [
+                "error: interrupted; what was done is kept in 'RUN'",
+                "hint: go on with: mggc-edge compress --resume RUN",
+            ]
+    assert len(runs) == len(stops) + 1
+    assert runs[-1].code == 0, runs[-1].err
+
+
+def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
+    jobs: JobServer, given: Path, tmp_path: Path
+) -> None:
+    expected = whole(jobs, given, tmp_path, "built-in")
+    stops = [
+        ("outputs", KILL), ("outputs", CTRL_C), ("discriminator", KILL), ("discriminator", TERM), ("encoder", KILL),
+        ("encoder", CTRL_C), ("prune", KILL), ("prune", TERM), ("finetune", KILL), ("finetune", CTRL_C),
+        ("export", KILL), ("quality", KILL), ("bench", KILL), ("report", KILL),
+    ]  # fmt: skip
+    runs = jobs.stopped(tmp_path, "compress", expected.words, expected.done, stops, seed=0)
+    assert_stopped_as_meant(runs, stops)
+    assert_equal_runs(tmp_path / "RUN", expected.run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_five_random_moments_of_every_stage(jobs: JobServer, given: Path, tmp_path: Path, kind: str) -> None:
+    expected = whole(jobs, given, tmp_path, kind)
+    stages = [stage for stage in STAGES if stage in expected.done.seconds]
+    for seed in range(7):
+        (folder := tmp_path / str(seed)).mkdir()
+        stops = [(stage, {5: CTRL_C, 6: TERM}.get(seed, KILL)) for stage in stages]
+        runs = jobs.stopped(folder, "compress", expected.words, expected.done, stops, seed)
+        assert_stopped_as_meant(runs, stops)
+        assert_equal_runs(folder / "RUN", expected.run)
