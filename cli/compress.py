@@ -229,7 +229,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts.add_column()
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {document['budget']:.4g}")
     if latency["realisation"] is not None:
-        facts.add_row("realisation", f"{latency['realisation']:.2f} of the saved MACs became speed")
+        facts.add_row("realisation", f"{latency['realisation']:.2f} (ratio of latencies / ratio of MACs)")
     psnr, ssim = quality["psnr_to_original"], quality["ssim_to_original"]
     near = "identical" if psnr is None else f"{psnr:.2f} dB" + ("" if ssim is None else f", SSIM {ssim:.3f}")
     noun = "picture" if quality["pictures"] == 1 else "pictures"

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
-from mggc_edge.jobs.stages import run_in
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
@@ -26,7 +25,7 @@ from mggc_edge.pruning.random import random_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
-from mggc_edge.training.loop import Journal, Stage, Watch
+from mggc_edge.training.loop import Journal, Stage, Watch, run_stage
 from mggc_edge.training.losses import GanLoss
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed, steps_of
@@ -53,7 +52,7 @@ class Work:
 
     def run(self, stage: Stage) -> None:
         """Run a stage to its end, or go on with it."""
-        run_in(self.job, stage, self.journal, self.watch)
+        run_stage(stage, self.job.work, self.journal, seed=self.job.seed, watch=self.watch)
 
 
 def gan_loss(settings: Settings, material: Material) -> GanLoss:

@@ -13,7 +13,7 @@ from mggc_edge.artifacts import ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_j
 from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
 from mggc_edge.jobs.estimate import estimate
-from mggc_edge.jobs.folder import Job, alone_in
+from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.networks import Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
@@ -21,7 +21,6 @@ from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Features
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction
-from mggc_edge.jobs.stages import journal_of
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
 from mggc_edge.models.network import Network
@@ -30,7 +29,7 @@ from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import kept_macs, meet_budget
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.settings import Settings
-from mggc_edge.training.loop import Progress
+from mggc_edge.training.loop import Journal, Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
@@ -51,7 +50,7 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
     """
     hooks = hooks or Hooks()
     torch.set_num_threads(job.threads)
-    with alone_in(job.folder), journal_of(job) as journal:
+    with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)

@@ -12,10 +12,9 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
 from mggc_edge.errors import InputError, SettingError
-from mggc_edge.jobs.folder import JOB_FILE, Job, alone_in, command_line, files_below
+from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.pictures import read_folders, reading_for
-from mggc_edge.jobs.stages import journal_of, run_in
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
@@ -29,7 +28,7 @@ from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet, Selection
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
 from mggc_edge.training.folders import Direction, Folders, find_folders
-from mggc_edge.training.loop import Progress
+from mggc_edge.training.loop import Journal, Progress, run_stage
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed
 from mggc_edge.training.pix2pix import Pix2Pix, Pix2PixSettings
@@ -110,7 +109,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
     """
     hooks = hooks or Hooks()
     torch.set_num_threads(job.threads)
-    with alone_in(job.folder), journal_of(job) as journal:
+    with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         networks = _networks(job, request)
         size = next(iter(networks.values())).table.image_size
         job.remember("networks", {name: weights_sha256(n) for name, n in networks.items()}, "a network")
@@ -126,7 +125,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         hooks.begun()
         hooks.tell(f"training {request.recipe}: {stage.steps} steps")
         with job.stage("train"):
-            run_in(job, stage, journal, watch)
+            run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
         _save(job, request, stage.networks, material)
         document = {
             "schema": "mggc-edge/train/1",

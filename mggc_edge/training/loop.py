@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any, Protocol
 
 import torch
@@ -95,6 +97,16 @@ class Journal:
         """Close the file."""
         self._file.close()
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A full disk is full for the buffered line as well, and was named before.
+        with contextlib.suppress(OSError) if kind is not None else contextlib.nullcontext():
+            self.close()
+
 
 def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch: Watch = lambda _: None) -> bool:
     """Run a stage to its end, from where its state in `folder` says it stopped; return whether there was one.
@@ -121,6 +133,8 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
             ) from error
         if number < stage.steps:
             journal.cut(facts["journal"])
+    else:  # it knows where the log was: what a process writes that is killed before the next state is cut off again
+        save_state(path, stage.state(), {"step": 0, "steps": stage.steps, "journal": journal.size})
     first, start = number, time.monotonic()
     last, every = start, SAVE_EVERY_S
     while number < stage.steps:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from mggc_edge.cli import main as program
-from mggc_edge.jobs import prove, stages
+from mggc_edge.jobs import choose, prove, train
 from mggc_edge.jobs.folder import Job
 from mggc_edge.report import page
 from mggc_edge.training import loop
@@ -74,7 +74,8 @@ def hooked(hook: Hook) -> None:
             return build_report(run)
 
     Job.stage = whole  # type: ignore[method-assign]
-    stages.run_stage = trained  # type: ignore[attr-defined]
+    choose.run_stage = trained  # type: ignore[attr-defined]
+    train.run_stage = trained  # type: ignore[attr-defined]
     prove.build_report = report  # type: ignore[attr-defined]
 
 

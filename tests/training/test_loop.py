@@ -190,15 +190,15 @@ def test_a_state_is_saved_after_20_seconds_later_at_most_every_45_and_at_the_end
 
     def slow_save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         saves.append((now[0], facts["step"]))
-        now[0] += 3.0 if len(saves) == 1 else 0.5
+        now[0] += 3.0 if len(saves) == 2 else 0.5
 
     def tick(stage: Little, number: int, metrics: dict[str, Any]) -> None:
         now[0] += 1.0
 
     monkeypatch.setattr(loop, "save_state", slow_save)
     run(Little(100, tick), tmp_path)
-    # First after 20 s; then 45 s, as a twentieth of 60 s is 3 s; then 20 s again, as saving took half a second.
-    assert saves == [(20.0, 20), (68.0, 65), (88.5, 85), (104.0, 100)]
+    # Before the first step; after 20 s; then 45 s, as a twentieth of 60 s is 3 s; then 20 s again, as saving took 0.5 s.
+    assert saves == [(0.0, 0), (20.5, 20), (68.5, 65), (89.0, 85), (104.5, 100)]
 
 
 def test_the_watch_is_told_of_every_step_and_of_the_time_that_is_left(tmp_path: Path, clock: list[float]) -> None:
