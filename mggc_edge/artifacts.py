@@ -27,6 +27,7 @@ MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 # The layout of a run folder, below `export/<target>/` and beside it.
 GENERATOR_FILE, ORIGINAL_FILE = "generator.fp32.onnx", "original.fp32.onnx"
 PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
+DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
 PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 

@@ -91,7 +91,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("built_in.pictures", 240, "pictures", "built-in pictures, where there are no others", low=10, high=100_000),
     Setting("built_in.prune_epochs", 10.0, "epochs", "pruning on built-in pictures", low=0.001),
     Setting("checkpoint.max_bytes", 4 * 2**30, "bytes", "a larger checkpoint file is refused", low=1),
-    Setting("data.cache_bytes", 2**30, "bytes", "decoded pictures kept in memory, of each set", low=0),
+    Setting("data.cache_bytes", 2**29, "bytes", "decoded pictures kept in memory, of each set", low=0),
     Setting("data.held_out", 0.1, "fraction", "pictures held out, to choose the best checkpoint by", low=0, high=0.4),
     Setting("data.max_held_out", 40, "pictures", "most pictures that are held out", low=1),
     Setting(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -175,7 +175,10 @@ def make_game(
     )
     size = batch_size(settings, "mggc.batch_size", generator)
     count = len(material.source)
-    neighbors = find_neighbors(work, material, outputs, min(chosen.k, count - 1), quick=request.quick)
+    if chosen.k >= count:
+        work.tell(f"note: {count} pictures have at most {count - 1} neighbors each, not {chosen.k}")
+        chosen = replace(chosen, k=count - 1)
+    neighbors = find_neighbors(work, material, outputs, chosen.k, quick=request.quick)
     return Game(
         generator,
         discriminator,

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mggc_edge.artifacts import ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
+from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
 from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
 from mggc_edge.jobs.estimate import estimate
@@ -34,7 +34,6 @@ from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
 DISCRIMINATOR_FOLDER = "discriminator"
-DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
 
 
 def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -58,20 +57,25 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
-        precision = choose_precision(job.settings["train.precision"], generator)
+        _check_pairs(originals, material)
+        precision = job.facts.get("precision") or choose_precision(job.settings["train.precision"], generator)
+        job.remember("precision", precision, "the precision")
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
         if not job.resumed:
             hooks.tell(estimate(work, originals, material, request, budget))
         hooks.begun()
         originals, choice = _choose(work, originals, material, request, budget, plan)
         slim = _finetune(work, originals, material, choice, request)
-        return prove(work, request, generator, slim, choice.generator, material, features)
+        return prove(work, request, generator, slim, choice.generator, budget, material, features)
 
 
 def check_floor(request: CompressRequest, document: Mapping[str, Any]) -> None:
     """Raise CheckFailedError if a finished job's pictures are further from the original's than `min_psnr` allows."""
-    least, psnr = request.min_psnr, document["quality"]["psnr_to_original"]
-    if least is not None and psnr is not None and psnr < least:  # None: identical
+    least, quality = request.min_psnr, document["quality"]
+    psnr = quality["psnr_to_original"]
+    if least is not None and quality["broken_pictures"]:
+        raise CheckFailedError(f"{quality['broken_pictures']} of the compressed generator's pictures are not finite")
+    if least is not None and not quality["identical"] and psnr < least:
         raise CheckFailedError(
             f"the compressed generator's pictures are at {psnr:.2f} dB to the original's; wanted were {least:g} dB",
             hint="everything else is finished and in the run folder; a larger budget or longer finetuning helps",
@@ -112,6 +116,18 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
     return budget, None
 
 
+def _check_pairs(originals: Originals, material: Material) -> None:
+    """Raise InputError where a discriminator of pairs meets pictures that are none."""
+    judge, generator = originals.discriminator, originals.generator
+    if judge is None or material.objective != "unpaired":
+        return
+    if judge.spec.in_channels != generator.spec.out_channels:
+        raise InputError(
+            "the discriminator judges an input and its output together, and these pictures have no pairs",
+            hint="give paired pictures (--layout paired), or leave the discriminator out",
+        )
+
+
 def _features(settings: Settings, request: CompressRequest) -> Features | None:
     if request.feature_net is None:
         return None
@@ -139,8 +155,9 @@ def _choose(
     if (chosen := _saved_choice(folder)) is not None:
         return replace(originals, discriminator=judge), chosen
     searching = given is None and request.method == "mggc"
+    fitting = judge is None and (searching or material.objective != "distill")  # finetuning plays against it as well
     outputs = None
-    if searching:
+    if searching or fitting:
         with work.job.stage("outputs"):
             work.tell(f"running the original on {len(material.source)} pictures")
             outputs = original_outputs(
@@ -151,7 +168,7 @@ def _choose(
                 precision=work.precision,
                 watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),
             )
-        if judge is None:
+        if fitting:
             with work.job.stage("discriminator"):
                 judge = fit_discriminator(work, generator, material, outputs, request)
     if judge is not None and fitted is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,17 +18,33 @@ from mggc_edge.training.precision import Precision, autocast
 
 PIECE = 32  # pictures: what a stop may cost
 BATCH = 4
+OPEN_PIECES = 64
 
 
 class OutputPictures(PictureSet):
-    """Pictures in numbered files of PIECE each, which are mapped into memory and not read as a whole."""
+    """Pictures in numbered files of PIECE each, of which a few at a time are mapped into memory."""
 
     def __init__(self, folder: Path, names: tuple[str, ...], size: tuple[int, int], format: PictureFormat) -> None:  # noqa: A002
         super().__init__(names, size, format, 0)
-        self._pieces = [np.load(piece_file(folder, n), mmap_mode="r") for n in range(0, len(names), PIECE)]
+        self._folder = folder
+        self._piece = functools.lru_cache(maxsize=OPEN_PIECES)(self._open)
 
     def _make(self, index: int) -> Pixels:
-        return np.asarray(self._pieces[index // PIECE][index % PIECE])
+        return np.asarray(self._piece(index // PIECE)[index % PIECE])
+
+    def _open(self, number: int) -> Pixels:
+        first = number * PIECE
+        path = piece_file(self._folder, first)
+        wanted = (min(PIECE, len(self) - first), self.format.channels, *self.size)
+        try:
+            piece: Pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise ArtifactError(f"'{path}' is damaged: {error}", hint="remove it; it will be made again") from error
+        if piece.shape != wanted or piece.dtype != np.uint8:
+            raise ArtifactError(f"'{path}' holds other pictures", hint="remove it; it will be made again")
+        return piece
 
 
 def piece_file(folder: Path, first: int) -> Path:
@@ -75,7 +92,7 @@ def original_outputs(
             with atomic_path(path) as temporary, writing(path), temporary.open("wb") as file:
                 np.save(file, np.concatenate(levels), allow_pickle=False)
         watch(numbers[-1] + 1, len(inputs))
-    try:
-        return OutputPictures(folder, inputs.names, size, format)
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"'{folder}' is damaged: {error}", hint="remove it; it will be made again") from error
+    outputs = OutputPictures(folder, inputs.names, size, format)
+    for first in range(0, len(inputs), PIECE):
+        outputs.pixels(first)  # what is damaged is found now
+    return outputs

@@ -156,7 +156,7 @@ def _distributions(
     distances = {side: kid(real, found[side], subset_size=size, seed=seed).to_json() for side in names}
     frechet: dict[str, Any] | None = None
     if enough_for_frechet(fewest, real.shape[1]):
-        frechet = {"features": name, **{side: frechet_distance(real, found[side]) for side in names}}
+        frechet = {"features": name, "original": None, **{side: frechet_distance(real, found[side]) for side in names}}
     return {
         "features": name,
         "kid": {"original": None, **distances},

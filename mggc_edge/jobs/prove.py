@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import (
+    DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     GENERATOR_FILE,
     ORIGINAL_FILE,
@@ -34,6 +35,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.pipeline import costs
+from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.report.page import build_report
 from mggc_edge.training.loop import Progress
@@ -44,7 +46,7 @@ QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"
 MAX_DOCUMENT_BYTES = 256 * 2**20
 # What a finished run holds, beside the manifest.
 PARTS = (
-    PLAN_FILE, "discriminator-plan.json", ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,
+    PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,
     "logs", "samples", JOB_FILE, "report.html",
 )  # fmt: skip
 
@@ -55,6 +57,7 @@ def prove(
     original: Network,
     slim: Network,
     plan: PruningPlan,
+    budget: float,
     material: Material,
     features: Features | None,
 ) -> dict[str, Any]:
@@ -104,12 +107,14 @@ def prove(
                 progress=lambda done, count, _: work.watch(Progress("bench", done, count, {}, None)),
             ).to_json()
             write_json(folder / BENCH_FILE, bench)
+    convention = request.macs_convention
     document = {
         "schema": SCHEMA,
         "run": str(folder),
         "method": plan.criterion,
-        "budget": plan.budget,
-        "budget_met": plan.budget_met,
+        "budget": budget,
+        "budget_met": kept_macs(original.table, plan.kept, convention) / macs(original.table, convention),
+        "macs_convention": convention,
         **{name: costs(tables[name], exported) for name, exported in exports.items()},
         "artifacts": [_artifact(folder, exported) for exported in exports.values()],
         "quality": _quality(quality),
@@ -155,8 +160,8 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
 
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("psnr_to_original", "ssim_to_original", "kid", "frechet", "to_truth", "where", "pictures")
-    return {name: quality.get(name) for name in names}
+    names = "psnr_to_original ssim_to_original identical broken_pictures kid frechet to_truth where pictures"
+    return {name: quality.get(name) for name in names.split()}
 
 
 def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:

@@ -216,7 +216,10 @@ def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], 
 def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> CycleGan | Pix2Pix:
     assert material.target_views is not None
     settings = job.settings
-    precision = choose_precision(settings["train.precision"], next(iter(networks.values())))
+    precision = job.facts.get("precision") or choose_precision(
+        settings["train.precision"], next(iter(networks.values()))
+    )
+    job.remember("precision", precision, "the precision")
     shared = {
         "epochs": request.epochs or settings["train.epochs"],
         **{name: settings[f"train.{name}"] for name in ("batch_size", "learning_rate", "beta_1", "decay", "flip")},

@@ -42,7 +42,7 @@ def finetune_pair(
     """
     student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
     stage = make_finetune(work, originals, material, choice, request, student)
-    before: dict[str, float] = work.job.facts.get("before_finetuning") or stage.look()
+    before: dict[str, float] = work.job.facts.get("before_finetuning") or stage.begin()
     work.job.remember("before_finetuning", before, "the slim network")
     work.tell(f"finetuning the slim generator: {stage.steps} steps")
     work.run(stage)
@@ -94,7 +94,7 @@ def make_finetune(
 def finetune_settings(
     settings: Settings, generator: Network, material: Material, request: CompressRequest
 ) -> FinetuneSettings:
-    """Return how a slim pair of this job is finetuned: GCC's schedules and weights where the settings leave it open."""
+    """Return how a slim pair of this job is finetuned: as `train` trains originals, with GCC's distillation."""
     paired = material.objective == "paired"
     size = batch_size(settings, "finetune.batch_size", generator)
     return FinetuneSettings(
@@ -102,6 +102,8 @@ def finetune_settings(
         epochs=finetune_epochs(settings, request, len(material.source), size),
         batch_size=size,
         learning_rate=settings["finetune.learning_rate"],
+        beta_1=settings["train.beta_1"],
+        decay=settings["train.decay"],
         gan=gan_loss(settings, material),
         gan_weight=settings["finetune.gan_weight"],
         lambda_l1=settings["train.lambda_l1"],

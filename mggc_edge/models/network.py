@@ -165,9 +165,8 @@ def _normalise(y: Tensor, norm: nn.Module, gate: Tensor | None, statistics: Stat
     if norm.training:
         assert norm.num_batches_tracked is not None
         norm.num_batches_tracked.add_(1)
-    return F.batch_norm(
-        y, norm.running_mean, norm.running_var, scale, shift, norm.training, norm.momentum or 0.0, norm.eps
-    )
+    assert norm.momentum is not None, "a cumulative mean is for recalibration, which gates nothing"
+    return F.batch_norm(y, norm.running_mean, norm.running_var, scale, shift, norm.training, norm.momentum, norm.eps)
 
 
 def norm_scale_shift(state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from mggc_edge.errors import ArtifactError
 
 MAX_BUCKETS = 298  # even; with the first and the last point at most 598 points a curve
 MAX_LINE_BYTES = 2**20
-MAX_LINES = 5_000_000
+MAX_LINES = 5_000_000  # a longer log is read so far
 LARGEST = 1e300  # what is beyond cannot be put on an axis
 MAX_STAGES, MAX_CURVES = 12, 40
 
@@ -48,6 +48,14 @@ class Stage:
     def curve(self, name: str) -> Curve | None:
         """Return the curve of this name."""
         return next((curve for curve in self.curves if curve.name == name), None)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The stages of a log, in the order in which they begin; `whole`: the log was read to its end."""
+
+    stages: tuple[Stage, ...] = ()
+    whole: bool = True
 
 
 @dataclass
@@ -100,17 +108,21 @@ class Thinner:
         return Curve(name, tuple(points), () if self.size == 1 else tuple(means))
 
 
-def read_stages(path: Path) -> tuple[Stage, ...]:
-    """Return the stages of a log in JSON lines, in the order in which they begin; none where there is no log.
+def read_log(path: Path) -> Log:
+    """Return the stages of a log in JSON lines; none where there is no log.
 
     A last line that was cut off is left out: a job may have been stopped while it wrote. So are values that are no
-    numbers below 1e300.
+    numbers below 1e300, and what comes after MAX_LINES lines.
 
     Raises:
-        ArtifactError: another line is no JSON object, or a line, the file or the number of stages is beyond all bounds.
+        ArtifactError: another line is no JSON object, or a line or the number of stages is beyond all bounds.
     """
     found: dict[str, dict[str, Thinner]] = {}
+    whole = True
     for number, line in _lines(path):
+        if number > MAX_LINES:
+            whole = False
+            break
         name = line.get("stage")
         if not isinstance(name, str):
             raise ArtifactError(f"'{path}' is damaged: line {number} names no stage")
@@ -123,11 +135,12 @@ def read_stages(path: Path) -> tuple[Stage, ...]:
         for key, value in _values(line):
             if key in curves or len(curves) < MAX_CURVES:
                 curves.setdefault(key, Thinner()).add(step, value)
-    return tuple(
+    stages = (
         Stage(name, tuple(thinner.curve(key) for key, thinner in curves.items()))
         for name, curves in found.items()
         if curves
     )
+    return Log(tuple(stages), whole)
 
 
 def _values(line: dict[str, Any]) -> Iterator[tuple[str, float]]:
@@ -161,8 +174,8 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             while raw := file.readline(MAX_LINE_BYTES):
                 number += 1
                 whole = raw.endswith(b"\n")
-                if number > MAX_LINES or len(raw) == MAX_LINE_BYTES:
-                    raise ArtifactError(f"'{path}' is damaged: it, or its line {number}, is longer than any log")
+                if len(raw) == MAX_LINE_BYTES:
+                    raise ArtifactError(f"'{path}' is damaged: line {number} is longer than a line of any log")
                 try:
                     line: object = json.loads(raw)
                 except (ValueError, RecursionError) as error:

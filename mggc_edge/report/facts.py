@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mggc_edge.report.curves import Stage
+from mggc_edge.report.curves import Log
 
 COLUMNS = ("input", "original", "compressed", "truth")  # of the pictures, in the order in which they stand
 
@@ -110,7 +110,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Quality:
-    """`quality.json`: distances of pictures. PSNR in dB, with its 95 % interval; that of identical pictures is None."""
+    """`quality.json`: distances of pictures. PSNR in dB, with its 95 % interval; that of identical pictures is None.
+
+    The PSNR before and after finetuning is that of the held-out pictures, from the squared error of all together. The
+    others are means over the pictures that the quality was measured on.
+    """
 
     pictures: int | None
     where: str | None
@@ -124,6 +128,7 @@ class Quality:
     kid: Pair | None
     frechet: Pair | None
     psnr_before_finetuning: float | None
+    psnr_after_finetuning: float | None
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class RunFacts:
     discriminator: Plan | None = None
     quality: Quality | None = None
     samples: tuple[Sample, ...] = ()
-    stages: tuple[Stage, ...] = ()
+    log: Log = field(default_factory=Log)
     artifacts: tuple[Artifact, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from mggc_edge.errors import ArtifactError
 
-MAX_DOCUMENT_BYTES = 64 * 2**20
+MAX_DOCUMENT_BYTES = 256 * 2**20  # as much as a job accepts
 MAX_TEXT = 4000
 
 
@@ -120,7 +120,7 @@ def read_fields(path: Path, schema: str) -> Fields | None:
     """Return the document of a JSON file, None where there is no such file.
 
     Raises:
-        ArtifactError: the file is larger than 64 MiB, cannot be read, or is no object with this schema.
+        ArtifactError: the file is larger than 256 MiB, cannot be read, or is no object with this schema.
     """
     if not path.exists():
         return None

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import (
+    DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     GENERATOR_FILE,
     MANIFEST_FILE,
@@ -16,7 +17,7 @@ from mggc_edge.artifacts import (
     PORTABLE,
 )
 from mggc_edge.errors import ArtifactError
-from mggc_edge.report.curves import read_stages
+from mggc_edge.report.curves import read_log
 from mggc_edge.report.facts import (
     COLUMNS,
     Artifact,
@@ -34,7 +35,6 @@ from mggc_edge.report.fields import Fields, read_fields
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
-DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
 MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE = 12, 8 * 2**20, 4096
 MAX_GROUPS = 1000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -82,7 +82,7 @@ def read_run(run: Path) -> RunFacts:
         bench=measured,
         quality=_quality(read_fields(run / "quality.json", QUALITY_SCHEMA)),
         samples=_samples(run / "samples"),
-        stages=read_stages(run / "logs" / "metrics.jsonl"),
+        log=read_log(run / "logs" / "metrics.jsonl"),
         artifacts=tuple(map(_artifact, result.objects("artifacts"))),
         settings=_mapping(manifest, "settings"),
         tools=_mapping(manifest, "tools"),
@@ -218,7 +218,8 @@ def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -
 def _quality(fields: Fields | None) -> Quality | None:
     if fields is None:
         return None
-    truth, before = fields.fields("to_truth"), fields.fields("before_finetuning")
+    truth = fields.fields("to_truth")
+    before, after = fields.fields("before_finetuning"), fields.fields("after_finetuning")
     pictures = fields.number("pictures")
     frechet = fields.fields("frechet")
     return Quality(
@@ -233,7 +234,8 @@ def _quality(fields: Fields | None) -> Quality | None:
         features=fields.text("features"),
         kid=_pair(fields.fields("kid"), "value", "std"),
         frechet=None if frechet is None else Pair(frechet.number("original"), frechet.number("compressed")),
-        psnr_before_finetuning=None if before is None else before.number("psnr_to_original"),
+        psnr_before_finetuning=None if before is None else before.number("psnr"),
+        psnr_after_finetuning=None if after is None else after.number("psnr"),
     )
 
 

@@ -207,9 +207,6 @@ def quality(facts: RunFacts) -> str:
     spread = "" if ends is None else f"<small>{ends[0]:.2f} to {ends[1]:.2f}</small>"
     note = "higher is closer" + ("" if ends is None else "; 95\u00a0% interval below")
     rows = [_row("PSNR to the original", note, none, psnr + spread)]
-    if found.psnr_before_finetuning is not None:
-        before = value(found.psnr_before_finetuning, decibel)
-        rows.append(_row("PSNR to the original", "before finetuning", none, before))
     rows.append(_row("SSIM to the original", "1 is equal", none, value(found.ssim_to_original, _ssim)))
     if found.psnr_to_truth is not None:
         rows.append(_pair_row("PSNR to the truth", "higher is closer", found.psnr_to_truth, decibel))
@@ -217,7 +214,19 @@ def quality(facts: RunFacts) -> str:
         rows.append(_pair_row("SSIM to the truth", "1 is equal", found.ssim_to_truth, _ssim))
     rows += _distances(found)
     over = "" if found.pictures is None else f"<p>Measured on {found.pictures:,} {escape(tested(found))}.</p>"
-    return section("quality", "Quality", over + _table(("", "Original", "Compressed"), rows))
+    body = over + _table(("", "Original", "Compressed"), rows) + _finetuning(found)
+    return section("quality", "Quality", body)
+
+
+def _finetuning(found: Quality) -> str:
+    """Return the table of what finetuning changed, apart from the other: it has other pictures, and a pooled PSNR."""
+    before, after = found.psnr_before_finetuning, found.psnr_after_finetuning
+    if before is None and after is None:
+        return ""
+    note = "from their squared error together, so not to be compared with the PSNR above"
+    cells = (value(before, decibel), value(after, decibel))
+    row = _row("PSNR to the original, held-out pictures", note, *cells)
+    return _table(("", "Before finetuning", "After finetuning"), [row])
 
 
 def _distances(found: Quality) -> list[str]:
@@ -226,7 +235,7 @@ def _distances(found: Quality) -> list[str]:
         reason = "not measured: no feature network was given"
         none = value(None, plain)
         return [_row("KID", reason, none, none), _row("Fr\u00e9chet distance", reason, none, none)]
-    name = "FID" if features.lower() == "inception" else f"Fr\u00e9chet distance ({features})"
+    name = f"Fr\u00e9chet distance ({features})"
     unknown = Pair(None, None)
     few = "not measured: it needs twice as many pictures as features"
     return [

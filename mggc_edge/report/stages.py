@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from mggc_edge.report.charts import Series, line_chart
-from mggc_edge.report.curves import Curve, Stage
+from mggc_edge.report.curves import MAX_LINES, Curve, Stage
 from mggc_edge.report.facts import RunFacts
 from mggc_edge.report.numbers import DASH, percent, plain, seconds, size
 from mggc_edge.report.sections import absent, section
@@ -20,7 +20,7 @@ STAGES = {
     "prune": "Pruning",
     "finetune": "Finetuning",
 }
-HELD_OUT = {"psnr": "PSNR (dB)", "ssim": "SSIM"}
+HELD_OUT = {"psnr": "PSNR (dB)", "distance": "distance to the original", "l1_truth": "L1 to the truth"}
 # 1 and 2 are the original's and the compressed generator's everywhere on the page.
 LOSS_STYLES = {"loss_g": 3, "loss_d": 4}
 OTHER_STYLES = (6, 5, 7, 8, 3, 4)
@@ -30,12 +30,15 @@ MAX_ENTRIES = 500
 
 def curves(facts: RunFacts) -> str:
     """Return the curves of every stage, in the order in which the stages ran."""
-    stages = [(stage, _charts(stage, facts.plan.budget)) for stage in facts.stages]
+    stages = [(stage, _charts(stage, facts.plan.budget)) for stage in facts.log.stages]
     body = "".join(
         f'<h3>{escape(STAGES.get(stage.name, stage.name))}</h3><div class="charts">{charts}</div>'
         for stage, charts in stages
         if charts
     )
+    if not facts.log.whole:
+        words = f"The log has more than {MAX_LINES:,} lines; what comes after them is not shown."
+        body = f'<p class="warning">{words}</p>{body}'
     return section("training", "Training", body or absent("This run has no logs/metrics.jsonl: nothing was trained."))
 
 

@@ -91,6 +91,8 @@ class FitDiscriminator:
         """Return the original's output with a random share of every group's channels closed."""
         masks = {}
         for group in self._generator.table.groups:
+            if not group.size:  # of a block that has been removed
+                continue
             share = torch.rand(())
             masks[group.name] = (torch.rand(group.size) < share).float()
             masks[group.name][int(torch.randint(group.size, ()))] = 1.0

@@ -41,7 +41,7 @@ def generator_taps(teacher: LayerTable, student: LayerTable) -> list[tuple[Tap, 
     """
     if teacher.spec.family == "unet":
         return [(tap, tap) for tap in _unet_taps(teacher)]
-    trunk = [layer for layer in teacher.layers if layer.output == "trunk" and layer.op != "depthwise_conv"]
+    trunk = [layer for layer in teacher.layers if _on_trunk(layer)]
     blocks = trunk[1:]
     chosen = {0, *(round(len(blocks) * third / 3) for third in (1, 2, 3))}
     pairs: dict[Tap, Tap] = {}

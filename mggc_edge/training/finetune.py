@@ -224,6 +224,10 @@ class Finetune:
         self._wanted = self._wanted or list(_held_out_lessons(self._distiller, self._material))
         return held_out_distance(self.student, self._distiller, self._material, self._wanted)
 
+    def begin(self) -> dict[str, float]:
+        """Look at the generator as it is given, which is the best until there is a better one."""
+        return self._check() if not self._best else dict(self.best_look)
+
     def _check(self) -> dict[str, float]:
         """Look, and keep the weights if none were better."""
         found = self.look()

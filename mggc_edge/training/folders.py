@@ -162,7 +162,7 @@ class Split:
 
 
 def split(count: int, *, fraction: float, most: int, test: bool, seed: int) -> Split:
-    """Divide `count` pictures by chance: `fraction` of them, at most `most`, are held out, and as many for a test.
+    """Divide `count` pictures by chance: `fraction` of them, at most `most`, are held out, and `fraction` for a test.
 
     Args:
         test: whether test pictures are to be taken out of these as well, because there is no test folder.
@@ -170,13 +170,13 @@ def split(count: int, *, fraction: float, most: int, test: bool, seed: int) -> S
     Raises:
         PictureError: there are too few pictures to divide.
     """
-    part = max(1, min(most, round(count * fraction)))
-    parts = 2 if test else 1
-    if count < parts * part + 1:
+    reported = max(1, round(count * fraction)) if test else 0
+    chosen = max(1, min(most, round(count * fraction)))
+    if count < reported + chosen + 1:
         raise PictureError(f"{count} pictures cannot be divided into training, held-out and test pictures")
     order = np.random.default_rng((seed, count)).permutation(count).tolist()
-    held_out, tested = order[:part], order[part : parts * part]
-    return Split(tuple(sorted(order[parts * part :])), tuple(sorted(held_out)), tuple(sorted(tested)))
+    held_out, tested, train = order[:chosen], order[chosen : chosen + reported], order[chosen + reported :]
+    return Split(tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(tested)))
 
 
 def split_sha256(*lists: Sequence[str]) -> str:

@@ -28,11 +28,20 @@ def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimizer of the same parameters what `optimizer_tensors` returned."""
+    """Give an Adam or AdamW of the same parameters what `optimizer_tensors` returned; ValueError for anything else."""
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part(tensors, prefix).items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = value.clone()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    if state and set(state) != set(range(len(parameters))):
+        raise ValueError(f"'{prefix}' has moments of other parameters")
+    for place, values in state.items():
+        step = values.get("step")
+        shapes = {key: value.shape for key, value in values.items() if key != "step"}
+        # The fused kernels trust what they are given: a moment of another shape would be read beyond its end.
+        if step is None or step.ndim or shapes != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[place].shape):
+            raise ValueError(f"'{prefix}' has moments of other shapes")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

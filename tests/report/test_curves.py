@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mggc_edge.errors import ArtifactError
-from mggc_edge.report.curves import MAX_BUCKETS, Curve, Thinner, read_stages
+from mggc_edge.report import curves
+from mggc_edge.report.curves import MAX_BUCKETS, Curve, Log, Thinner, read_log
 
 
 @pytest.mark.parametrize("count", [1, 2, 298, 299, 5000, 100_000])
@@ -68,7 +69,7 @@ def test_stages_and_curves_come_in_the_order_of_the_log(tmp_path: Path) -> None:
         {"stage": "prune", "loss_g": 7},
         {"stage": "empty"},
     ]
-    stages = read_stages(log(tmp_path, "".join(json.dumps(line) + "\n" for line in lines)))
+    stages = read_log(log(tmp_path, "".join(json.dumps(line) + "\n" for line in lines))).stages
     assert [(stage.name, [curve.name for curve in stage.curves]) for stage in stages] == [
         ("prune", ["loss_g", "loss_d"]),
         ("finetune", ["held_out.psnr"]),
@@ -78,18 +79,18 @@ def test_stages_and_curves_come_in_the_order_of_the_log(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_log_has_no_stages(tmp_path: Path) -> None:
-    assert read_stages(tmp_path / "none.jsonl") == ()
+    assert read_log(tmp_path / "none.jsonl") == Log((), whole=True)
 
 
 def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     text = '{"stage":"a","step":1,"x":NaN}\n{"stage":"a","step":2,"x":1e999}\n{"stage":"a","step":3,"x":4}\n'
     text += '{"stage":"a","step":4,"x":1' + "0" * 400 + '}\n{"stage":"a","step":true,"x":1}\n'
-    (stage,) = read_stages(log(tmp_path, text))
+    (stage,) = read_log(log(tmp_path, text)).stages
     assert stage.curves == (Curve("x", ((3, 4.0),)),)
 
 
 def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
-    (stage,) = read_stages(log(tmp_path, '{"stage":"a","step":1,"x":4}\n{"stage":"a","st'))
+    (stage,) = read_log(log(tmp_path, '{"stage":"a","step":1,"x":4}\n{"stage":"a","st')).stages
     assert stage.curves == (Curve("x", ((1, 4.0),)),)
 
 
@@ -100,21 +101,32 @@ def test_a_last_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
         ('{"stage":"a"}\n[1]\n', "line 2 is no JSON object"),
         ('{"step":1}\n', "line 1 names no stage"),
         ("[" * 100_000 + "\n", "line 1 is no JSON ("),
-        (" " * 2**20 + "\n", "it, or its line 1, is longer than any log"),
+        (" " * 2**20 + "\n", "line 1 is longer than a line of any log"),
         ("".join(f'{{"stage":"{n}","step":1,"x":1}}\n' for n in range(13)), "it has more than 12 stages"),
     ],
 )
 def test_a_damaged_log_is_named_with_its_line(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ArtifactError) as caught:
-        read_stages(log(tmp_path, text))
+        read_log(log(tmp_path, text))
     assert caught.value.message.startswith(f"'{tmp_path / 'metrics.jsonl'}' is damaged: {words}")
 
 
 def test_a_log_that_is_a_folder_is_no_log(tmp_path: Path) -> None:
-    assert read_stages(tmp_path) == ()
+    assert read_log(tmp_path) == Log()
 
 
 def test_no_stage_has_more_than_40_curves(tmp_path: Path) -> None:
     line = {"stage": "a", "step": 1, **{f"loss_{number}": number for number in range(100)}}
-    (stage,) = read_stages(log(tmp_path, json.dumps(line) + "\n"))
+    (stage,) = read_log(log(tmp_path, json.dumps(line) + "\n")).stages
     assert len(stage.curves) == 40
+
+
+@pytest.mark.parametrize(("lines", "whole", "last"), [(3, True, 3.0), (4, False, 3.0)])
+def test_a_very_long_log_is_read_to_the_bound_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int, whole: bool, last: float
+) -> None:
+    monkeypatch.setattr(curves, "MAX_LINES", 3)
+    text = "".join(f'{{"stage":"a","step":{step},"x":{step}}}\n' for step in range(1, lines + 1))
+    found = read_log(log(tmp_path, text))
+    assert found.whole is whole
+    assert found.stages[0].curves[0].points[-1] == (last, last)

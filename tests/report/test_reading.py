@@ -39,7 +39,7 @@ def test_facts_are_what_the_files_say(run: Path) -> None:
     assert facts.latency.ci95 == (11.94, 12.66)
     assert facts.bench is not None
     assert [len(side.samples_ns) for side in facts.bench] == [48, 48]
-    assert [stage.name for stage in facts.stages] == ["encoder", "prune", "finetune"]
+    assert [stage.name for stage in facts.log.stages] == ["encoder", "prune", "finetune"]
     assert tuple(facts.samples[0].pictures) == COLUMNS
     assert facts.files["export/portable/generator.fp32.onnx"] == 2_310_467
 
@@ -86,6 +86,7 @@ def test_a_run_without_a_plan_has_nothing_to_report(run: Path) -> None:
         ),
         ("discriminator-plan.json", lambda d: d.pop("spec"), "'spec', 'kept' or 'image_size' is missing"),
         ("quality.json", lambda d: d.update(to_truth=3), "'to_truth' is no object"),
+        ("quality.json", lambda d: d["after_finetuning"].update(psnr="x"), "'after_finetuning.psnr' is no number"),
         ("quality.json", lambda d: d.update(identical="no"), "'identical' is neither true nor false"),
         ("bench.json", lambda d: d["runs"][1].update(samples_ns=["1"]), "'runs.samples_ns' is no number"),
         ("bench.json", lambda d: d["runs"][0].update(samples_ns=[-1]), "a sample took less than no time"),
@@ -113,7 +114,7 @@ def test_what_is_no_json_cannot_be_read(run: Path, name: str, text: str) -> None
     assert caught.value.message.startswith(f"'{run / name}' cannot be read: ")
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: os.truncate(path, 2**26 + 1)])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: os.truncate(path, 2**28 + 1)])
 def test_what_is_no_file_or_too_large_is_not_read(run: Path, make: Callable[[Path], object]) -> None:
     path = run / "quality.json"
     path.write_bytes(b"")
@@ -123,6 +124,15 @@ def test_what_is_no_file_or_too_large_is_not_read(run: Path, make: Callable[[Pat
     with pytest.raises(ArtifactError) as caught:
         read_run(run)
     assert caught.value.message == f"'{path}' is no file, or is too large for a document of this kind"
+
+
+def test_a_document_of_more_than_64_mebibytes_is_read_as_a_job_reads_it(run: Path) -> None:
+    path = run / "bench.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text + " " * 2**26, encoding="utf-8")
+    bench = read_run(run).bench
+    assert bench is not None
+    assert len(bench[0].samples_ns) == 48
 
 
 def png(width: int, height: int) -> bytes:

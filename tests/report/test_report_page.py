@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mggc_edge.report import curves
 from mggc_edge.report.facts import Latency, RunFacts
 from mggc_edge.report.page import build_report, render
 from mggc_edge.report.reading import read_run
@@ -124,7 +125,8 @@ def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole
         "Realisation | part of the MACs ratio that arrives as speed | - | - | 60 %",
         "Every timed picture is a dot (96 in all, 2 threads); the line is the median.",
         "PSNR to the original | higher is closer | - | 27.41 dB",
-        "PSNR to the original | before finetuning | - | 14.83 dB",
+        "Before finetuning | After finetuning | PSNR to the original, held-out pictures | from their squared error",
+        "together, so not to be compared with the PSNR above | 14.83 dB | 26.98 dB",
         "SSIM to the original | 1 is equal | - | 0.9123",
         "PSNR to the truth | higher is closer | 18.02 dB | 17.64 dB",
         "KID (squeezenet fire9/concat_1) | lower is better | 0.0231 | ± 0.0042 | 0.0254 | ± 0.0044",
@@ -135,6 +137,8 @@ def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole
         "Pruning | Losses | generator | discriminator | kept | Pruning: losses",
         "MACs kept | T(v) of the generator | budget 5.0 % | Pruning: MACs kept",
         "Held-out PSNR (dB)",
+        "Held-out distance to the original",
+        "Held-out L1 to the truth",
         "export/x86/generator.int8.onnx | x86-avx2 | onnxruntime | int8 | no: PSNR 21.4 dB to fp32, 30 dB were asked",
         "prune | 41 min 1 s",
         "mggc.lambdas | [1.0, 0.5, 0.1]",
@@ -147,7 +151,7 @@ def test_each_part_says_what_its_file_says(page: Text, words: str) -> None:
 
 def test_every_chart_has_a_title_and_words_for_what_it_shows(page: Text) -> None:
     charts = sum(tag == "svg" and attributes.get("class") == "chart" for tag, attributes in page.tags)
-    assert charts == 6  # encoder 1, pruning 3, finetuning 2
+    assert charts == 8  # encoder 1, pruning 3, finetuning 4
     assert page.count("desc") == charts
     assert page.count("title") == 1 + charts + 1  # of the page, the charts and the strip of samples
 
@@ -278,7 +282,18 @@ def quality_rows(changes: dict[str, object]) -> Callable[[Path], str]:
         ({"psnr_to_original": None, "identical": True}, "PSNR to the original | higher is closer | - | identical"),
         ({"psnr_to_original": None, "identical": True}, "Its pictures equal the original's."),
         ({"features": None, "kid": None}, "KID | not measured: no feature network was given | - | -"),
-        ({"features": "inception", "frechet": {"original": 61.53, "compressed": 64.9}}, "FID | lower is better | 61.5"),
+        (
+            {"features": "inception", "frechet": {"original": 61.53, "compressed": 64.9}},
+            "Fréchet distance (inception) | lower is better | 61.5 | 64.9",
+        ),
+        (
+            {"features": "net", "frechet": {"features": "net", "original": None, "compressed": 4.25}},
+            "Fréchet distance (net) | lower is better | - | 4.25",
+        ),
+        (
+            {"before_finetuning": None},
+            "not to be compared with the PSNR above | - | 26.98 dB",
+        ),
         (
             {"psnr_to_original_ci95": [26.934, 27.88]},
             "PSNR to the original | higher is closer; 95 % interval below | - | 27.41 dB | 26.93 to 27.88",
@@ -290,6 +305,24 @@ def test_what_quality_does_not_know_is_said(tmp_path: Path, changes: dict[str, o
     write(tmp_path / "manifest.json", run_folder.manifest())
     write(tmp_path / "plan.json", run_folder.plan())
     assert words in quality_rows(changes)(tmp_path)
+
+
+def test_without_finetuning_nothing_is_said_of_it(tmp_path: Path) -> None:
+    write(tmp_path / "manifest.json", run_folder.manifest())
+    write(tmp_path / "plan.json", run_folder.plan())
+    text = quality_rows({"before_finetuning": None, "after_finetuning": None})(tmp_path)
+    assert "PSNR to the original | higher is closer" in text
+    assert "Before finetuning" not in text
+
+
+def test_a_log_beyond_the_bound_makes_a_remark_and_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "run", steps=5)
+    words = "The log has more than 5,000,000 lines; what comes after them is not shown."
+    assert words not in build_report(run).read_text(encoding="utf-8")
+    monkeypatch.setattr(curves, "MAX_LINES", 4)
+    page = build_report(run).read_text(encoding="utf-8")
+    assert f'<h2>Training</h2><p class="warning">{words}</p><h3>Encoder</h3>' in page
+    assert "Finetuning: losses" not in page
 
 
 def test_equal_runs_give_equal_bytes(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_a_state_is_saved_after_20_seconds_later_at_most_every_45_and_at_the_end
 
     monkeypatch.setattr(loop, "save_state", slow_save)
     run(Little(100, tick), tmp_path)
-    # Before the first step; after 20 s; then 45 s, as a twentieth of 60 s is 3 s; then 20 s again, as saving took 0.5 s.
+    # Before the first step; after 20 s; then 45 s, as a twentieth of 60 s is 3 s; then 20 s again, as that took 0.5 s.
     assert saves == [(0.0, 0), (20.5, 20), (68.5, 65), (89.0, 85), (104.5, 100)]
 
 

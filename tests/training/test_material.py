@@ -48,7 +48,7 @@ def test_a_division_is_complete_without_overlap_and_of_the_sizes_that_were_asked
     found = split(count, fraction=fraction, most=most, test=test, seed=3)
     assert sorted([*found.train, *found.held_out, *found.test]) == list(range(count))
     assert len(found.held_out) == part
-    assert len(found.test) == (part if test else 0)
+    assert len(found.test) == (max(1, round(count * fraction)) if test else 0)  # `most` is for what is held out
     assert all(list(numbers) == sorted(numbers) for numbers in (found.train, found.held_out, found.test))
 
 

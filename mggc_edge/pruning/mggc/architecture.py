@@ -25,8 +25,8 @@ def generator_plan(
 ) -> PruningPlan:
     """Return the generator's plan: its best channels by logit, whose MACs are within 2 % under the budget.
 
-    One shift of all logits moves the choice "open in half of the draws" up or down to the budget: the one-sided
-    penalty of the game does not push a network up again that fell below it.
+    One shift of all logits moves the choice "open in half of the draws" up or down to the budget: the game ends near
+    it at best, and with the one-sided penalty (eq. 5), which has no say below it, anywhere under it.
 
     Args:
         table: the generator's layer table; its picture size is the one MACs are counted at.

@@ -212,6 +212,8 @@ class Game:
         for name, agent in self._agents().items():
             agent.load_state_dict(part(tensors, name))
             load_optimizer(f"optimizer.{name}", self._optimizers[name], tensors)
+        if tensors["h"].shape != self._h.shape:
+            raise ValueError(f"the embedding has the shape {list(tensors['h'].shape)}, not {list(self._h.shape)}")
         self._h = tensors["h"].to(self._device, copy=True)
 
 

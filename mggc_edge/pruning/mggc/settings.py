@@ -45,7 +45,7 @@ class GameSettings:
     temperature: float = 0.4
     offset: float = 3.0
     noise: Noise = "gumbel_paper"
-    regularizer: Regularizer = "one_sided"
+    regularizer: Regularizer = "two_sided"
     loss: GanLoss = "lsgan"
     pairing: Pairing = "center"
     agent: AgentKind = "gru"

@@ -138,7 +138,7 @@ def test_every_agent_has_the_gradient_of_its_own_loss_alone(loss: GanLoss) -> No
 
 
 def test_below_the_budget_the_one_sided_penalty_adds_nothing_to_the_gradient() -> None:
-    game = tiny_game(budget=1.0, settings=settings(lambda_1=1e6))
+    game = tiny_game(budget=1.0, settings=settings(lambda_1=1e6, regularizer="one_sided"))
     (metrics,) = play(game, 1)
     assert metrics["regularizer"] == 0
     without, _ = first_step(budget=1.0, settings=settings(lambda_1=0.0))

@@ -1,4 +1,4 @@
-"""The settings of the game are the paper's by default, and impossible ones are refused by name."""
+"""The settings of the game are the paper's by default, but for the penalty, and impossible ones are refused by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mggc_edge.pruning.mggc.settings import GameSettings
 
 def test_the_defaults_are_those_of_the_method() -> None:
     assert GameSettings() == GameSettings(
-        k=5, lambda_1=3, lambda_2=0.1, temperature=0.4, offset=3, noise="gumbel_paper", regularizer="one_sided",
+        k=5, lambda_1=3, lambda_2=0.1, temperature=0.4, offset=3, noise="gumbel_paper", regularizer="two_sided",
         loss="lsgan", pairing="center", agent="gru", feedback=True, prune_discriminator=True, learning_rate=1e-3,
         weight_decay=1e-2, clip=1.0,
     )  # fmt: skip
