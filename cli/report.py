@@ -22,6 +22,7 @@ def report(
     output: OutputFile = None,
 ) -> None:
     """Write report.html into a run folder: one offline page of pictures, latency, MACs, channels and curves."""
+    from mggc_edge.artifacts import renew_entry
     from mggc_edge.errors import ArtifactError
     from mggc_edge.report.page import build_report
 
@@ -30,6 +31,7 @@ def report(
     if run is None and not folder.exists():
         raise ArtifactError(f"there is no run in '{RUNS}'", hint="name a run folder: mggc-edge report RUN")
     path = build_report(folder)
+    renew_entry(folder, path)
     document = {"schema": SCHEMA, "run": str(folder), "report": str(path)}
     if not out.document(document, as_json=as_json, file=output):
         out.text(str(path))

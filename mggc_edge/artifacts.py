@@ -27,7 +27,7 @@ MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 # The layout of a run folder, below `export/<target>/` and beside it.
 GENERATOR_FILE, ORIGINAL_FILE = "generator.fp32.onnx", "original.fp32.onnx"
 PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
-DISCRIMINATOR_PLAN_FILE = "discriminator-plan.json"
+DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
@@ -243,6 +243,20 @@ def write_manifest(
             **facts,
         },
     )
+
+
+def renew_entry(root: Path, path: Path) -> None:
+    """Bring what the manifest of the folder `root` says of a file up to date, where it says anything of it.
+
+    Raises:
+        ArtifactError: the manifest is damaged.
+        OutputError: it cannot be written.
+    """
+    document = read_manifest(root)
+    entry = file_entry(path, root)
+    files = [old if old.get("path") != entry["path"] else {**old, **entry} for old in document["files"]]
+    if files != document["files"]:
+        write_json(root / MANIFEST_FILE, {**document, "files": files})
 
 
 def read_manifest(root: Path) -> dict[str, Any]:

@@ -26,6 +26,9 @@ def _nothing(_name: str, _value: object, _what: str) -> None:
     """Remember nothing."""
 
 
+MOST_NAMED = 10  # unreadable pictures; more are counted
+
+
 def reading_for(settings: Settings, spec: NetworkSpec, size: Size, seed: int) -> Reading:
     """Return how pictures are read for a generator at a picture size."""
     scale = settings["data.view_scale"]
@@ -61,6 +64,8 @@ def read_material(
     if not request.has_pictures:
         hooks.tell("note: built-in pictures are used, and the original's outputs are all there is to learn from;")
         hooks.tell("      --source with pictures of your own gives better quality")
+        if request.partner is not None:
+            hooks.tell("note: --partner is used with unpaired pictures of both sides only")
         return built_in(reading, settings["quick.pictures" if request.quick else "built_in.pictures"])
     folders = find_folders(
         data=None if request.data is None else Path(request.data),
@@ -74,6 +79,8 @@ def read_material(
         hooks.tell("note: without --target the slim generator learns from the original alone")
     elif material.objective == "unpaired" and request.partner is None:
         hooks.tell("note: without --partner, finetuning has no cycle and identity losses")
+    if request.partner is not None and material.objective != "unpaired":
+        hooks.tell("note: --partner is used with unpaired pictures of both sides only")
     return material
 
 
@@ -90,7 +97,8 @@ def read_folders(folders: Folders, reading: Reading, hooks: Hooks, remember: Rem
 
     def skipped(path: Path, error: PictureError) -> None:
         unreadable.append(path.name)
-        hooks.skipped(path, error)
+        if len(unreadable) <= MOST_NAMED:
+            hooks.skipped(path, error)
 
     material = from_folders(folders, reading, on_unreadable=skipped, track=hooks.track)
     if unreadable:

@@ -15,6 +15,7 @@ from mggc_edge.artifacts import (
     ORIGINAL_FOLDER,
     PLAN_FILE,
     PORTABLE,
+    REPORT_FILE,
     SLIM_FOLDER,
     WEIGHTS_FILE,
     file_entry,
@@ -47,7 +48,7 @@ MAX_DOCUMENT_BYTES = 256 * 2**20
 # What a finished run holds, beside the manifest.
 PARTS = (
     PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,
-    "logs", "samples", JOB_FILE, "report.html",
+    "logs", "samples", JOB_FILE, REPORT_FILE,
 )  # fmt: skip
 
 
@@ -103,6 +104,8 @@ def prove(
                 pairs=job.settings["quick.bench_pairs"] if request.quick else job.settings["bench.pairs"],
                 processes=job.settings["bench.processes"],
                 max_seconds=job.settings["bench.max_seconds"],
+                margin=job.settings["bench.margin"],
+                warmup_seconds=job.settings["bench.warmup_seconds"],
                 seed=job.seed,
                 progress=lambda done, count, _: work.watch(Progress("bench", done, count, {}, None)),
             ).to_json()

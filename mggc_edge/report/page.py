@@ -9,14 +9,12 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from mggc_edge.artifacts import atomic_write
+from mggc_edge.artifacts import REPORT_FILE, atomic_write
 from mggc_edge.report.facts import RunFacts
 from mggc_edge.report.reading import read_run
 from mggc_edge.report.sections import artifacts, channels, costs, pictures, quality, tiles
 from mggc_edge.report.stages import curves, details
 from mggc_edge.report.words import headline, title
-
-REPORT_FILE = "report.html"
 
 
 def build_report(run: Path) -> Path:

@@ -15,6 +15,7 @@ from mggc_edge.artifacts import (
     ORIGINAL_FILE,
     PLAN_FILE,
     PORTABLE,
+    REPORT_FILE,
 )
 from mggc_edge.errors import ArtifactError
 from mggc_edge.report.curves import read_log
@@ -61,6 +62,7 @@ def read_run(run: Path) -> RunFacts:
     bench = read_fields(run / "bench.json", BENCH_SCHEMA)
     sides = _bench_costs(bench)
     files = {entry.text("path") or "": entry.number("size_bytes") for entry in manifest.objects("files")}
+    files.pop(REPORT_FILE, None)  # so that a page that is built again is the same
     original, compressed = (
         _cost(result.fields(key), side, files.get(f"{EXPORT_FOLDER}/{PORTABLE}/{file}"))
         for key, side, file in (

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mggc_edge.artifacts import read_manifest, sha256_of, write_json
 from tests.cli.conftest import Command
 from tests.report.run_folder import write_run
 
@@ -65,3 +66,16 @@ def test_an_exported_run_has_a_report(command: Command, material: Path) -> None:
     page = Path(ran.out.strip()).read_text(encoding="utf-8")
     assert "ResNet-2 generator at" in page
     assert "This run has no bench.json" in page
+
+
+def test_a_report_that_is_built_again_is_the_same_and_the_manifest_knows_it(command: Command, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=5, samples=1)
+    assert command("report", run).code == 0
+    first = (run / "report.html").read_bytes()
+    manifest = read_manifest(run)
+    files = [*manifest["files"], {"path": "report.html", "sha256": "0" * 64, "size_bytes": 1, "parent": None}]
+    write_json(run / "manifest.json", {**manifest, "files": files})
+    assert command("report", run).code == 0
+    assert (run / "report.html").read_bytes() == first
+    (entry,) = [entry for entry in read_manifest(run)["files"] if entry["path"] == "report.html"]
+    assert entry["sha256"] == sha256_of(run / "report.html")
