@@ -26,7 +26,7 @@ from mggc_edge.models.cost import macs
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
 from mggc_edge.pictures import PictureFormat
-from mggc_edge.pruning.budget import kept_macs, meet_budget
+from mggc_edge.pruning.budget import check_budget, kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.loop import Journal, Progress
@@ -111,8 +111,7 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
                 hint="give the budget that the plan was made for",
             )
         return budget, plan
-    even = {group.name: [0.0] * group.size for group in generator.table.groups}
-    meet_budget(generator.table, even, budget, request.macs_convention)
+    check_budget(generator.table, budget, request.macs_convention)
     return budget, None
 
 

@@ -32,6 +32,21 @@ def _best_first(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
+def check_budget(table: LayerTable, budget: float, convention: MacsConvention = "true") -> None:
+    """Raise PlanError unless a budget is a fraction that the smallest network that can be left meets."""
+    if not 0 < budget <= 1:
+        raise PlanError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
+    minimum = {group.name: min(group.minimum, group.size) for group in table.groups}
+    least = _macs_of(table, minimum, convention) / macs(table, convention)
+    if least > budget:
+        enough = Context(prec=3, rounding=ROUND_CEILING).create_decimal(least)  # less than TOLERANCE above `least`
+        raise PlanError(
+            f"a budget of {budget:g} cannot be met: the smallest network that can be left already keeps {least:.2g} "
+            "of the MACs",
+            hint=f"ask for at least {float(enough):g}",
+        )
+
+
 def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: MacsConvention = "true") -> Kept:
     """Keep the best-scored channels of the whole network that the budget allows.
 
@@ -51,8 +66,7 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
     Raises:
         PlanError: the scores do not fit the network, or no choice within the budget's tolerance was found.
     """
-    if not 0 < budget <= 1:
-        raise PlanError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
+    check_budget(table, budget, convention)
     for group in table.groups:
         given = len(scores.get(group.name, ()))
         if given != group.size:
@@ -70,14 +84,6 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
         floor=(1 - TOLERANCE) * budget * total,
         limit=budget * total,
     )
-    if (smallest := search.cost(minimum)) > search.limit:
-        least = smallest / total
-        enough = Context(prec=3, rounding=ROUND_CEILING).create_decimal(least)  # less than TOLERANCE above `least`
-        raise PlanError(
-            f"a budget of {budget:g} cannot be met: the smallest network that can be left already keeps {least:.2g} "
-            "of the MACs",
-            hint=f"ask for at least {float(enough):g}",
-        )
     counts = search.run()
     if (spent := search.cost(counts)) < search.floor:
         raise PlanError(
