@@ -228,7 +228,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {document['budget']:.4g}")
-    if latency["verdict"] == "inconclusive":
+    if latency.get("verdict") == "inconclusive":
         facts.add_row("latency", "these samples cannot tell; `mggc-edge bench` measures longer")
     elif latency["realisation"] is not None:
         facts.add_row("realisation", f"{latency['realisation']:.2f} (ratio of latencies / ratio of MACs)")

@@ -14,22 +14,24 @@ from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress
 
 if TYPE_CHECKING:
+    from mggc_edge.errors import MggcEdgeError
     from mggc_edge.jobs.folder import Job
     from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.settings import Settings
 
-# Parameters of a job's command that do not change what is done.
+# Parameters of a job's command that do not change what is done; those of a request may be others when it goes on.
 _FREE = {"resume", "out_folder", "as_json", "output"}
+_FREE_OF_REQUEST = {"min_psnr"}
 
 
 class JobInterruptedError(Exception):
     """A job was stopped by Ctrl-C or by SIGTERM; `message` and `hint` say what is kept and how to go on."""
 
     def __init__(self, command: str, folder: Path) -> None:
-        import shlex
+        from mggc_edge.jobs.folder import resume_line
 
         self.message = f"interrupted; what was done is kept in '{folder}'"
-        self.hint = f"go on with: {shlex.join(['mggc-edge', command, '--resume', str(folder)])}"
+        self.hint = f"go on with: {resume_line(command, folder)}"
         super().__init__(self.message)
 
 
@@ -62,6 +64,8 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
         raise typer.BadParameter("--resume needs the run to go on with: --resume RUN, or --out RUN --resume.")
     job = resume_job(folder, command)
     _check_same(context, job)
+    new = {name: context.params[name] for name in _FREE_OF_REQUEST & job.typed.keys() if _was_given(context, name)}
+    job.request, job.typed = {**job.request, **new}, {**job.typed, **new}
     return job
 
 
@@ -70,12 +74,14 @@ def run_job(
 ) -> dict[str, Any]:
     """Do what is left of a job, show how far it is, and return its document.
 
-    What cannot be begun leaves no folder behind. `begun` is called where it can.
+    What cannot be begun leaves no folder behind. `begun` is called where it can. An error that leaves one says how to
+    go on.
 
     Raises:
         JobInterruptedError: it was stopped.
     """
     from mggc_edge.errors import MggcEdgeError
+    from mggc_edge.jobs.folder import JOB_FILE
     from mggc_edge.jobs.hooks import Hooks
 
     if job.finished:
@@ -93,23 +99,37 @@ def run_job(
                     begun=begun,
                 ),
             )
-    except MggcEdgeError:
+    except MggcEdgeError as error:
         job.take_back()
+        if (job.folder / JOB_FILE).is_file():
+            error.hint = _way_on(error, job)
         raise
     except KeyboardInterrupt:
         raise JobInterruptedError(job.command, job.folder) from None
 
 
+def _way_on(error: MggcEdgeError, job: Job) -> str | None:
+    """Return the hint of an error that stopped a job, with how to go on where that is of use."""
+    from mggc_edge.errors import CheckFailedError, OutputError, printable
+    from mggc_edge.jobs.folder import resume_line
+
+    line = printable(resume_line(job.command, job.folder))
+    if error.hint is None:
+        return None if isinstance(error, CheckFailedError) else f"go on with: {line}"  # it would fail again
+    return f"{error.hint}; go on with: {line}" if isinstance(error, OutputError) else error.hint
+
+
 def _check_same(context: typer.Context, job: Job) -> None:
     """Compare the flags on the command line with what the job was started with."""
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
-    given = {name: value for name, value in context.params.items() if _was_given(context, name) and name not in _FREE}
+    free = _FREE | _FREE_OF_REQUEST
+    given = {name: value for name, value in context.params.items() if _was_given(context, name) and name not in free}
     config, overrides = given.pop("config", None), given.pop("set_", None)
     before = {**job.request, "seed": job.seed, "threads": job.threads}
     for name, value in given.items():
         if name == "image_size":
             value = list(parse_image_size(value) or ())
-        if before.get(name) != value:
+        if not _equal(name, before.get(name), value):
             raise _other(job.folder, flags[name], before.get(name), value)
     if config or overrides:
         now = load_settings(config, overrides).to_json()
@@ -117,6 +137,22 @@ def _check_same(context: typer.Context, job: Job) -> None:
         for name in names:
             if job.settings[name] != now[name]:
                 raise _other(job.folder, f"--set {name}=", job.settings[name], now[name])
+
+
+def _equal(name: str, before: object, now: object) -> bool:
+    """Return whether two values of a flag mean the same: the same file, or the same number."""
+    from mggc_edge.jobs.folder import PATHS
+    from mggc_edge.jobs.request import parse_budget
+
+    if isinstance(before, str) and isinstance(now, str):
+        if name in PATHS:
+            try:
+                return before == now or Path(before).resolve() == Path(now).resolve()
+            except (OSError, RuntimeError, ValueError):  # too long, or a loop of links
+                return False
+        if name == "budget":
+            return parse_budget(before) == parse_budget(now)
+    return before == now
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

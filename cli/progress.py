@@ -17,8 +17,19 @@ if TYPE_CHECKING:
     from mggc_edge.training.loop import Progress
 
 # What is worth seeing while it runs, in this order; the log has everything.
-SHOWN = ("macs_fraction", "regularizer", "loss", "loss_g", "loss_d", "loss_d_a", "loss_d_b", "loss_l1", "loss_cycle")
-MOST_SHOWN = 4
+SHOWN = {
+    "macs_fraction": "kept",
+    "regularizer": "R",
+    "loss": "loss",
+    "loss_g": "g",
+    "loss_d": "d",
+    "loss_d_a": "d_a",
+    "loss_d_b": "d_b",
+    "loss_l1": "l1",
+    "loss_cycle": "cycle",
+}
+MOST_SHOWN, MOST_SHOWN_NARROW = 4, 2
+WIDE = 100  # columns from which on there is room for more
 
 
 class StageProgress:
@@ -28,18 +39,24 @@ class StageProgress:
         self._out = out
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
+        self._stage = ""
         self._last = time.monotonic()
 
     def __enter__(self) -> StageProgress:
         if not self._out.quiet and sys.stderr.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.table import Column
 
             self._bars = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=20),
-                MofNCompleteColumn(),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)),
                 TextColumn("{task.fields[left]}"),
-                TextColumn("[dim]{task.fields[metrics]}[/]"),
+                # It takes the rest of the line: what there is no room for is cut off here, and nowhere else.
+                TextColumn(
+                    "[dim]{task.fields[metrics]}[/]", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+                ),
+                expand=True,
                 console=self._out.console(stderr=True),
                 transient=True,
                 refresh_per_second=4,
@@ -55,10 +72,12 @@ class StageProgress:
             self._bars = None
 
     def tell(self, text: str) -> None:
-        """Print a line about what goes on."""
+        """Print a line about what goes on; the bar of a stage that has come to its end goes."""
         if self._bars is not None:
             from mggc_edge.cli.output import shown
 
+            if all(task.finished for task in self._bars.tasks):
+                self._remove_bars()
             self._bars.console.print(shown(text), highlight=False, soft_wrap=True)
         else:
             self._out.remark(text)
@@ -66,7 +85,9 @@ class StageProgress:
     def watch(self, progress: Progress) -> None:
         """Show how far a stage is."""
         left = "" if progress.seconds_left is None else f"{time_left(progress.seconds_left)} left"
-        self._show(progress.stage, progress.done, progress.steps, left, summary(progress.metrics))
+        wide = self._bars is None or self._bars.console.width >= WIDE
+        metrics = summary(progress.metrics, MOST_SHOWN if wide else MOST_SHOWN_NARROW)
+        self._show(progress.stage, progress.done, progress.steps, left, metrics)
 
     def track(self, items: Iterable[int], total: int) -> Iterator[int]:
         """Yield `items`, which are read, and show how many of them were."""
@@ -75,6 +96,8 @@ class StageProgress:
             self._show("reading", done, total, "", "")
 
     def _show(self, stage: str, done: int, steps: int, left: str, metrics: str) -> None:
+        if stage != self._stage or done <= 1:  # a stage begins: its first line comes when it has gone on for a while
+            self._stage, self._last = stage, time.monotonic()
         if self._bars is not None:
             self._show_bar(stage, done, steps, left, metrics)
         elif not self._out.quiet and time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
@@ -84,16 +107,21 @@ class StageProgress:
     def _show_bar(self, stage: str, done: int, steps: int, left: str, metrics: str) -> None:
         assert self._bars is not None
         if stage not in self._tasks:
-            for task in self._tasks.values():
-                self._bars.remove_task(task)
+            self._remove_bars()
             self._tasks = {stage: self._bars.add_task(stage, total=steps, left="", metrics="")}
         self._bars.update(self._tasks[stage], completed=done, left=left, metrics=metrics)
 
+    def _remove_bars(self) -> None:
+        assert self._bars is not None
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks = {}
 
-def summary(metrics: Mapping[str, Any]) -> str:
+
+def summary(metrics: Mapping[str, Any], most: int = MOST_SHOWN) -> str:
     """Return the few numbers that a line has room for."""
-    found = [f"{name.removeprefix('loss_')} {metrics[name]:.3g}" for name in SHOWN if name in metrics]
-    return "  ".join(found[:MOST_SHOWN])
+    found = [f"{label} {metrics[name]:.3g}" for name, label in SHOWN.items() if name in metrics]
+    return "  ".join(found[:most])
 
 
 def time_left(seconds: float) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["checkpoint", "network", "spec", "plan", "artifact", "run"]
 MAX_JSON_BYTES = 64 * 2**20
+TRAINED = ("latest_net_G.pth", "latest_net_G_A.pth")  # what a folder of `train` has, and of the well-known code
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def what_is(path: Path) -> Kind:
             return "network"
         raise InputError(
             f"'{path}' is a folder without {MANIFEST_FILE} or {SPEC_FILE}",
-            hint="give a checkpoint file, a run folder, or a folder with a saved network",
+            hint=_trained_hint(path) or "give a checkpoint file, a run folder, or a folder with a saved network",
         )
     if not path.is_file():  # a pipe would be waited for, a device read without end
         raise InputError(f"'{path}' is neither a file nor a folder")
@@ -99,13 +100,22 @@ def _json_kind(path: Path) -> Kind:
     raise InputError(f"'{path}' is neither a network description nor a pruning plan: its schema is {schema!r}")
 
 
+def _trained_hint(folder: Path) -> str | None:
+    """Return a hint that names the generator's checkpoint in a folder of a training, None where there is none."""
+    for name in TRAINED:
+        if (folder / name).is_file():
+            return f"name the checkpoint in it: {folder / name}"
+    return None
+
+
 def run_artifact(folder: Path) -> Path:
     """Return the generator's ONNX file of a run folder.
 
     Raises:
         ArtifactError: the manifest names none, or the file is not there or has changed.
     """
-    for entry in read_manifest(folder)["files"]:
+    manifest = read_manifest(folder)
+    for entry in manifest["files"]:
         name = entry.get("path") if isinstance(entry, dict) else None
         if isinstance(name, str) and name.endswith(f"/{GENERATOR_FILE}"):
             path = _named_in_manifest(folder, name)
@@ -115,6 +125,8 @@ def run_artifact(folder: Path) -> Path:
                     hint="export again, or open the file itself if you trust it",
                 )
             return path
+    if manifest.get("command") == "train":
+        raise ArtifactError(f"'{folder}' is a run of `train` and has no exported generator", _trained_hint(folder))
     raise ArtifactError(f"the run '{folder}' has no exported generator")
 
 
@@ -124,12 +136,15 @@ def run_network(folder: Path) -> tuple[Path, Size | None]:
     Raises:
         ArtifactError: the run has none, or its manifest is damaged.
     """
-    settings = read_manifest(folder).get("settings")
+    manifest = read_manifest(folder)
+    settings = manifest.get("settings")
     size = settings.get("image_size") if isinstance(settings, dict) else None
     sides = [side for side in size if type(side) is int and side > 0] if isinstance(size, list) else []
     for name in (SLIM_FOLDER, ORIGINAL_FOLDER):
         if (folder / name / SPEC_FILE).is_file():
             return folder / name, (sides[0], sides[1]) if len(sides) == 2 else None
+    if manifest.get("command") == "train":
+        raise ArtifactError(f"'{folder}' is a run of `train`, with checkpoints", _trained_hint(folder))
     raise ArtifactError(f"the run '{folder}' has no saved network", hint="export the checkpoint that it was made from")
 
 

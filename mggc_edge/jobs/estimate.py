@@ -1,7 +1,8 @@
-"""How long a job will take, said before it begins: from the time of one picture through the original."""
+"""How long a job will take, said before it begins: from the time of one picture through the original, or of steps."""
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import torch
@@ -10,7 +11,9 @@ from mggc_edge.jobs.choose import Work, batch_size, prune_steps
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.jobs.tune import finetune_steps
+from mggc_edge.training.loop import Stage
 from mggc_edge.training.material import Material
+from mggc_edge.training.order import step_seed
 from mggc_edge.training.precision import autocast
 
 # Passes through the original, forward, that a step costs for each of its pictures. Fitted to measured steps of
@@ -18,6 +21,7 @@ from mggc_edge.training.precision import autocast
 PRUNE_PASSES = 4.5
 FINETUNE_PASSES = 2.5
 FIXED_S = 60.0  # encoder, export, proof
+TRIED_STEPS, TRIED_S = 3, 4.0  # steps that are measured; no more of them once so many seconds have passed
 
 
 def estimate(work: Work, originals: Originals, material: Material, request: CompressRequest, budget: float) -> str:
@@ -36,10 +40,32 @@ def estimate(work: Work, originals: Originals, material: Material, request: Comp
     if request.method == "mggc" and request.plan is None:
         size = batch_size(settings, "mggc.batch_size", generator)
         passes += count + prune_steps(settings, request, count, size) * size * PRUNE_PASSES
+    return sentence(passes * once + FIXED_S, work.job.threads, work.precision)
+
+
+def seconds_of(stage: Stage, seed: int) -> float:
+    """Return about how many seconds a stage takes, from its first steps, which it does: it is of no use afterwards."""
+    seconds: list[float] = []
+    with torch.random.fork_rng(devices=[]):
+        while len(seconds) < min(TRIED_STEPS, stage.steps) and sum(seconds) < TRIED_S:
+            torch.manual_seed(step_seed(seed, stage.name, len(seconds)))
+            start = time.perf_counter()
+            stage.step(len(seconds))
+            seconds.append(time.perf_counter() - start)
+    return statistics.median_low(seconds) * stage.steps  # the first one also prepares
+
+
+def sentence(seconds: float, threads: int, precision: str) -> str:
+    """Return the line that says how long a job will take."""
     return (
-        f"about {duration(passes * once + FIXED_S)} on this machine with {work.job.threads} threads, "
-        f"training in {work.precision}; it can be stopped and resumed at any time"
+        f"about {duration(max(seconds, 1.0))} on this machine with {counted(threads, 'thread')}, "
+        f"training in {precision}; it can be stopped and resumed at any time"
     )
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 step", "2 steps"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -21,13 +21,15 @@ from mggc_edge.artifacts import (
     write_json,
     writing,
 )
-from mggc_edge.errors import ArtifactError, InputError, SettingError
+from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, OutputError, SettingError
 from mggc_edge.settings import Settings
 
 JOB_FILE, WORK_FOLDER, LOG_FILE, LOCK_FILE = "job.json", "work", "logs/metrics.jsonl", ".lock"
 JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
 PARTIAL = ".partial"  # ends the name of a file that is being written
+# Of a request, what may be a path that is relative to where the job was started.
+PATHS = ("model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "init")
 
 
 @dataclass
@@ -37,7 +39,10 @@ class Job:
     Attributes:
         folder: the run folder.
         command: "compress" or "train".
-        request: what was asked for, as JSON; a job goes on only with the same.
+        request: what was asked for, as JSON, with paths that lead there from the present folder; a job goes on only
+            with the same.
+        base, typed: the folder where the job was started, None where that is not known, and the request as it was
+            typed there; both are kept in job.json.
         settings, seed, threads: the same from start to end, whatever the flags of a resumed run are.
         resumed: it was started before. made: its folder was not there before.
         facts: what the job found out and must find again: hashes of what it reads.
@@ -54,6 +59,8 @@ class Job:
     made: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    base: Path | None = None
+    typed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -105,7 +112,8 @@ class Job:
             {
                 "schema": JOB_SCHEMA,
                 "command": self.command,
-                "request": dict(self.request),
+                "request": dict(self.typed),
+                **({} if self.base is None else {"cwd": str(self.base)}),
                 "settings": self.settings.to_json(),
                 "seed": self.seed,
                 "threads": self.threads,
@@ -139,16 +147,40 @@ def start_job(
     Raises:
         OutputError: the folder has other content or cannot be written.
     """
+    if _goes_on(folder, command):
+        raise OutputError(
+            f"'{folder}' holds a run that was started before", hint=f"go on with: {resume_line(command, folder)}"
+        )
     check_output_folder(folder)
-    job = Job(folder, command, request, settings, seed, threads, made=not folder.exists())
+    job = Job(folder, command, request, settings, seed, threads, made=not folder.exists(), base=_here(), typed=request)
     with writing(folder):
         (folder / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
     job.save()
     return job
 
 
+def _goes_on(folder: Path, command: str) -> bool:
+    """Return whether a folder holds an unfinished job of this command."""
+    try:
+        return not resume_job(folder, command).finished
+    except (MggcEdgeError, OSError, ValueError):
+        return False
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None
+
+
+def resume_line(command: str, folder: Path) -> str:
+    """Return the command that goes on with the job in a folder."""
+    return shlex.join(["mggc-edge", command, "--resume", str(folder)])
+
+
 def resume_job(folder: Path, command: str) -> Job:
-    """Open the folder of a job that was started before.
+    """Open the folder of a job that was started before, perhaps from another folder than the present one.
 
     Raises:
         ArtifactError: there is no job, or one of another command, or job.json is damaged.
@@ -164,17 +196,45 @@ def resume_job(folder: Path, command: str) -> Job:
         settings = Settings(document["settings"])
     except SettingError as error:
         raise ArtifactError(f"'{folder / JOB_FILE}' was written by another version: {error}") from error
+    base = None if document["cwd"] is None else Path(document["cwd"])
     return Job(
         folder,
         command,
-        document["request"],
+        _reached(document["request"], base),
         settings,
         document["seed"],
         document["threads"],
         resumed=True,
         facts=document["facts"],
         timings_s=document["timings_s"],
+        base=base,
+        typed=document["request"],
     )
+
+
+def _reached(request: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
+    """Return a request with paths that lead, from the present folder, to what they named in `base`.
+
+    What is not there any more, but is here, was moved together with where the job was started.
+    """
+    found = dict(request)
+    if base is None or base == _here():
+        return found
+    for name in PATHS:
+        value = found.get(name)
+        if isinstance(value, str):
+            there = str(base / value)  # an absolute path stays as it is
+            found[name] = value if _leads_somewhere(value) and not _leads_somewhere(there) else there
+    return found
+
+
+def _leads_somewhere(text: str) -> bool:
+    """Return whether a path, or the path before a colon of FILE:TENSOR, is there."""
+    ends = [len(text), *(at for at, letter in enumerate(text) if letter == ":" and at > 0)]
+    try:
+        return any(Path(text[:end]).exists() for end in ends)
+    except (OSError, ValueError):  # too long, or with a zero in it
+        return False
 
 
 _KINDS: Mapping[str, type] = {
@@ -199,19 +259,21 @@ def _read(folder: Path) -> dict[str, Any]:
     for name, kind in _KINDS.items():
         if not isinstance(document.get(name), kind):
             raise ArtifactError(f"'{path}' is damaged: its '{name}' is missing or of another kind")
+    if not isinstance(document.setdefault("cwd", None), str | None):  # jobs of older versions have none
+        raise ArtifactError(f"'{path}' is damaged: its 'cwd' is of another kind")
     if not 1 <= document["threads"] <= 1024:
         raise ArtifactError(f"'{path}' is damaged: {document['threads']} threads")
     return document
 
 
 def command_line(command: str, job: Job, usual: Mapping[str, Any]) -> str:
-    """Return the command that makes the same run in a new folder.
+    """Return the command that makes the same run in a new folder, given where the job was started.
 
     Args:
         usual: the request with every flag at its default; those, and settings at theirs, are left out.
     """
     words = ["mggc-edge", command]
-    for name, value in job.request.items():
+    for name, value in job.typed.items():
         if value == usual[name]:
             continue
         shown = f"{value[0]}x{value[1]}" if name == "image_size" else str(value)

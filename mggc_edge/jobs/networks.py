@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mggc_edge.compiler.to_onnx import check_generator
-from mggc_edge.errors import CheckpointError, InputError
+from mggc_edge.errors import CheckpointError, InputError, SpecError
 from mggc_edge.models.convert import BatchNormMode, per_picture_norm
 from mggc_edge.models.families import family_of
 from mggc_edge.models.family import NormStats
@@ -62,11 +64,17 @@ def load_originals(
             max_bytes=max_bytes,
         )
 
-    generator = load(model, way, image_size)
-    check_generator(generator.spec)
+    with _named("model", model, "give a checkpoint of the generator"):
+        generator = load(model, way, image_size)
+        check_generator(generator.spec)
     size = generator.table.image_size
-    judge = None if discriminator is None else load(discriminator, way, size)
-    other = None if partner is None else load(partner, back, size)
+    judge = other = None
+    if discriminator is not None:
+        with _named("discriminator", discriminator, "give the discriminator that was trained with this generator"):
+            judge = load(discriminator, way, size)
+    if partner is not None:
+        with _named("partner", partner, "give the generator of the other direction"):
+            other = load(partner, back, size)
     if judge is not None:
         assert discriminator is not None
         _check_judge(generator, judge, discriminator)
@@ -78,6 +86,15 @@ def load_originals(
     roles = {"generator": generator, "discriminator": judge, "partner": other}
     hashes = {role: weights_sha256(network) for role, network in roles.items() if network is not None}
     return Originals(generator, judge, other, hashes)
+
+
+@contextlib.contextmanager
+def _named(role: str, path: Path, hint: str) -> Iterator[None]:
+    """Say of which file a network description makes no sense, or cannot run at the picture size."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"the {role} '{path}': {error.message}", hint=error.hint or hint) from error
 
 
 def _check_judge(generator: Network, judge: Network, path: Path) -> None:

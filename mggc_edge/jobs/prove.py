@@ -194,7 +194,7 @@ def _write_down(work: Work, request: CompressRequest, document: Mapping[str, Any
             files=[file_entry(path, job.folder) for path in files_below(job.folder, PARTS)],
             settings={
                 **job.settings.to_json(),
-                **{f"request.{name}": value for name, value in request.to_json().items()},
+                **{f"request.{name}": value for name, value in job.typed.items()},
                 "image_size": list(size),
                 "seed": job.seed,
                 "threads": job.threads,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
 from mggc_edge.errors import InputError, SettingError
+from mggc_edge.jobs.estimate import counted, seconds_of, sentence
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.pictures import read_folders, reading_for
@@ -122,8 +125,11 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
                 _save(job, request, stage.networks, material)
             hooks.watch(progress)
 
+        if not job.resumed:
+            seconds = _expected_seconds(job, request, networks, material)
+            hooks.tell(sentence(seconds, job.threads, job.facts["precision"]))
         hooks.begun()
-        hooks.tell(f"training {request.recipe}: {stage.steps} steps")
+        hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
         with job.stage("train"):
             run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
         _save(job, request, stage.networks, material)
@@ -136,11 +142,11 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
             "weights": {name: f"latest_net_{name}.pth" for name in stage.networks},
             "split_sha256": material.split_sha256,
         }
-        _write_down(job, request, document)
+        _write_down(job, document)
     return document
 
 
-def _write_down(job: Job, request: TrainRequest, document: Mapping[str, Any]) -> None:
+def _write_down(job: Job, document: Mapping[str, Any]) -> None:
     parts = (*document["weights"].values(), "samples.png", "logs", JOB_FILE)
     write_manifest(
         job.folder,
@@ -148,7 +154,7 @@ def _write_down(job: Job, request: TrainRequest, document: Mapping[str, Any]) ->
         files=[file_entry(path, job.folder) for path in files_below(job.folder, parts)],
         settings={
             **job.settings.to_json(),
-            **{f"request.{name}": value for name, value in request.to_json().items()},
+            **{f"request.{name}": value for name, value in job.typed.items()},
             "image_size": document["image_size"],
             "seed": job.seed,
             "threads": job.threads,
@@ -237,6 +243,15 @@ def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], mat
         **shared,
     )
     return CycleGan(networks, material.source_views, material.target_views, cycle, seed=job.seed, precision=precision)
+
+
+def _expected_seconds(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> float:
+    """Return about how long training will take, from a few steps of copies and one sheet of the untrained networks."""
+    trial = _stage(job, request, copy.deepcopy(dict(networks)), material)
+    steps = seconds_of(trial, job.seed)
+    start = time.perf_counter()
+    contact_sheet(_columns(request, networks, material))
+    return steps + min(SAVES, trial.steps) * (time.perf_counter() - start)
 
 
 def _gan(settings: Settings, usual: str) -> Any:

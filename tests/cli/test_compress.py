@@ -153,9 +153,9 @@ def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
     lines = (finished / "err.txt").read_text().splitlines()
     told = [line for line in lines if not re.match(r"\w+: \d+ of \d+", line)]  # how far it is, on a slow machine
     assert told[0].startswith("note: built-in pictures are used")
-    assert told[2].endswith("with 1 threads, training in bf16; it can be stopped and resumed at any time") or told[
+    assert told[2].endswith("with 1 thread, training in bf16; it can be stopped and resumed at any time") or told[
         2
-    ].endswith("with 1 threads, training in fp32; it can be stopped and resumed at any time")
+    ].endswith("with 1 thread, training in fp32; it can be stopped and resumed at any time")
     assert told[3:] == [
         "running the original on 12 pictures",
         "fitting a discriminator to the original: 6 steps",
@@ -189,6 +189,7 @@ def test_the_recorded_command_line_repeats_the_run_and_a_floor_fails_when_all_is
         assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
     assert (tmp_path / "again/report.html").is_file()
     assert command("--quiet", "compress", "--resume", tmp_path / "again", "--json").code == 3
+    assert command("--quiet", "compress", "--resume", tmp_path / "again", "--min-psnr", "1", "--json").code == 0
 
 
 def document_of(**changes: Any) -> dict[str, Any]:
@@ -333,9 +334,15 @@ def test_networks_in_the_wrong_role_are_refused(compress: Command, given: Path, 
         "give the generator of the other direction",
     )
     ran = compress("--model", judge, "--out", "o")
-    assert (ran.code, "this is a discriminator" in ran.err) == (1, True)
-    ran = compress("--partner", given / "unet.pth", "--image-size", "36", "--out", "o")
-    assert (ran.code, "32" in ran.err) == (1, True)  # the U-Net takes multiples of 32
+    message = f"the model '{judge}': this is a discriminator, and only generators are exported and run"
+    assert_refused(ran, 1, message, "give a checkpoint of the generator")
+    unet = given / "unet.pth"
+    assert_refused(
+        compress("--partner", unet, "--image-size", "36", "--out", "o"),
+        1,
+        f"the partner '{unet}': a U-Net that halves the picture 5 times cannot run at 36x36",
+        "both sides must be multiples of 32",
+    )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -469,11 +476,19 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
         (("--threads", "2"), "with --threads 1", "--threads 2"),
         (("--image-size", "64"), "with --image-size 32x32", "--image-size 64x64"),
         (("--plan", "p.json"), "without --plan", "--plan p.json"),
+        (("--budget", ".4"), "with --budget 0.5", "--budget .4"),
         (("--set", "mggc.k=2"), "with --set mggc.k=5", "--set mggc.k=2"),
         (("--set", "mggc.feedback=false"), "with --set mggc.feedback=true", "--set mggc.feedback=false"),
     ):
         assert_refused(resume(*words), 1, f"'{run}' was started {started}, not with {now}", hint)
     assert resume("--out", tmp_path / "other").code == 2
+    for same in (
+        ("--budget", ".5"),
+        ("--budget", "5e-1"),
+        ("--min-psnr", "9"),
+        ("--discriminator", run / "../huge.pth"),
+    ):
+        assert resume(*same).err.splitlines()[0].endswith("is no longer a number; the last good state is kept")
     torch.manual_seed(5)
     torch.save(Network(resnet_spec(blocks=1, ngf=4)).state_dict(), tmp_path / "model.pth")
     assert_refused(
@@ -595,7 +610,9 @@ def test_a_full_disk_ends_the_job_in_a_sentence(given: Path, tmp_path: Path) -> 
     assert len(lines) == 2
     assert lines[0].startswith("error: 'DISK/run/")
     assert lines[0].endswith("cannot be written: No space left on device")
-    assert lines[1] == "hint: free some space, or choose a folder on another disk"
+    assert lines[1] == (
+        "hint: free some space, or choose a folder on another disk; go on with: mggc-edge compress --resume DISK/run"
+    )
     assert list((tmp_path / "copy").rglob("*.partial")) == []
 
 

@@ -38,12 +38,12 @@ def test_without_a_terminal_there_is_a_line_every_ten_seconds(clock: Clock, caps
             left = 3725.0 if done < 15 else 42.0
             progress.watch(Progress("prune", done, 25, {"loss_g": 1.23456, "learning_rate": 1.0}, left))
         progress.tell("next")
-        for _ in progress.track(range(3), 3):
+        for _ in progress.track(range(5), 5):
             clock.now += 4
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err == (
-        "prune: 10 of 25, 1:02:05 left, g 1.23\nprune: 20 of 25, 0:42 left, g 1.23\nnext\nreading: 2 of 3\n"
+        "prune: 11 of 25, 1:02:05 left, g 1.23\nprune: 21 of 25, 0:42 left, g 1.23\nnext\nreading: 4 of 5\n"
     )
 
 
@@ -76,6 +76,55 @@ def test_on_a_terminal_there_is_a_bar_with_losses_and_time_left(
     assert "a [red]line" in captured.err
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", captured.err)
     assert "3/9 1:05 left g 2  d 0.5" in shown
+
+
+def test_without_a_terminal_a_stage_of_one_item_and_the_first_item_of_any_say_nothing(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with StageProgress(Output()) as progress:
+        for stage, done in (("outputs", 1), ("quality", 1), ("quality", 1), ("prune", 7), ("prune", 8)):
+            clock.now += 60
+            progress.watch(Progress(stage, done, 9, {}, None))
+    assert capsys.readouterr().err == "prune: 8 of 9\n"
+
+
+METRICS = {"macs_fraction": 0.51234, "regularizer": 0.25, "loss_g": 2.0, "loss_d": 0.5, "loss_l1": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, "10000/20000 1:02:05 left kept 0.512  R 0.25  g 2  d 0.5"),
+        (80, "10000/20000 1:02:05 left kept 0.512  R 0.25"),
+        (70, "10000/20000 1:02:05 left kept 0.51\N{HORIZONTAL ELLIPSIS}"),
+    ],
+)
+def test_the_count_is_whole_at_every_width_and_numbers_are_cut_with_an_ellipsis(
+    columns: int, shown: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with StageProgress(Output(color=False)) as progress:
+        progress.watch(Progress("discriminator", 10000, 20000, METRICS, 3725.0))
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err).replace("\r", "\n").splitlines()
+    assert [line.rstrip().endswith(shown) for line in lines if "discriminator" in line][-1], lines
+
+
+def test_the_bar_of_a_finished_stage_goes_when_the_next_is_announced(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with StageProgress(Output(color=False)) as progress:
+        assert progress._bars is not None
+        for done, left in ((8, ["prune"]), (9, [])):
+            progress.watch(Progress("prune", done, 9, {}, None))
+            progress.tell("a line")
+            assert [task.description for task in progress._bars.tasks] == left
+        progress.watch(Progress("finetune", 1, 9, {}, None))
+        assert [task.description for task in progress._bars.tasks] == ["finetune"]
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(

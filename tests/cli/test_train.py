@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mggc_edge.artifacts import sha256_of
+from mggc_edge.artifacts import sha256_of, writing
 from mggc_edge.models.checkpoint import read_checkpoint
 from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import write_networks, write_pairs, write_pictures, write_unpaired
@@ -79,6 +81,72 @@ def test_pix2pix_trains_a_unet_that_is_inspected_and_compressed_from(
         for path in (tmp_path / "run").rglob("*")
         if path.is_file() and path.name != "manifest.json"
     }
+
+
+def test_a_training_says_how_long_it_takes_and_that_leaves_no_trace(
+    train: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--recipe", "pix2pix", "--data", "pairs", *SMALL)
+    ran = command("train", *words, "--out", "run")
+    about, training = [line for line in ran.err.splitlines() if not line.startswith("train: ")][-2:]
+    assert re.fullmatch(
+        r"about \d+ (s|min) on this machine with 1 thread, training in (fp32|bf16); "
+        r"it can be stopped and resumed at any time",
+        about,
+    )
+    assert training == "training pix2pix: 2 steps"
+    monkeypatch.setattr("mggc_edge.jobs.train.seconds_of", lambda _stage, _seed: 0.0)
+    assert train(*words, "--out", "other").code == 0
+    for name in ("latest_net_G.pth", "latest_net_D.pth", "logs/metrics.jsonl"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
+
+
+def test_a_folder_of_a_training_names_the_checkpoint_in_it(train: Command, command: Command, tmp_path: Path) -> None:
+    assert train("--recipe", "pix2pix", "--data", "pairs", "--out", "run", *SMALL).code == 0
+    hint = "hint: name the checkpoint in it: run/latest_net_G.pth"
+    for words, message in (
+        (("compress", "--model", "run", "--budget", "0.5"), "'run' is a run of `train`, with checkpoints"),
+        (("inspect", "run"), "'run' is a run of `train` and has no exported generator"),
+        (("bench", "run"), "'run' is a run of `train` and has no exported generator"),
+    ):
+        ran = command("--quiet", *words)
+        assert (refused(ran), ran.err.splitlines()[1]) == (message, hint)
+    (tmp_path / "run/manifest.json").unlink()
+    ran = command("inspect", "run")
+    assert (refused(ran), ran.err.splitlines()[1]) == ("'run' is a folder without manifest.json or spec.json", hint)
+
+
+def test_a_training_goes_on_from_another_folder(
+    train: Command, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--recipe", "pix2pix", "--data", "pairs", *SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("mggc_edge.jobs.train.run_stage", full)
+        ran = train(*words, "--out", "run")
+    assert refused(ran) == "'run' cannot be written: No space left on device"
+    assert ran.err.splitlines()[1] == (
+        "hint: free some space, or choose a folder on another disk; go on with: mggc-edge train --resume run"
+    )
+    ran = train(*words, "--out", "run")
+    assert refused(ran) == "'run' holds a run that was started before"
+    assert ran.err.splitlines()[1] == "hint: go on with: mggc-edge train --resume run"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    ran = command("--quiet", "train", "--resume", "../run", "--data", "pairs")
+    assert refused(ran) == f"'../run' was started with --data {tmp_path}/pairs, not with --data pairs"
+    assert command("--quiet", "train", "--resume", "../run", "--data", "../pairs").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert train(*words, "--out", "whole").code == 0
+    assert Path("run/latest_net_G.pth").read_bytes() == Path("whole/latest_net_G.pth").read_bytes()
+    manifest = json.loads(Path("run/manifest.json").read_text())
+    assert manifest["settings"]["request.data"] == "pairs"
+
+
+def full(_stage: object, folder: Path, *_: object, **__: object) -> bool:
+    """Stand for a disk that is full when the first state is written."""
+    (folder / "train.other").touch()
+    with writing(folder.parent):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_finished_training_is_shown_again_and_not_done_again(train: Command, tmp_path: Path) -> None:

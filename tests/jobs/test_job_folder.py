@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mggc_edge.errors import ArtifactError, InputError, SettingError
+from mggc_edge.errors import ArtifactError, InputError, OutputError, SettingError
+from mggc_edge.jobs.estimate import counted, sentence
 from mggc_edge.jobs.folder import alone_in, command_line, files_below, resume_job, start_job
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
@@ -36,6 +37,67 @@ def test_a_job_is_read_back_as_it_was_started(tmp_path: Path) -> None:
     again.remember("split", "abc", "the pictures")
     with pytest.raises(InputError, match=r"^the pictures changed since this job was started"):
         again.remember("split", "abd", "the pictures")
+
+
+def test_a_job_that_goes_on_elsewhere_finds_what_was_named_where_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    for name in ("a/m.pth", "b/m.pth", "a/f.onnx", "b/moved.pth"):
+        (tmp_path / name).touch()
+    typed = CompressRequest("m.pth", "0.3", feature_net="f.onnx:x", partner="moved.pth", data="/data").to_json()
+    monkeypatch.chdir(tmp_path / "a")
+    start_job(Path("run"), "compress", typed, Settings(), seed=0, threads=1)
+    assert json.loads(Path("run/job.json").read_text())["cwd"] == str(tmp_path / "a")
+    assert resume_job(Path("run"), "compress").request == typed
+    monkeypatch.chdir(tmp_path / "b")
+    job = resume_job(Path("../a/run"), "compress")
+    found = {"model": f"{tmp_path}/a/m.pth", "feature_net": f"{tmp_path}/a/f.onnx:x"}  # moved.pth is here
+    assert job.request == {**typed, **found}
+    assert (job.typed, job.base) == (typed, tmp_path / "a")
+    job.save()
+    saved = json.loads(Path("../a/run/job.json").read_text())
+    assert (saved["request"], saved["cwd"]) == (typed, str(tmp_path / "a"))
+    assert command_line("compress", job, USUAL).startswith("mggc-edge compress --model m.pth --budget 0.3 ")
+
+
+def test_a_job_of_a_version_that_kept_no_place_is_resumed_from_here(tmp_path: Path) -> None:
+    typed = CompressRequest("m.pth", "0.3").to_json()
+    start_job(tmp_path / "run", "compress", typed, Settings(), seed=0, threads=1)
+    path = tmp_path / "run/job.json"
+    document = json.loads(path.read_text())
+    del document["cwd"]
+    path.write_text(json.dumps(document))
+    job = resume_job(tmp_path / "run", "compress")
+    assert (job.request, job.base) == (typed, None)
+    job.save()
+    assert json.loads(path.read_text()) == document
+    path.write_text(json.dumps({**document, "cwd": 5}))
+    with pytest.raises(ArtifactError, match="is damaged: its 'cwd' is of another kind"):
+        resume_job(tmp_path / "run", "compress")
+
+
+def test_a_folder_with_an_unfinished_job_says_how_to_go_on_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "my run"
+    start_job(folder, "compress", {}, Settings(), seed=0, threads=1)
+    with pytest.raises(OutputError) as caught:
+        start_job(folder, "compress", {}, Settings(), seed=0, threads=1)
+    assert caught.value.message == f"'{folder}' holds a run that was started before"
+    assert caught.value.hint == f"go on with: mggc-edge compress --resume '{folder}'"
+    with pytest.raises(OutputError, match="has other content, and nothing is overwritten"):
+        start_job(folder, "train", {}, Settings(), seed=0, threads=1)
+    manifest = {"schema": "mggc-edge/manifest/1", "files": [], "complete": True}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(OutputError, match="has other content, and nothing is overwritten"):
+        start_job(folder, "compress", {}, Settings(), seed=0, threads=1)
+
+
+def test_one_of_a_kind_is_no_plural() -> None:
+    assert (counted(1, "step"), counted(0, "step"), counted(2, "step")) == ("1 step", "0 steps", "2 steps")
+    assert sentence(3000.0, 1, "bf16") == (
+        "about 50 min on this machine with 1 thread, training in bf16; it can be stopped and resumed at any time"
+    )
 
 
 def test_a_link_to_a_run_is_followed_once(tmp_path: Path) -> None:
