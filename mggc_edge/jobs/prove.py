@@ -123,7 +123,7 @@ def prove(
         "quality": _quality(quality),
         "latency": _latency(bench),
     }
-    _write_down(work, request, document, original.table.image_size)
+    _write_down(work, document, original.table.image_size)
     return document
 
 
@@ -183,7 +183,7 @@ def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_down(work: Work, request: CompressRequest, document: Mapping[str, Any], size: tuple[int, int]) -> None:
+def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int]) -> None:
     """Write the manifest, then the report, which reads it, and the manifest with the report in it."""
     job = work.job
 
