@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mggc_edge.cli.bench_pages import markdown, pages
 from mggc_edge.cli.options import (
     RUNS,
     Config,
@@ -74,6 +73,7 @@ def bench(
 ) -> None:
     """Measure latency, memory and MACs in fresh processes, and say what the samples allow to say."""
     from mggc_edge.benchmarks.harness import measure
+    from mggc_edge.cli.bench_pages import markdown, pages
 
     out: Output = context.obj
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)

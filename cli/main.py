@@ -25,6 +25,7 @@ from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
 EXIT_USER, EXIT_USAGE, EXIT_CHECK, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 # Flags of the program as a whole; they may stand anywhere on the line.
 GLOBAL_FLAGS = ("--quiet", "--no-color")
+EPILOG = "--quiet and --no-color may stand anywhere on the line; NO_COLOR works as well."
 
 app = typer.Typer(
     name="mggc-edge",
@@ -41,7 +42,7 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog="--quiet and --no-color may stand anywhere on the line; NO_COLOR works as well.")
+@app.callback(epilog=EPILOG)
 def program(
     context: typer.Context,
     quiet: Annotated[
@@ -69,6 +70,17 @@ app.command("doctor")(doctor.doctor)
 app.command("demo")(demo.demo)
 
 
+def _overview() -> typer.Typer:
+    """Return the program with commands that take nothing: to list them, their flags need not be worked out."""
+    listed = typer.Typer(
+        name="mggc-edge", no_args_is_help=True, rich_markup_mode="rich", context_settings=app.info.context_settings
+    )
+    listed.callback(epilog=EPILOG)(program)
+    for command in app.registered_commands:
+        listed.command(command.name, help=command.callback.__doc__)(lambda: None)
+    return listed
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     arguments = list(arguments)
@@ -79,7 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     if "--no-color" in flags:
         os.environ["NO_COLOR"] = "1"  # for the help pages, which are not ours to colour
     try:
-        result: Any = app(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
+        chosen = _overview() if rest in (["--help"], ["-h"]) else app
+        result: Any = chosen(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
         if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
