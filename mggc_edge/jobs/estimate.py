@@ -16,8 +16,8 @@ from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed
 from mggc_edge.training.precision import autocast
 
-# Passes through the original, forward, that a step costs for each of its pictures, the discriminator's part in them: rough
-# counts, of the order of what ResNet-9, ResNet-6 and U-Net-128 took. Only a line for people depends on them.
+# Passes through the original, forward, that a step costs for each of its pictures, the discriminator's part in them:
+# rough counts, of the order of what ResNet-9, ResNet-6 and U-Net-128 took. Only a line for people depends on them.
 PRUNE_PASSES = 4.5
 FINETUNE_PASSES = 2.5
 FIXED_S = 60.0  # encoder, export, proof
