@@ -22,8 +22,9 @@ def choose_precision(setting: str, network: Network) -> Precision:
     """Return the precision for training `network` on this machine: `setting` if it names one, else by rule for "auto".
 
     bfloat16 where the processor has instructions for it and the network is a ResNet. Measured forward and backward on
-    2 cores with AVX-512 BF16 (`benchmarks/results/precision.md`): ResNets take 0.55 to 0.60 of the time of float32, U-Nets
-    0.75 to 0.95; channels last is slower for nearly all. The rule looks at nothing that changes from run to run, so that runs repeat.
+    2 cores with AVX-512 BF16 (`benchmarks/results/precision.md`): ResNets take 0.55 to 0.60 of the time of float32,
+    U-Nets 0.75 to 0.95; channels last is slower for nearly all. The rule looks at nothing that changes from run to
+    run, so that runs repeat.
     """
     if setting == "fp32" or setting == "bf16":
         return "fp32" if setting == "fp32" else "bf16"
