@@ -124,12 +124,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written; what was at `path` is then untouched.
     """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
-    temporary = Path(name)
-    try:
+    temporary: Path | None = None
+    try:  # from here on: Ctrl-C may come between any two lines
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+            temporary = Path(name)
+            os.close(handle)
         yield temporary
         with writing(path):
             with temporary.open("rb+") as file:
@@ -137,7 +138,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: Path, data: bytes) -> None:
