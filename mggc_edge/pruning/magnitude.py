@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mggc_edge.models.cost import MacsConvention, macs
+from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.budget import kept_macs, meet_budget
+from mggc_edge.pruning.budget import meet_budget
 from mggc_edge.pruning.plan import PruningPlan
 
 
@@ -27,16 +27,14 @@ def magnitude_plan(
     table = network.table
     scores = {group.name: tuple(_norms(network, group.name, group.size)) for group in table.groups}
     kept = meet_budget(table, scores, budget, convention)
-    return PruningPlan(
-        spec=table.spec,
-        kept=kept,
-        scores=scores,
+    return PruningPlan.of_choice(
+        table,
+        kept,
+        scores,
         criterion="magnitude",
         seed=seed,
         budget=budget,
-        budget_met=kept_macs(table, kept, convention) / macs(table, convention),
         convention=convention,
-        image_size=table.image_size,
         source_sha256=source_sha256,
     )
 

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from mggc_edge.errors import PlanError, SpecError
 from mggc_edge.models.cost import MacsConvention, macs
 from mggc_edge.models.families import layer_table
+from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.pruning.budget import kept_macs
@@ -107,6 +108,34 @@ class PruningPlan:
                 f"{_widths(self.spec)}, not {spec.family} with {_widths(spec)})",
                 hint="apply it to the checkpoint that it was made from",
             )
+
+    @classmethod
+    def of_choice(
+        cls,
+        table: LayerTable,
+        kept: Mapping[str, tuple[int, ...]],
+        scores: Mapping[str, tuple[float, ...]],
+        *,
+        criterion: str,
+        seed: int,
+        budget: float | None,
+        convention: MacsConvention,
+        source_sha256: str | None,
+    ) -> PruningPlan:
+        """Return the plan of a choice of channels; without a budget, what it keeps is what was asked for."""
+        met = kept_macs(table, kept, convention) / macs(table, convention)
+        return cls(
+            spec=table.spec,
+            kept=kept,
+            scores=scores,
+            criterion=criterion,
+            seed=seed,
+            budget=met if budget is None else budget,
+            budget_met=met,
+            convention=convention,
+            image_size=table.image_size,
+            source_sha256=source_sha256,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object that `from_json` reads back."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mggc_edge.models.cost import MacsConvention, macs
+from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
-from mggc_edge.pruning.budget import kept_macs, meet_budget
+from mggc_edge.pruning.budget import meet_budget
 from mggc_edge.pruning.plan import PruningPlan
 
 
@@ -33,15 +33,13 @@ def random_plan(
     generator = np.random.default_rng(seed)
     scores = {group.name: tuple(generator.random(group.size).tolist()) for group in table.groups}
     kept = meet_budget(table, scores, budget, convention)
-    return PruningPlan(
-        spec=table.spec,
-        kept=kept,
-        scores=scores,
+    return PruningPlan.of_choice(
+        table,
+        kept,
+        scores,
         criterion="random",
         seed=seed,
         budget=budget,
-        budget_met=kept_macs(table, kept, convention) / macs(table, convention),
         convention=convention,
-        image_size=table.image_size,
         source_sha256=source_sha256,
     )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mggc_edge.models.cost import MacsConvention, macs
+from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
-from mggc_edge.pruning.budget import Kept, kept_macs, meet_budget
+from mggc_edge.pruning.budget import Kept, meet_budget
 from mggc_edge.pruning.gates import Noise, open_threshold
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -88,16 +88,13 @@ def _plan(
     convention: MacsConvention,
     source_sha256: str | None,
 ) -> PruningPlan:
-    met = kept_macs(table, kept, convention) / macs(table, convention)
-    return PruningPlan(
-        spec=table.spec,
-        kept=kept,
-        scores={name: tuple(scores) for name, scores in logits.items()},
+    return PruningPlan.of_choice(
+        table,
+        kept,
+        {name: tuple(scores) for name, scores in logits.items()},
         criterion=CRITERION,
         seed=seed,
-        budget=met if budget is None else budget,
-        budget_met=met,
+        budget=budget,
         convention=convention,
-        image_size=table.image_size,
         source_sha256=source_sha256,
     )
