@@ -8,8 +8,8 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -124,13 +124,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written; what was at `path` is then untouched.
     """
-    temporary: Path | None = None
-    try:  # from here on: Ctrl-C may come between any two lines
+    temporary = _partial(path, path.parent)
+    try:  # the name is known before the file exists: Ctrl-C may come between any two lines, and within any call
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-            temporary = Path(name)
-            os.close(handle)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         yield temporary
         with writing(path):
             with temporary.open("rb+") as file:
@@ -138,8 +136,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
     finally:
-        if temporary is not None:
+        with contextlib.suppress(NotADirectoryError):  # `path` may lie below a file
             temporary.unlink(missing_ok=True)
+
+
+def _partial(path: Path, folder: Path) -> Path:
+    """Return a hidden name in `folder` that nobody else has, for what will be `path`."""
+    return folder / f".{path.name}.{secrets.token_hex(8)}.partial"
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -199,8 +202,10 @@ def new_folder(path: Path) -> Iterator[Path]:
     with writing(path):
         parent = path if there else path.parent
         parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=parent))
-    try:
+    stage = _partial(path, parent)
+    try:  # as above
+        with writing(path):
+            stage.mkdir(mode=0o700)
         yield stage
         with writing(path):
             if there:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,56 @@ def test_whatever_goes_wrong_the_old_file_stays_and_nothing_else(kind: type[Base
     assert names(tmp_path) == ["file.txt"]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files open within Python's own calls
+@pytest.mark.parametrize("existing", [False, True])
+def test_ctrl_c_at_any_line_leaves_the_old_or_the_new_and_nothing_else(existing: bool, tmp_path: Path) -> None:
+    """Ctrl-C comes at the n-th line that Python runs while a file (and a folder) is written, for every n."""
+
+    def write(place: Path) -> None:
+        write_json(place / "file.json", {"new": True})
+        with new_folder(place / "run") as stage:
+            (stage / "a.txt").write_text("new")
+
+    def interrupted_at(line: int, place: Path) -> bool:
+        """Return whether there was such a line."""
+        seen = 0
+
+        def trace(frame: FrameType, event: str, argument: object) -> Any:
+            nonlocal seen
+            seen += event == "line"
+            if seen == line and event == "line":
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        sys.settrace(trace)
+        try:
+            write(place)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(None)
+        return False
+
+    (tmp_path / "runs").mkdir()
+    line = 0
+    while True:
+        line += 1
+        place = tmp_path / f"runs/{line}"
+        place.mkdir()
+        if existing:
+            (place / "file.json").write_text("old")
+        if not interrupted_at(line, place):
+            break
+        left = names(place)
+        assert set(left) <= {"file.json", "run"}, line
+        if "file.json" in left:
+            assert (place / "file.json").read_text() in ("old", '{\n  "new": true\n}\n')
+        if "run" in left:
+            assert names(place / "run") == ["a.txt"]
+    assert line > 100  # it looked into the calls, not only at this test's own lines
+
+
 def test_an_older_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("much longer than the new one")
@@ -142,8 +193,8 @@ def test_a_read_only_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest
     def read_only(*arguments: Any, **more: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr("tempfile.mkstemp", read_only)
-    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    monkeypatch.setattr("os.open", read_only)
+    monkeypatch.setattr("os.mkdir", read_only)
     with pytest.raises(OutputError) as caught, atomic_path(tmp_path / "file.txt"):
         pass
     assert str(caught.value) == (
