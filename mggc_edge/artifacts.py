@@ -22,6 +22,7 @@ from mggc_edge.tensors import TensorSpec
 
 MANIFEST_FILE = "manifest.json"
 SPEC_FILE, WEIGHTS_FILE = "spec.json", "weights.safetensors"  # a saved network is a folder with these two
+MAX_DOCUMENT_BYTES = 256 * 2**20  # of a JSON document: raw samples and curves of long runs fit
 METADATA_PREFIX = "mggc_edge."  # of our keys in the metadata of an ONNX file
 MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 # The layout of a run folder, below `export/<target>/` and beside it.
@@ -167,6 +168,28 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     atomic_write(path, text.encode("utf-8", "backslashreplace"))  # half a surrogate pair in a path stays readable
 
 
+def read_json(path: Path, *, hint: str | None = None, max_bytes: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
+    """Return the object of a JSON document that may come from anywhere, read within bounds.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ArtifactError: it is no file, larger than `max_bytes`, no JSON, or no object; `hint` is the way out.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ArtifactError(f"'{path}' cannot be read: it is no file", hint=hint)
+        if path.stat().st_size > max_bytes:
+            raise ArtifactError(f"'{path}' cannot be read: it is larger than {max_bytes / 2**20:g} MiB", hint=hint)
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"'{path}' cannot be read: {error}", hint=hint) from error
+    if not isinstance(document, dict):
+        raise ArtifactError(f"'{path}' is damaged: it holds no JSON object", hint=hint)
+    return document
+
+
 def check_output_folder(path: Path) -> None:
     """Refuse a folder that exists and has content.
 
@@ -274,12 +297,9 @@ def read_manifest(root: Path) -> dict[str, Any]:
     """
     path = root / MANIFEST_FILE
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
     except FileNotFoundError:
         raise ArtifactError(f"'{root}' is no run folder: it has no {MANIFEST_FILE}") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
-    files = document.get("files") if isinstance(document, dict) else None
-    if not isinstance(files, list) or document.get("schema") != MANIFEST_SCHEMA:
+    if not isinstance(document.get("files"), list) or document.get("schema") != MANIFEST_SCHEMA:
         raise ArtifactError(f"'{path}' is damaged, or not a manifest of mggc-edge")
-    return dict(document)
+    return document

@@ -29,6 +29,7 @@ from mggc_edge.artifacts import (
     file_entry,
     new_folder,
     point_latest,
+    read_json,
     read_manifest,
     sha256_of,
     tool_versions,
@@ -508,7 +509,7 @@ def test_a_folder_without_a_manifest_is_no_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "null", '"x"', "{}", '{"files": []}', '{"schema": "mggc-edge/manifest/2", "files": []}',
+    ["{}", '{"files": []}', '{"schema": "mggc-edge/manifest/2", "files": []}',
      json.dumps({"schema": MANIFEST_SCHEMA, "files": {}}), json.dumps({"schema": MANIFEST_SCHEMA})],
 )  # fmt: skip
 def test_a_document_of_another_kind_is_no_manifest(text: str, tmp_path: Path) -> None:
@@ -516,6 +517,25 @@ def test_a_document_of_another_kind_is_no_manifest(text: str, tmp_path: Path) ->
     with pytest.raises(ArtifactError) as caught:
         read_manifest(tmp_path)
     assert caught.value.message == f"'{tmp_path / MANIFEST_FILE}' is damaged, or not a manifest of mggc-edge"
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"x"', "3"])
+def test_a_document_that_is_no_object_is_damaged(text: str, tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_FILE).write_text(text)
+    with pytest.raises(ArtifactError) as caught:
+        read_manifest(tmp_path)
+    assert caught.value.message == f"'{tmp_path / MANIFEST_FILE}' is damaged: it holds no JSON object"
+
+
+def test_a_document_beyond_the_bound_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "d.json"
+    path.write_text('{"a": 1}')
+    assert read_json(path, max_bytes=8) == {"a": 1}
+    with pytest.raises(ArtifactError, match="cannot be read: it is larger than") as caught:
+        read_json(path, max_bytes=7, hint="remove it")
+    assert caught.value.hint == "remove it"
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000], ids=["empty", "cut", "no text", "deep"])

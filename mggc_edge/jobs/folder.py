@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import shutil
@@ -17,6 +16,7 @@ from mggc_edge.artifacts import (
     MANIFEST_FILE,
     ORIGINAL_FOLDER,
     check_output_folder,
+    read_json,
     read_manifest,
     write_json,
     writing,
@@ -248,13 +248,8 @@ def _read(folder: Path) -> dict[str, Any]:
         if (folder / MANIFEST_FILE).is_file():
             raise ArtifactError(f"'{folder}' is a finished run that cannot be resumed: it has no {JOB_FILE}")
         raise ArtifactError(f"'{folder}' holds no job to go on with", hint="name the run folder that was started")
-    try:
-        if path.stat().st_size > MAX_JOB_BYTES:
-            raise ArtifactError(f"'{path}' is damaged: it is too large")
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("schema") != JOB_SCHEMA:
+    document = read_json(path, max_bytes=MAX_JOB_BYTES)
+    if document.get("schema") != JOB_SCHEMA:
         raise ArtifactError(f"'{path}' is damaged, or not a job of mggc-edge")
     for name, kind in _KINDS.items():
         if not isinstance(document.get(name), kind):

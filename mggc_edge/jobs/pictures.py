@@ -64,8 +64,7 @@ def read_material(
     if not request.has_pictures:
         hooks.tell("note: built-in pictures are used, and the original's outputs are all there is to learn from;")
         hooks.tell("      --source with pictures of your own gives better quality")
-        if request.partner is not None:
-            hooks.tell("note: --partner is used with unpaired pictures of both sides only")
+        _tell_of_partner(request, hooks)
         return built_in(reading, settings["quick.pictures" if request.quick else "built_in.pictures"])
     folders = find_folders(
         data=None if request.data is None else Path(request.data),
@@ -79,9 +78,14 @@ def read_material(
         hooks.tell("note: without --target the slim generator learns from the original alone")
     elif material.objective == "unpaired" and request.partner is None:
         hooks.tell("note: without --partner, finetuning has no cycle and identity losses")
-    if request.partner is not None and material.objective != "unpaired":
-        hooks.tell("note: --partner is used with unpaired pictures of both sides only")
+    if material.objective != "unpaired":
+        _tell_of_partner(request, hooks)
     return material
+
+
+def _tell_of_partner(request: CompressRequest, hooks: Hooks) -> None:
+    if request.partner is not None:
+        hooks.tell("note: --partner is used with unpaired pictures of both sides only")
 
 
 def read_folders(folders: Folders, reading: Reading, hooks: Hooks, remember: Remember = _nothing) -> Material:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from mggc_edge.artifacts import (
     SLIM_FOLDER,
     WEIGHTS_FILE,
     file_entry,
+    read_json,
     sha256_of,
     write_json,
     write_manifest,
@@ -26,7 +26,6 @@ from mggc_edge.artifacts import (
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
-from mggc_edge.errors import ArtifactError
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
 from mggc_edge.jobs.proof import Features, measure_quality
@@ -44,7 +43,6 @@ from mggc_edge.training.material import Material
 
 SCHEMA = "mggc-edge/compress/1"
 QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"
-MAX_DOCUMENT_BYTES = 256 * 2**20
 # What a finished run holds, beside the manifest.
 PARTS = (
     PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,
@@ -223,12 +221,4 @@ def _saved(path: Path) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    try:
-        if path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise ArtifactError(f"'{path}' is damaged: it is too large", hint="remove it; it will be made again")
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"'{path}' is damaged: {error}", hint="remove it; it will be made again") from error
-    if not isinstance(document, dict):
-        raise ArtifactError(f"'{path}' is damaged", hint="remove it; it will be made again")
-    return document
+    return read_json(path, hint="remove it; it will be made again")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mggc_edge.artifacts import read_json
 from mggc_edge.errors import ArtifactError
 
-MAX_DOCUMENT_BYTES = 256 * 2**20  # as much as a job accepts
 MAX_TEXT = 4000
 
 
@@ -124,12 +123,7 @@ def read_fields(path: Path, schema: str) -> Fields | None:
     """
     if not path.exists():
         return None
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_DOCUMENT_BYTES:
-            raise ArtifactError(f"'{path}' is no file, or is too large for a document of this kind")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("schema") != schema:
+    document = read_json(path)
+    if document.get("schema") != schema:
         raise ArtifactError(f"'{path}' is damaged: its schema is not '{schema}'")
     return Fields(document, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,7 +30,7 @@ class Bank(Protocol):
         """Return the pictures of these numbers, float32 [B, C, H, W] in the range of their format."""
 
 
-class PictureSet:
+class PictureSet(ABC):
     """Numbered pictures of one size, as levels.
 
     A subclass says how one is made; what fits into `cache_bytes` is made once and kept.
@@ -56,8 +57,9 @@ class PictureSet:
         """Return pictures as a network takes them, float32 [B, C, H, W]."""
         return to_tensor([self.pixels(index) for index in indices], self.format)
 
+    @abstractmethod
     def _make(self, index: int) -> Pixels:
-        raise NotImplementedError
+        """Return one picture, uint8 [C, H, W]."""
 
 
 class FolderPictures(PictureSet):

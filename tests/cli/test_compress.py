@@ -538,7 +538,7 @@ def test_folders_that_hold_no_job_to_go_on_with(
     ("change", "message"),
     [
         (lambda text: text[:100], "cannot be read: "),
-        (lambda text: "[]", "is damaged, or not a job of mggc-edge"),
+        (lambda text: "[]", "is damaged: it holds no JSON object"),
         (lambda text: text.replace('"threads": 1', '"threads": 0'), "is damaged: 0 threads"),
         (lambda text: text.replace('"seed": 0', '"seed": "0"'), "is damaged: its 'seed' is missing or of another kind"),
         (lambda text: text.replace('"mggc.k"', '"mggc.q"'), "was written by another version: there is no setting"),

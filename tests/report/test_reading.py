@@ -123,7 +123,8 @@ def test_what_is_no_file_or_too_large_is_not_read(run: Path, make: Callable[[Pat
     make(path)
     with pytest.raises(ArtifactError) as caught:
         read_run(run)
-    assert caught.value.message == f"'{path}' is no file, or is too large for a document of this kind"
+    reason = "it is no file" if make in (Path.mkdir, os.mkfifo) else "it is larger than 256 MiB"
+    assert caught.value.message == f"'{path}' cannot be read: {reason}"
 
 
 def test_a_document_of_more_than_64_mebibytes_is_read_as_a_job_reads_it(run: Path) -> None:
