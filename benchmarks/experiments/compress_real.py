@@ -1,8 +1,11 @@
 """Compress real generators with `mggc-edge compress`, and write what came out into results/ and the README.
 
-    python benchmarks/experiments/compress_real.py --data $DATA --runs DIR [--only NAME ...] [--collect]
+    python benchmarks/experiments/compress_real.py --data $DATA --runs DIR [--trained $TRAINED] [--only NAME ...]
+        [--collect]
 
-Runs every case below, or goes on with it, in DIR/<case>; `--collect` only gathers what is finished there. Writes
+Runs every case below, or goes on with it, in DIR/<case>; `--collect` only gathers what is finished there. The case
+horse2zebra compresses an original that `mggc-edge train` made, in the folder $TRAINED/horse2zebra: the one in $DATA
+hardly paints stripes. How it was trained is copied from its manifest. Writes
 results/compress.json (the documents, the commands and the versions), results/compress.md (the table),
 results/compress-<case>.jpg (test pictures: input, original, compressed, truth), results/report-<case>-{light,dark}.jpg
 (the report in headless Chromium, where that is installed), and the table into README.md.
@@ -46,12 +49,13 @@ FACADES = (
 
 @dataclass(frozen=True)
 class Case:
-    """One command; `title` is its row in the table."""
+    """One command; `title` is its row in the table, `trained` the folder of its original in $TRAINED."""
 
     name: str
     title: str
     flags: tuple[str, ...]
     in_table: bool = True
+    trained: str | None = None
     zebra: bool = False
 
 
@@ -68,26 +72,27 @@ CASES = (
         "horse2zebra-0.05",
         "CycleGAN ResNet-6, horse2zebra",
         (
-            "--model", "$DATA/weights/horse2zebra_cyclegan/latest_net_G_A.pth",
-            "--discriminator", "$DATA/weights/horse2zebra_cyclegan/latest_net_D_A.pth",
-            "--partner", "$DATA/weights/horse2zebra_cyclegan/latest_net_G_B.pth",
+            "--model", "$TRAINED/horse2zebra/latest_net_G_A.pth",
+            "--discriminator", "$TRAINED/horse2zebra/latest_net_D_A.pth",
+            "--partner", "$TRAINED/horse2zebra/latest_net_G_B.pth",
             "--data", "$DATA/data/horse2zebra", "--image-size", "128", "--budget", "0.05",
             "--prune-epochs", "8", "--finetune-epochs", "10", *FEATURES,
         ),
+        trained="horse2zebra",
         zebra=True,
     ),
 )  # fmt: skip
 
 
-def run(case: Case, data: Path, folder: Path) -> None:
+def run(case: Case, data: Path, trained: Path | None, folder: Path) -> None:
     """Run a case, or go on with it."""
-    flags = [flag.replace("$DATA", str(data)) for flag in case.flags]
+    flags = [flag.replace("$DATA", str(data)).replace("$TRAINED", str(trained)) for flag in case.flags]
     more = ["--resume", str(folder)] if (folder / "job.json").is_file() else ["--out", str(folder)]
     line = [sys.executable, "-m", "mggc_edge.cli", "compress", *([] if more[0] == "--resume" else flags), *more]
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
 
 
-def collect(case: Case, data: Path, folder: Path) -> dict[str, Any]:
+def collect(case: Case, data: Path, trained: Path | None, folder: Path) -> dict[str, Any]:
     """Return what a finished run says, without its place on this machine."""
     manifest = read_manifest(folder)
     result = {**manifest["result"], "run": case.name}
@@ -105,12 +110,34 @@ def collect(case: Case, data: Path, folder: Path) -> dict[str, Any]:
         "plan_sha256": sha256_of(folder / "plan.json"),
         "bench": bench(folder),
     }
+    if case.trained is not None and trained is not None:
+        found["trained"] = how_trained(trained / case.trained, data)
     if case.zebra:
         found["zebra"] = zebra(data, folder)
     sheet(folder).save(RESULTS / f"compress-{case.name}.jpg", quality=85)
     if case.in_table:
         screenshots(case, data, folder)
     return found
+
+
+def how_trained(folder: Path, data: Path) -> list[dict[str, Any]]:
+    """Return the commands that trained an original: its own and, where it went on from another training, the first."""
+    stages: list[dict[str, Any]] = []
+    while (folder / "manifest.json").is_file():
+        manifest = read_manifest(folder)
+        stages.insert(
+            0,
+            {
+                "command": manifest["command_line"].replace(str(data), "$DATA").replace(str(folder.parent), "$TRAINED"),
+                "steps": manifest["result"]["steps"],
+                "timings_s": manifest["timings_s"],
+                "weights_sha256": {
+                    entry["path"]: entry["sha256"] for entry in manifest["files"] if ".pth" in entry["path"]
+                },
+            },
+        )
+        folder = Path(manifest["settings"].get("request.init") or "/nowhere")
+    return stages
 
 
 def bench(folder: Path) -> dict[str, Any]:
@@ -231,11 +258,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--trained", type=Path)
     parser.add_argument("--only", nargs="*", default=[case.name for case in CASES])
     parser.add_argument("--collect", action="store_true")
     arguments = parser.parse_args()
     document: dict[str, Any] = {
-        "command": "python benchmarks/experiments/compress_real.py --data $DATA --runs DIR",
+        "command": "python benchmarks/experiments/compress_real.py --data $DATA --runs DIR --trained $TRAINED",
         "machine": this_machine().processor,
         "cores": this_machine().cores,
         "seed": 0,
@@ -243,10 +271,10 @@ def main() -> None:
     }
     for case in CASES:
         folder = arguments.runs / case.name
-        if not arguments.collect and case.name in arguments.only:
-            run(case, arguments.data, folder)
+        if not arguments.collect and case.name in arguments.only and (case.trained is None or arguments.trained):
+            run(case, arguments.data, arguments.trained, folder)
         if (folder / "manifest.json").is_file():
-            document["cases"][case.name] = collect(case, arguments.data, folder)
+            document["cases"][case.name] = collect(case, arguments.data, arguments.trained, folder)
     write_json(RESULTS / "compress.json", document)
     (RESULTS / "compress.md").write_text(table(document), encoding="utf-8")
     into_readme(table(document))
