@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mggc_edge.errors import SettingError
+from mggc_edge.errors import InputError, SettingError
 
 Value = bool | int | float | str
 
@@ -251,7 +251,8 @@ class Settings:
         """Read a TOML file, whose tables are the parts of the names, and then `NAME=VALUE` texts.
 
         Raises:
-            SettingError: the file cannot be read, or a name or a value is impossible.
+            InputError: the file cannot be read, or is no TOML.
+            SettingError: a name or a value is impossible.
         """
         values: dict[str, object] = {} if config is None else _flatten(_read_toml(config))
         for text in overrides:
@@ -290,13 +291,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         if not path.is_file():
-            raise SettingError(f"there is no file '{path}'")
+            raise InputError(f"there is no file '{path}'")
         # utf-8-sig: some editors begin a file with a byte order mark
         values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise SettingError(f"'{path}' cannot be read: {error.strerror}") from error
+        raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise SettingError(f"'{path}' is not a TOML file: {error}") from error
+        raise InputError(f"'{path}' is not a TOML file: {error}") from error
     return values
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mggc_edge.errors import SettingError
+from mggc_edge.errors import InputError, SettingError
 from mggc_edge.settings import SETTINGS, Setting, Settings
 
 DEFAULTS = {setting.name: setting.default for setting in SETTINGS}
@@ -22,6 +22,14 @@ def refused(*, config: Path | None = None, overrides: tuple[str, ...] = ()) -> S
     with pytest.raises(SettingError) as caught:
         Settings.load(config, overrides)
     return caught.value
+
+
+def unread(path: Path) -> str:
+    """Return what is said of a file that is no settings file: that is bad input, not a wrong setting."""
+    with pytest.raises(InputError) as caught:
+        Settings.load(path)
+    assert type(caught.value) is InputError
+    return caught.value.message
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -164,7 +172,7 @@ def test_what_a_file_sets_is_held_to_the_table(text: str, message: str, tmp_path
 
 def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
     config = toml(tmp_path, "[export\nopset = 18")
-    message = refused(config=config).message
+    message = unread(config)
     assert message.startswith(f"'{config}' is not a TOML file: ")
     assert "line 1" in message
 
@@ -173,18 +181,18 @@ def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> Non
 def test_a_file_that_is_no_text_or_too_deep_is_refused(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
     path.write_bytes(data)
-    assert refused(config=path).message.startswith(f"'{path}' is not a TOML file: ")
+    assert unread(path).startswith(f"'{path}' is not a TOML file: ")
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.toml"
-    assert refused(config=path).message == f"there is no file '{path}'"
-    assert refused(config=tmp_path).message == f"there is no file '{tmp_path}'"
+    assert unread(path) == f"there is no file '{path}'"
+    assert unread(tmp_path) == f"there is no file '{tmp_path}'"
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.toml")
-    assert refused(config=tmp_path / "pipe.toml").message == f"there is no file '{tmp_path / 'pipe.toml'}'"
+    assert unread(tmp_path / "pipe.toml") == f"there is no file '{tmp_path / 'pipe.toml'}'"
 
 
 def test_a_file_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

@@ -131,6 +131,18 @@ def test_an_onnx_file_that_is_none_and_one_that_is_cut(command: Command, materia
         assert command("verify", material / "run", tmp_path / name).code == 1
 
 
+def test_a_settings_file_that_cannot_be_read_is_bad_input_and_a_setting_in_it_is_usage(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    config = tmp_path / "settings.toml"
+    words = ("inspect", material / "generator.pth", "--config", config)
+    assert_one_sentence(command(*words), 1, f"there is no file '{config}'")
+    config.write_text("[checkpoint")
+    assert_one_sentence(command(*words), 1, "is not a TOML file")
+    config.write_text("[checkpoint]\nmax_byte = 5")
+    assert_one_sentence(command(*words), 2, "there is no setting 'checkpoint.max_byte'", "did you mean")
+
+
 def test_damaged_plans_and_manifests(command: Command, material: Path, tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"schema": "mggc-edge/plan/1"}')
     assert_one_sentence(command("inspect", tmp_path / "plan.json"), 1, "this pruning plan is damaged")
