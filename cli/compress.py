@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-Method = Literal["mggc", "magnitude", "random"]
+Method = Literal["mggc", "magnitude", "uniform", "random"]  # of `jobs.methods`, which --help must not load
 DataLayout = Literal["paired", "unpaired"]
 Convention = Literal["true", "paper"]
 PICTURES, CHANNELS, PROOF, JOB = "Pictures", "Choosing channels and finetuning", "Proof", "The run"

@@ -116,6 +116,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "distill.content", -1.0, "", "weight of the feature distances; -1: 50 for U-Nets, else 0.01", "GCC", low=-1
     ),
+    Setting("distill.enabled", True, "", "finetuning follows the original's features and pixels", "paper"),
     Setting(
         "distill.form",
         "auto",
@@ -232,6 +233,13 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "fp32", "bf16"),
     ),
     Setting("translate.sheet_pictures", 8, "pictures", "rows of the contact sheet; 0: no sheet", low=0, high=64),
+    Setting(
+        "uniform.weights",
+        "slices",
+        "",
+        "the slim generator of --method uniform begins with slices of the original's weights, or with new ones",
+        choices=("slices", "scratch"),
+    ),
     Setting("verify.atol", 1e-4, "output values, -1 to 1", "largest difference that passes", low=0),
     Setting("verify.pictures", 4, "pictures", "built-in pictures that are compared on without --images", low=1),
 )

@@ -13,7 +13,7 @@ from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.family import NormStats
 from mggc_edge.training.folders import Direction, Layout
 
-Method = Literal["mggc", "magnitude", "random"]
+Method = Literal["mggc", "magnitude", "uniform", "random"]
 _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
     "macs_convention": MacsConvention,
