@@ -247,7 +247,7 @@ _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS
 
 
 class Settings:
-    """The settings in effect: defaults, over them a TOML file, over that single values."""
+    """The settings in effect: defaults, over them a preset's, over those a TOML file, over that single values."""
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         self._values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
@@ -255,13 +255,21 @@ class Settings:
             self._values[name] = _named(name).parse(value)
 
     @classmethod
-    def load(cls, config: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    def load(
+        cls,
+        config: Path | None = None,
+        overrides: Sequence[str] = (),
+        defaults: Mapping[str, object] | None = None,
+    ) -> Settings:
         """Read a TOML file, whose tables are the parts of the names, and then `NAME=VALUE` texts.
+
+        `defaults` go before both: a preset's values, by name.
 
         Raises:
             SettingError: the file cannot be read, or a name or a value is impossible.
         """
-        values: dict[str, object] = {} if config is None else _flatten(_read_toml(config))
+        values: dict[str, object] = dict(defaults or {})
+        values |= {} if config is None else _flatten(_read_toml(config))
         for text in overrides:
             name, equals, value = text.partition("=")
             if not equals:

@@ -43,14 +43,12 @@ class Task:
 
 
 class Pruner(Protocol):
-    """A method: it turns a task into a choice within [0.98, 1] of the budget, and touches no network that it is given.
-
-    Attributes:
-        plays: whether it needs a discriminator and the original's outputs.
-    """
+    """A method turns a task into a choice within [0.98, 1] of the budget, and touches no network that it is given."""
 
     @property
-    def plays(self) -> bool: ...
+    def plays(self) -> bool:
+        """Whether it needs a discriminator and the original's outputs."""
+        ...
 
     def choose(self, work: Work, task: Task) -> Choice:
         """Return which channels stay, and the slim network itself where its weights are not slices of the original's.
