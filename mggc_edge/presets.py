@@ -107,7 +107,9 @@ def _cyclegan(name: PresetName, about: str, budget: str, schedule: str) -> Prese
             Default("train.flip", True, "CycleGAN"),
             Default("discriminator.ndf", 64, "GCC"),
         ),
-        Default("distillation layers", "G: model.9, 12, 15, 18 (ResNet-9); D: 2nd and 4th convolution's norm", schedule),
+        Default(
+            "distillation layers", "G: model.9, 12, 15, 18 (ResNet-9); D: 2nd and 4th convolution's norm", schedule
+        ),
     )
 
 
@@ -147,7 +149,7 @@ def _pix2pix(
         Default(
             "distillation layers",
             "G: norms of the 2nd and 4th halving, what the 4th and 2nd up convolution see; "
-            "D: 2nd and 4th convolution's norm",
+            "D: norms of the 2nd and 4th convolution",
             distilled,
         ),
     )
