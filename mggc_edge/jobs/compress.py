@@ -158,7 +158,7 @@ def _choose(
         return replace(originals, discriminator=judge), chosen
     method = METHODS[request.method]
     searching = given is None and method.plays
-    fitting = judge is None and (searching or material.objective != "distill")  # finetuning plays against it as well
+    fitting = judge is None  # whatever the method: finetuning, and the choice of its best, are the same for all
     outputs = None
     if searching or fitting:
         with work.job.stage("outputs"):
