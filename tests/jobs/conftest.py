@@ -17,18 +17,24 @@ from tests.jobs.job_processes import JobServer, write_networks, write_pairs, wri
 MakeWork = Callable[..., Work]
 
 
-@pytest.fixture
-def work(tmp_path: Path) -> Iterator[MakeWork]:
+@contextlib.contextmanager
+def making(place: Path) -> Iterator[MakeWork]:
     """Make what the stages of a job need, in this process; a setting a.b is given as a__b."""
     with contextlib.ExitStack() as journals:
 
         def make(seed: int = 0, **settings: object) -> Work:
             values = {name.replace("__", "."): value for name, value in settings.items()}
-            folder = tmp_path / f"job{len(list(tmp_path.iterdir()))}"
+            folder = place / f"job{len(list(place.iterdir()))}"
             job = start_job(folder, "compress", {}, Settings(values), seed=seed, threads=1)
             journal = journals.enter_context(Journal(folder / "logs/metrics.jsonl"))
             return Work(job, journal, "fp32", lambda _: None, lambda _: None)
 
+        yield make
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[MakeWork]:
+    with making(tmp_path) as make:
         yield make
 
 

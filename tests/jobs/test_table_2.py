@@ -22,7 +22,7 @@ from mggc_edge.settings import SETTINGS, Settings
 from mggc_edge.training.bank import GivenPictures
 from mggc_edge.training.finetune import Finetune
 from mggc_edge.training.material import Material
-from tests.jobs.conftest import MakeWork
+from tests.jobs.conftest import MakeWork, making
 from tests.training.training_helpers import RGB, assert_equal, copied, pictures, run_steps, trained
 
 COUNT = 6
@@ -106,44 +106,56 @@ def test_the_defaults_are_the_whole_method_with_the_paper_s_numbers() -> None:
 # --- every row differs from the one before it ---
 
 
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Choice]:
+    """What every row chooses, the baseline first."""
+    with making(tmp_path_factory.mktemp("rows")) as make:
+        return {name: play(make(**{**TINY, **row(name)})) for name in ("baseline", *ROWS)}
+
+
 @pytest.mark.parametrize("name", list(ROWS)[:-1])
-def test_a_row_of_table_2_chooses_otherwise_than_the_row_before_it(work: MakeWork, name: str) -> None:
-    before = list(ROWS)[list(ROWS).index(name) - 1] if name != next(iter(ROWS)) else ""
-    first, second = (play(work(**{**TINY, **row(each)})) for each in (before, name))
-    assert first.generator.scores != second.generator.scores
+def test_a_row_of_table_2_chooses_otherwise_than_the_row_before_it(chosen: dict[str, Choice], name: str) -> None:
+    before = list(chosen)[list(chosen).index(name) - 1]
+    assert chosen[before].generator.scores != chosen[name].generator.scores
 
 
-def test_the_last_row_chooses_the_same_channels_and_finetunes_otherwise(work: MakeWork) -> None:
+def test_the_last_row_chooses_the_same_channels_and_finetunes_otherwise(
+    work: MakeWork, chosen: dict[str, Choice]
+) -> None:
+    assert chosen["manifold"] == chosen["distillation"]
     weights = []
     for name in ("manifold", "distillation"):
-        at = work(**{**TINY, **row(name)})
-        choice = play(at)
-        stage = finetune(at, choice)
+        stage = finetune(work(**{**TINY, **row(name)}), chosen[name])
         run_steps(stage, 0, 0, 2)
-        weights.append((choice, copied(stage.student.state_dict())))
-    (one, first), (other, second) = weights
-    assert one == other
-    assert not all(torch.equal(first[key], second[key]) for key in first)
+        weights.append(copied(stage.student.state_dict()))
+    assert not all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Choice:
+    # Near 1 the gates of the first steps are below the budget, where the two penalties differ.
+    with making(tmp_path_factory.mktemp("usual")) as make:
+        return play(make(**TINY), budget=0.97)
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "value"),
     [
-        {"mggc__lambda_1": 30.0},
-        {"mggc__lambda_2": 5.0},
-        {"mggc__noise": "logistic"},
-        {"mggc__noise": "gumbel_sibling"},
-        {"mggc__temperature": 2.0},
-        {"mggc__pairing": "neighbor"},
-        {"mggc__regularizer": "one_sided"},
-        {"mggc__offset": 1.0},
-        {"mggc__loss": "lsgan"},
+        ("lambda_1", 30.0),
+        ("lambda_2", 5.0),
+        ("noise", "logistic"),
+        ("noise", "gumbel_sibling"),
+        ("temperature", 2.0),
+        ("pairing", "neighbor"),
+        ("regularizer", "one_sided"),
+        ("offset", 1.0),
+        ("loss", "lsgan"),
     ],
-    ids=lambda change: "-".join(map(str, next(iter(change.items())))),
 )
-def test_every_number_and_choice_of_the_game_takes_part(work: MakeWork, change: dict[str, Any]) -> None:
-    # Near 1 the gates of the first steps are below the budget, where the two penalties differ.
-    usual, changed = (play(work(**{**TINY, **more}), budget=0.97) for more in ({}, change))
+def test_every_number_and_choice_of_the_game_takes_part(
+    work: MakeWork, usual: Choice, name: str, value: object
+) -> None:
+    changed = play(work(**TINY, **{f"mggc__{name}": value}), budget=0.97)
     assert usual.discriminator is not None
     assert changed.discriminator is not None
     assert (usual.generator.scores, usual.discriminator.scores) != (
