@@ -17,11 +17,13 @@ from mggc_edge.cli.options import (
     Json,
     NormStatsFlag,
     OutputFile,
+    Preset,
     Seed,
     Set,
     default_folder,
     load_settings,
     parse_image_size,
+    with_preset,
 )
 from mggc_edge.cli.output import Output, file_size, shown, si
 
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-Method = Literal["mggc", "magnitude", "random"]
+Method = Literal["mggc", "magnitude", "uniform", "random"]  # of `jobs.methods`, which --help must not load
 DataLayout = Literal["paired", "unpaired"]
 Convention = Literal["true", "paper"]
 PICTURES, CHANNELS, PROOF, JOB = "Pictures", "Choosing channels and finetuning", "Proof", "The run"
@@ -42,8 +44,13 @@ def compress(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option("--budget", metavar="B", help="What to keep: a fraction of the MACs (0.05), or MACs (2.5G)."),
+        typer.Option(
+            "--budget",
+            metavar="B",
+            help="What to keep: a fraction of the MACs (0.05), or MACs (2.5G); a --preset has its own.",
+        ),
     ] = None,
+    preset: Preset = None,
     discriminator: Annotated[
         str | None,
         typer.Option(
@@ -162,10 +169,14 @@ def compress(
     from mggc_edge.lazy import require
 
     out: Output = context.obj
-    if resume is None and (model is None or budget is None):
-        raise typer.BadParameter(f"{'--model' if model is None else '--budget'} is needed.")
-    size = parse_image_size(image_size)
-    settings = load_settings(config, set_)
+    if resume is None and (model is None or (budget is None and preset is None)):
+        raise typer.BadParameter("--model is needed." if model is None else "--budget, or a --preset, is needed.")
+    flags: dict[str, Any] = {
+        "budget": budget, "macs_convention": macs_convention, "direction": direction, "image_size": image_size
+    }  # fmt: skip
+    flags = with_preset(context, preset, flags)
+    flags["image_size"] = parse_image_size(flags["image_size"])
+    settings = load_settings(config, set_, preset)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
     from mggc_edge.artifacts import point_latest
@@ -178,14 +189,13 @@ def compress(
         request = CompressRequest.from_json(job.request)
     else:
         assert model is not None
-        assert budget is not None
         request = CompressRequest(
-            model=model, budget=budget, discriminator=discriminator, partner=partner, plan=plan, direction=direction,
-            source=source, target=target, data=data, layout=layout, method=method, image_size=size,
+            model=model, discriminator=discriminator, partner=partner, plan=plan, preset=preset,
+            source=source, target=target, data=data, layout=layout, method=method,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net, bn=bn,
-            norm_stats=norm_stats, macs_convention=macs_convention, quick=quick, min_psnr=min_psnr,
+            norm_stats=norm_stats, quick=quick, min_psnr=min_psnr, **flags,
         )  # fmt: skip
-        folder = out_folder or default_folder(f"{Path(model).stem}-{budget.strip()}")
+        folder = out_folder or default_folder(f"{Path(model).stem}-{request.budget.strip()}")
         job = start(folder, "compress", request.to_json(), settings, seed, threads)
 
     def begun() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mggc_edge.cli.options import load_settings, parse_image_size
+from mggc_edge.cli.options import load_settings, parse_image_size, was_given
 from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress
 
@@ -64,7 +64,7 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
         raise typer.BadParameter("--resume needs the run to go on with: --resume RUN, or --out RUN --resume.")
     job = resume_job(folder, command)
     _check_same(context, job)
-    new = {name: context.params[name] for name in _FREE_OF_REQUEST & job.typed.keys() if _was_given(context, name)}
+    new = {name: context.params[name] for name in _FREE_OF_REQUEST & job.typed.keys() if was_given(context, name)}
     job.request, job.typed = {**job.request, **new}, {**job.typed, **new}
     return job
 
@@ -123,7 +123,7 @@ def _check_same(context: typer.Context, job: Job) -> None:
     """Compare the flags on the command line with what the job was started with."""
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
     free = _FREE | _FREE_OF_REQUEST
-    given = {name: value for name, value in context.params.items() if _was_given(context, name) and name not in free}
+    given = {name: value for name, value in context.params.items() if was_given(context, name) and name not in free}
     config, overrides = given.pop("config", None), given.pop("set_", None)
     before = {**job.request, "seed": job.seed, "threads": job.threads}
     for name, value in given.items():
@@ -132,7 +132,7 @@ def _check_same(context: typer.Context, job: Job) -> None:
         if not _equal(name, before.get(name), value):
             raise _other(job.folder, flags[name], before.get(name), value)
     if config or overrides:
-        now = load_settings(config, overrides).to_json()
+        now = load_settings(config, overrides, job.request.get("preset")).to_json()
         names = now if config else [text.partition("=")[0].strip() for text in overrides]
         for name in names:
             if job.settings[name] != now[name]:
@@ -153,11 +153,6 @@ def _equal(name: str, before: object, now: object) -> bool:
         if name == "budget":
             return parse_budget(before) == parse_budget(now)
     return before == now
-
-
-def _was_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _other(folder: Path, flag: str, before: object, now: object) -> Exception:

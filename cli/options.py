@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +22,7 @@ Direction = Literal["AtoB", "BtoA"]
 BatchNorm = Literal["eval", "batch"]
 NormStats = Literal["instance", "running"]
 Layout = Literal["plain", "paired"]
+PresetName = Literal["cityscapes", "edges2shoes", "horse2zebra", "summer2winter"]
 
 
 def parse_image_size(text: str | None) -> tuple[int, int] | None:
@@ -55,6 +56,10 @@ Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Change a setting; see `mggc-edge settings`.")
 ]
 Config = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="Read settings from a TOML file.")]
+Preset = Annotated[
+    PresetName | None,
+    typer.Option("--preset", help="Defaults of an experiment of the MGGC paper; what you give yourself wins."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 DirectionFlag = Annotated[
     Direction | None, typer.Option("--direction", help="The generator to take from a file with both.")
@@ -89,11 +94,26 @@ def default_folder(name: str) -> Path:
     return RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def load_settings(config: Path | None, overrides: list[str] | None) -> Settings:
+def load_settings(config: Path | None, overrides: list[str] | None, preset: str | None = None) -> Settings:
     """Return the settings in effect."""
+    from mggc_edge.presets import preset_named
     from mggc_edge.settings import Settings
 
-    return Settings.load(config, overrides or ())
+    return Settings.load(config, overrides or (), None if preset is None else preset_named(preset).setting_values())
+
+
+def with_preset(context: typer.Context, preset: str | None, flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of some flags, by name: a preset's where they were not given on the command line."""
+    from mggc_edge.presets import preset_named
+
+    usual = {} if preset is None else preset_named(preset).flag_values()
+    return {name: value if was_given(context, name) else usual.get(name, value) for name, value in flags.items()}
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether a flag is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def input_half(layout: Layout, direction: Direction | None) -> str:

@@ -116,6 +116,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "distill.content", -1.0, "", "weight of the feature distances; -1: 50 for U-Nets, else 0.01", "GCC", low=-1
     ),
+    Setting("distill.enabled", True, "", "finetuning follows the original's features and pixels", "paper"),
     Setting(
         "distill.form",
         "auto",
@@ -232,6 +233,13 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "fp32", "bf16"),
     ),
     Setting("translate.sheet_pictures", 8, "pictures", "rows of the contact sheet; 0: no sheet", low=0, high=64),
+    Setting(
+        "uniform.weights",
+        "slices",
+        "",
+        "the slim generator of --method uniform begins with slices of the original's weights, or with new ones",
+        choices=("slices", "scratch"),
+    ),
     Setting("verify.atol", 1e-4, "output values, -1 to 1", "largest difference that passes", low=0),
     Setting("verify.pictures", 4, "pictures", "built-in pictures that are compared on without --images", low=1),
 )
@@ -239,7 +247,7 @@ _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS
 
 
 class Settings:
-    """The settings in effect: defaults, over them a TOML file, over that single values."""
+    """The settings in effect: defaults, over them a preset's, over those a TOML file, over that single values."""
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         self._values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
@@ -247,14 +255,22 @@ class Settings:
             self._values[name] = _named(name).parse(value)
 
     @classmethod
-    def load(cls, config: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    def load(
+        cls,
+        config: Path | None = None,
+        overrides: Sequence[str] = (),
+        defaults: Mapping[str, object] | None = None,
+    ) -> Settings:
         """Read a TOML file, whose tables are the parts of the names, and then `NAME=VALUE` texts.
+
+        `defaults` go before both: a preset's values, by name.
 
         Raises:
             InputError: the file cannot be read, or is no TOML.
             SettingError: a name or a value is impossible.
         """
-        values: dict[str, object] = {} if config is None else _flatten(_read_toml(config))
+        values: dict[str, object] = dict(defaults or {})
+        values |= {} if config is None else _flatten(_read_toml(config))
         for text in overrides:
             name, equals, value = text.partition("=")
             if not equals:

@@ -26,6 +26,7 @@ BASE = (
     "pictures",
     "procedural",
     "settings",
+    "presets",
     "machine",
     "artifacts",
 )
@@ -38,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": {"errors", "lazy", "tensors", "decoding"},
     "procedural": {"errors", "lazy", "tensors", "decoding", "pictures"},
     "settings": {"errors"},
+    "presets": {"errors", "settings"},
     "machine": set(),
     "artifacts": {"_version", "errors", "lazy", "tensors"},
 }

@@ -1,4 +1,4 @@
-"""Which channels stay: the pruning stage of a job, by the method that was asked for."""
+"""What the choice of channels needs in a job: a discriminator, neighborhoods, and the game that is played with them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
-from mggc_edge.models.weights import weights_sha256
-from mggc_edge.pruning.magnitude import magnitude_plan
-from mggc_edge.pruning.mggc.architecture import discriminator_plan, generator_plan
 from mggc_edge.pruning.mggc.encoder import Encoder, EncoderSettings, EncoderTraining, embed
 from mggc_edge.pruning.mggc.game import Game
 from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.pruning.mggc.settings import GameSettings
 from mggc_edge.pruning.plan import PruningPlan
-from mggc_edge.pruning.random import random_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
@@ -34,10 +30,17 @@ from mggc_edge.training.precision import Precision
 
 @dataclass(frozen=True)
 class Choice:
-    """The plans of both networks; the discriminator's is None where it stays whole or there is none."""
+    """What a method chose.
+
+    Attributes:
+        generator: the generator's plan.
+        discriminator: the discriminator's; None where it stays whole or there is none.
+        network: the slim generator, where its weights are not slices of the original's.
+    """
 
     generator: PruningPlan
     discriminator: PruningPlan | None
+    network: Network | None = None
 
 
 @dataclass(frozen=True)
@@ -108,53 +111,6 @@ def fit_discriminator(
     work.tell(f"fitting a discriminator to the original: {stage.steps} steps")
     work.run(stage)
     return stage.judge.eval()
-
-
-def choose_channels(
-    work: Work,
-    generator: Network,
-    discriminator: Network | None,
-    material: Material,
-    outputs: PictureSet | None,
-    request: CompressRequest,
-    budget: float,
-) -> Choice:
-    """Return which channels of the generator, and of the discriminator that it plays against, stay.
-
-    Args:
-        outputs: the original's outputs for the training pictures; MGGC needs them, and a discriminator.
-        budget: fraction of the original's MACs.
-
-    Raises:
-        PlanError: the budget cannot be met.
-        TrainingError: a loss is no longer a number.
-    """
-    seed, convention = work.job.seed, request.macs_convention
-    sha256 = weights_sha256(generator)
-    if request.method == "random":
-        plan = random_plan(generator.table, budget, seed=seed, convention=convention, source_sha256=sha256)
-        return Choice(plan, None)
-    if request.method == "magnitude":
-        plan = magnitude_plan(generator, budget, seed=seed, convention=convention, source_sha256=sha256)
-        return Choice(plan, None)
-    assert discriminator is not None
-    assert outputs is not None
-    game = make_game(work, generator, discriminator, material, outputs, request, budget)
-    work.tell(f"pruning to {budget:.4g} of the MACs: {game.steps} steps")
-    work.run(game)
-    logits, judge_logits = game.logits()
-    plan = generator_plan(generator.table, logits, budget, seed=seed, convention=convention, source_sha256=sha256)
-    if not game.settings.prune_discriminator:
-        return Choice(plan, None)
-    judge_plan = discriminator_plan(
-        discriminator.table,
-        judge_logits,
-        noise=game.settings.noise,
-        seed=seed,
-        convention=convention,
-        source_sha256=weights_sha256(discriminator),
-    )
-    return Choice(plan, judge_plan)
 
 
 def make_game(

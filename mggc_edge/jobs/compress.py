@@ -11,10 +11,11 @@ import torch
 
 from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
 from mggc_edge.errors import CheckFailedError, InputError
-from mggc_edge.jobs.choose import Choice, Work, choose_channels, fit_discriminator
+from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
 from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
+from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.networks import Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
@@ -23,6 +24,7 @@ from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
+from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
 from mggc_edge.pictures import PictureFormat
@@ -34,6 +36,7 @@ from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
 DISCRIMINATOR_FOLDER = "discriminator"
+CHOSEN_FOLDER = "chosen"  # in the folder of states: the slim network of a method that does not slice
 
 
 def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> dict[str, Any]:
@@ -151,10 +154,11 @@ def _choose(
         save_network(generator, folder / ORIGINAL_FOLDER)
     fitted = saved_network(place, size)
     judge = originals.discriminator or fitted
-    if (chosen := _saved_choice(folder)) is not None:
+    if (chosen := _saved_choice(work.job, size)) is not None:
         return replace(originals, discriminator=judge), chosen
-    searching = given is None and request.method == "mggc"
-    fitting = judge is None and (searching or material.objective != "distill")  # finetuning plays against it as well
+    method = METHODS[request.method]
+    searching = given is None and method.plays
+    fitting = judge is None  # whatever the method: finetuning, and the choice of its best, are the same for all
     outputs = None
     if searching or fitting:
         with work.job.stage("outputs"):
@@ -176,19 +180,25 @@ def _choose(
         if given is not None:
             choice = Choice(given, None)
         else:
-            choice = choose_channels(work, generator, judge, material, outputs, request, budget)
+            choice = method.choose(work, Task(generator, judge, material, outputs, request, budget))
+    if choice.network is not None:
+        save_network(choice.network, work.job.work / CHOSEN_FOLDER)
     if choice.discriminator is not None:
         write_json(folder / DISCRIMINATOR_PLAN_FILE, choice.discriminator.to_json())
     write_json(folder / PLAN_FILE, choice.generator.to_json())
     return replace(originals, discriminator=judge), choice
 
 
-def _saved_choice(folder: Path) -> Choice | None:
-    """Return the plans that were written before; the generator's is written last."""
-    if not (folder / PLAN_FILE).is_file():
+def _saved_choice(job: Job, size: Size) -> Choice | None:
+    """Return what was chosen before; the generator's plan is written last."""
+    if not (job.folder / PLAN_FILE).is_file():
         return None
-    other = folder / DISCRIMINATOR_PLAN_FILE
-    return Choice(read_plan(folder / PLAN_FILE), read_plan(other) if other.is_file() else None)
+    other = job.folder / DISCRIMINATOR_PLAN_FILE
+    return Choice(
+        read_plan(job.folder / PLAN_FILE),
+        read_plan(other) if other.is_file() else None,
+        saved_network(job.work / CHOSEN_FOLDER, size),
+    )
 
 
 def _finetune(

@@ -8,6 +8,7 @@ import time
 import torch
 
 from mggc_edge.jobs.choose import Work, batch_size, prune_steps
+from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.jobs.tune import finetune_steps
@@ -37,7 +38,7 @@ def estimate(work: Work, originals: Originals, material: Material, request: Comp
     once, count = min(seconds), len(material.source)
     size = batch_size(settings, "finetune.batch_size", generator)
     passes = finetune_steps(settings, request, count, size) * size * (FINETUNE_PASSES + 6 * budget)
-    if request.method == "mggc" and request.plan is None:
+    if METHODS[request.method].plays and request.plan is None:
         size = batch_size(settings, "mggc.batch_size", generator)
         passes += count + prune_steps(settings, request, count, size) * size * PRUNE_PASSES
     return sentence(passes * once + FIXED_S, work.job.threads, work.precision)

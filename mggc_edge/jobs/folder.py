@@ -22,6 +22,7 @@ from mggc_edge.artifacts import (
     writing,
 )
 from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, OutputError, SettingError
+from mggc_edge.presets import preset_named
 from mggc_edge.settings import Settings
 
 JOB_FILE, WORK_FOLDER, LOG_FILE, LOCK_FILE = "job.json", "work", "logs/metrics.jsonl", ".lock"
@@ -265,15 +266,20 @@ def command_line(command: str, job: Job, usual: Mapping[str, Any]) -> str:
     """Return the command that makes the same run in a new folder, given where the job was started.
 
     Args:
-        usual: the request with every flag at its default; those, and settings at theirs, are left out.
+        usual: the request with every flag at its default; those, and settings at theirs, are left out. Defaults are
+            a preset's where the job has one.
     """
     words = ["mggc-edge", command]
+    preset = job.typed.get("preset")
+    chosen = None if preset is None else preset_named(preset)
+    if chosen is not None:
+        usual = {**usual, **chosen.request_values()}
     for name, value in job.typed.items():
         if value == usual[name]:
             continue
         shown = f"{value[0]}x{value[1]}" if name == "image_size" else str(value)
         words += [f"--{name.replace('_', '-')}"] + ([] if value is True else [shown])
-    defaults = Settings().to_json()
+    defaults = Settings(None if chosen is None else chosen.setting_values()).to_json()
     for name, value in job.settings.to_json().items():
         if value != defaults[name]:
             words += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]

@@ -11,12 +11,13 @@ from mggc_edge.errors import InputError, SettingError
 from mggc_edge.models.convert import BatchNormMode
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.family import NormStats
+from mggc_edge.presets import PresetName
 from mggc_edge.training.folders import Direction, Layout
 
-Method = Literal["mggc", "magnitude", "random"]
+Method = Literal["mggc", "magnitude", "uniform", "random"]
 _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
-    "macs_convention": MacsConvention,
+    "macs_convention": MacsConvention, "preset": PresetName,
 }  # fmt: skip
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
@@ -28,6 +29,7 @@ class CompressRequest:
     Attributes:
         budget: a fraction of the original's MACs ("0.05"), or MACs ("2.5G").
         plan: a plan to use instead of choosing channels.
+        preset: whose defaults, see `mggc_edge.presets`, were given where there was neither flag nor setting.
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
         prune_epochs, finetune_epochs: None: as the settings say.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
@@ -41,6 +43,7 @@ class CompressRequest:
     discriminator: str | None = None
     partner: str | None = None
     plan: str | None = None
+    preset: PresetName | None = None
     direction: Direction = "AtoB"
     source: str | None = None
     target: str | None = None
@@ -60,7 +63,7 @@ class CompressRequest:
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
             value = getattr(self, name)
-            if value not in get_args(kind) and not (value is None and name == "layout"):
+            if value not in get_args(kind) and not (value is None and name in ("layout", "preset")):
                 raise SettingError(f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
         for name in ("prune_epochs", "finetune_epochs"):
             value = getattr(self, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,8 @@ def finetune_pair(
 
 
 def slim_generator(settings: Settings, generator: Network, material: Material, choice: Choice, seed: int) -> Network:
-    """Return the slim generator with batch statistics that fit its weights."""
-    student = apply_plan(generator, choice.generator)
+    """Return the slim generator, in the method's own weights if it gave any, with batch statistics that fit them."""
+    student = apply_plan(generator, choice.generator) if choice.network is None else copy.deepcopy(choice.network)
     size = batch_size(settings, "finetune.batch_size", generator)
 
     def batches() -> Iterator[Tensor]:
@@ -135,12 +136,14 @@ def distill_settings(settings: Settings, *, unet: bool, paired: bool) -> Distill
     """Return the weights of distillation; a setting of -1 stands for the weight that GCC has for this kind of network.
 
     They go with its networks, whose features differ in size: with a U-Net's weights, a ResNet's style term was 50 to 80
-    times its L1 distance, and the truth was hardly learnt any more.
+    times its L1 distance, and the truth was hardly learnt any more. With `distill.enabled` off, every weight is 0.
     """
     usual: dict[str, Any] = {"content": 50.0, "style": 1e4} if unet else {"content": 0.01, "style": 10.0}
     usual["pixels"] = 0.0 if paired else 10.0
     asked = {name: settings[f"distill.{name}"] for name in usual}
     chosen = {name: usual[name] if value < 0 else value for name, value in asked.items()}
+    if not settings["distill.enabled"]:
+        chosen = dict.fromkeys(chosen, 0.0)
     form = settings["distill.form"]
     if form == "auto":
         form = "root" if unet else "mse"

@@ -25,7 +25,7 @@ def magnitude_plan(
     is raised: as in `random_plan`; the seed is only kept.
     """
     table = network.table
-    scores = {group.name: tuple(_norms(network, group.name, group.size)) for group in table.groups}
+    scores = {group.name: tuple(filter_norms(network, group.name, group.size)) for group in table.groups}
     kept = meet_budget(table, scores, budget, convention)
     return PruningPlan.of_choice(
         table,
@@ -39,8 +39,8 @@ def magnitude_plan(
     )
 
 
-def _norms(network: Network, group: str, size: int) -> list[float]:
-    """Return the L1 norm of every filter that writes a channel of the group."""
+def filter_norms(network: Network, group: str, size: int) -> list[float]:
+    """Return the L1 norm of every filter that writes a channel of the group, [size]; several writers: their mean."""
     norms: list[Tensor] = []
     for layer in network.table.layers:
         if layer.output != group or layer.op == "constant":

@@ -31,6 +31,16 @@ class DistillSettings:
     pixels: float
     form: Form
 
+    @property
+    def compares_features(self) -> bool:
+        """Whether features take part."""
+        return bool(self.content or self.style)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether any part has a weight."""
+        return self.compares_features or bool(self.pixels)
+
 
 def generator_taps(teacher: LayerTable, student: LayerTable) -> list[tuple[Tap, Tap]]:
     """Return the places at which a slim generator follows the original: (in the teacher, in the student).
@@ -81,14 +91,15 @@ def discriminator_taps(table: LayerTable) -> list[Tap]:
 class Distiller(nn.Module):
     """How far a slim generator is from the original in its features, and in what a discriminator sees in its output.
 
-    Generator features go through learned 1x1 convolutions without bias, student width to teacher width.
+    Generator features go through learned 1x1 convolutions without bias, student width to teacher width. Where neither
+    content nor style has a weight, no generator is tapped and nothing is mapped.
     """
 
     def __init__(
         self, teacher: Network, student: Network, judge: Network | None, settings: DistillSettings, *, conditional: bool
     ) -> None:
         super().__init__()
-        pairs = generator_taps(teacher.table, student.table)
+        pairs = generator_taps(teacher.table, student.table) if settings.compares_features else []
         self.teacher_taps = [tap for tap, _ in pairs]
         self.student_taps = [tap for _, tap in pairs]
         self.settings, self._conditional = settings, conditional
@@ -123,7 +134,7 @@ class Distiller(nn.Module):
         own = [convolution(feature) for convolution, feature in zip(self.maps, features, strict=True)]
         parts = {}
         s = self.settings
-        if s.content or s.style:
+        if s.compares_features:
             with torch.no_grad():
                 seen = self.judged(x, wanted)
             pairs = [*zip(own, theirs, strict=True), *zip(self.judged(x, y), seen, strict=True)]

@@ -127,12 +127,12 @@ class Finetune:
     def _check_loss(self) -> None:
         """Raise SettingError where nothing is left to learn from."""
         s = self.settings
-        distilled = s.distill.content or s.distill.style or s.distill.pixels
         cycles = self._material.objective == "unpaired" and self._cast.partner is not None and s.lambda_cycle > 0
-        if not (distilled or self.judge is not None or self._paired or cycles):
+        if not (s.distill.enabled or self.judge is not None or self._paired or cycles):
             raise SettingError(
                 "every part of the finetuning loss has weight 0",
-                hint="give one of distill.content, distill.style, distill.pixels and finetune.gan_weight a weight",
+                hint="leave distill.enabled on, or give distill.content, distill.style, distill.pixels or "
+                "finetune.gan_weight a weight",
             )
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor | None]:
@@ -185,10 +185,11 @@ class Finetune:
         s, cast = self.settings, self._cast
         parts: dict[str, Tensor] = {}
         with autocast(self._precision):
-            lesson = self._distiller.teach(x)
+            lesson = self._distiller.teach(x) if s.distill.enabled else None
             fake, features = self.student.features(x, self._distiller.student_taps)
             fake = fake.float()
-            parts |= self._distiller(lesson, x, fake, features)
+            if lesson is not None:
+                parts |= self._distiller(lesson, x, fake, features)
             if self.judge is not None:
                 self.judge.requires_grad_(False)
                 parts["gan"] = s.gan_weight * generator_loss(s.gan, self.judge(self._seen(x, fake)))

@@ -300,7 +300,7 @@ def test_a_floor_that_is_no_number_is_a_usage_error(compress: Command) -> None:
 
 @pytest.mark.parametrize(
     ("words", "text"),
-    [((), "--model is needed."), (("--model", "x"), "--budget is needed."), (("--method", "x"), "'x'")],
+    [((), "--model is needed."), (("--model", "x"), "--budget, or a --preset, is needed."), (("--method", "x"), "'x'")],
 )
 def test_missing_flags_are_usage_errors(command: Command, words: tuple[str, ...], text: str) -> None:
     ran = command("compress", *words)

@@ -80,7 +80,7 @@ class FreeAgent(nn.Module):
         groups = gated_groups(table)
         self.names = tuple(group.name for group in groups)
         self.logits = nn.ParameterList(torch.full((group.size,), float(offset)) for group in groups)
-        self.register_buffer("h", torch.zeros(len(groups), EMBEDDING_SIZE))
+        self.register_buffer("h", torch.zeros(len(groups), EMBEDDING_SIZE), persistent=False)
 
     @property
     def embedding_shape(self) -> tuple[int, int]:

@@ -282,13 +282,14 @@ def test_a_game_that_goes_on_equals_one_that_was_never_stopped(changes: dict[str
     assert fresh.logits() == whole.logits()
 
 
-def test_the_loop_of_training_drives_it_and_logs_every_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("agent", ["gru", "free"])
+def test_the_loop_of_training_drives_it_and_logs_every_step(tmp_path: Path, agent: str) -> None:
     journal = Journal(tmp_path / "metrics.jsonl")
-    game = tiny_game(steps=3)
+    game = tiny_game(steps=3, settings=settings(agent=agent))
     assert not run_stage(game, tmp_path, journal, seed=0)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["stage"], line["step"]) for line in lines] == [("prune", 0), ("prune", 1), ("prune", 2)]
-    again = tiny_game(steps=3)
+    again = tiny_game(steps=3, settings=settings(agent=agent))
     assert run_stage(again, tmp_path, journal, seed=0)
     journal.close()
     assert again.logits() == game.logits()

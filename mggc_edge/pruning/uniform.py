@@ -1,0 +1,51 @@
+"""Uniform width: every channel group is scaled by the same factor. The "0.5x" lines of the literature's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mggc_edge.models.cost import MacsConvention
+from mggc_edge.models.network import Network
+from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.magnitude import filter_norms
+from mggc_edge.pruning.plan import PruningPlan
+
+
+def uniform_plan(
+    network: Network,
+    budget: float,
+    *,
+    seed: int = 0,
+    convention: MacsConvention = "true",
+    source_sha256: str | None = None,
+) -> PruningPlan:
+    """Return a plan that keeps round(s * C) channels of every group of C, those with the largest filter L1 norms.
+
+    The factor s is the largest that the budget allows; single channels, in the order in which a growing s would add
+    them, then fill it. Every group keeps a channel for as long as the budget allows that. A score says at which s its
+    channel begins to stay: 1 - s. Arguments and what is raised: as in `random_plan`; the seed is only kept.
+    """
+    table = network.table
+    scores = {group.name: _by_rank(filter_norms(network, group.name, group.size)) for group in table.groups}
+    kept = meet_budget(table, scores, budget, convention)
+    return PruningPlan.of_choice(
+        table,
+        kept,
+        scores,
+        criterion="uniform",
+        seed=seed,
+        budget=budget,
+        convention=convention,
+        source_sha256=source_sha256,
+    )
+
+
+def _by_rank(norms: Sequence[float]) -> tuple[float, ...]:
+    """Return 1 - s for every channel, s being where round(s * C) reaches its rank, and 1 for the first in rank.
+
+    One threshold t over these scores, as `meet_budget` bisects it, leaves round((1 - t) * C) channels of every group.
+    """
+    scores = [0.0] * len(norms)
+    for rank, index in enumerate(sorted(range(len(norms)), key=lambda index: -norms[index])):
+        scores[index] = 1 - (rank + 0.5) / len(norms) if rank else 1.0
+    return tuple(scores)
