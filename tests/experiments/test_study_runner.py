@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mggc_edge.benchmarks.experiments.study.__main__ import commit
 from mggc_edge.benchmarks.experiments.study.record import append_record, read_records
 from mggc_edge.benchmarks.experiments.study.runner import COMPRESS
 from mggc_edge.benchmarks.experiments.study.table import read_study
@@ -177,3 +178,27 @@ def test_results_of_other_flags_are_not_mixed_with_new_ones(tmp_path: Path) -> N
 
 def test_the_real_runs_are_of_the_command_compress() -> None:
     assert (sys.executable, "-m", "mggc_edge.cli", "compress") == COMPRESS
+
+
+def test_the_command_line_names_an_error_in_one_line() -> None:
+    line = [sys.executable, "-m", "mggc_edge.benchmarks.experiments.study", "e9", "--status"]
+    failed = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("error: there is no study 'e9' (a TOML file, or one of e1a-facades-0.05, ")
+    assert failed.stderr.count("\n") == 1
+
+
+def test_a_commit_holds_the_results_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "someone")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "someone@example.org")
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", tmp_path, *words], check=True, capture_output=True, text=True).stdout
+
+    git("init", "--quiet")
+    for name in ("a.jsonl", "a.md", "other"):
+        (tmp_path / name).write_text(name)
+    git("add", "other")
+    commit([tmp_path / "a.jsonl", tmp_path / "a.md"], "Study a: ours, seed 0")
+    assert git("show", "--format=%s", "--name-only").split("\n") == ["Study a: ours, seed 0", "", "a.jsonl", "a.md", ""]

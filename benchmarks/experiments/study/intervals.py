@@ -13,6 +13,8 @@ from mggc_edge.tensors import Array
 
 Values = npt.NDArray[np.float64]
 DRAWS, LEVEL = 4000, 0.95
+BLOCK = 100  # draws at a time: memory is 16 * 100 * seeds * pictures bytes
+NEIGHBORS = 5  # of a picture, in the share of neighbors that agree
 
 
 @dataclass(frozen=True)
@@ -42,11 +44,12 @@ def estimate(values: Values, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
         raise InputError("a bootstrap needs finite values, [seeds, pictures]")
     random = np.random.default_rng(seed)
     seeds, pictures = values.shape
-    means = np.empty(draws)
-    for draw in range(draws):
-        chosen = random.integers(seeds, size=(seeds, 1))
-        means[draw] = values[chosen, random.integers(pictures, size=(seeds, pictures))].mean()
-    low, high = np.percentile(means, (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
+    means = []
+    for first in range(0, draws, BLOCK):
+        block = min(BLOCK, draws - first)
+        chosen = random.integers(seeds, size=(block, seeds, 1))
+        means.append(values[chosen, random.integers(pictures, size=(block, seeds, pictures))].mean(axis=(1, 2)))
+    low, high = np.percentile(np.concatenate(means), (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
     return Estimate(float(values.mean()), float(low), float(high))
 
 

@@ -22,7 +22,7 @@ from mggc_edge.artifacts import (
     sha256_of,
 )
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.benchmarks.experiments.study.intervals import agreement, kid_values, nearest
+from mggc_edge.benchmarks.experiments.study.intervals import NEIGHBORS, agreement, kid_values, nearest
 from mggc_edge.benchmarks.experiments.study.losses import pruning_losses
 from mggc_edge.errors import ArtifactError
 from mggc_edge.jobs.folder import LOG_FILE, resume_job
@@ -40,7 +40,6 @@ from mggc_edge.tensors import Array
 from mggc_edge.training.material import Material
 
 SCHEMA = "mggc-edge/study-run/1"
-NEIGHBORS = 5
 MAX_REAL_PICTURES = 2000
 SIDES = {"original": ORIGINAL_FILE, "compressed": GENERATOR_FILE}
 

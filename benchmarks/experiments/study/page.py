@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, Estimate
-from mggc_edge.benchmarks.experiments.study.measure import NEIGHBORS
+from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, NEIGHBORS, Estimate
 from mggc_edge.benchmarks.experiments.study.numbers import ORIGINAL, Difference, Measured, Numbers
 from mggc_edge.benchmarks.experiments.study.runner import seconds
 from mggc_edge.benchmarks.experiments.study.table import Row, Study
