@@ -13,7 +13,7 @@ from mggc_edge.benchmarks.experiments.study.table import Study, read_study
 from mggc_edge.errors import InputError
 from tests.experiments.study_helpers import TABLE, record, write_study
 
-KID, PSNR, _, TRUTH, *_ = MEASURES
+KID, PSNR, TRUTH = (MEASURES[index] for index in (0, 1, 3))
 
 
 def records(study: Study) -> list[dict[str, Any]]:
