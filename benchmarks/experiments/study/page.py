@@ -1,0 +1,154 @@
+"""The page of a study in Markdown: all numbers come from the results file, none is typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+
+from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, NEIGHBORS, Estimate
+from mggc_edge.benchmarks.experiments.study.numbers import ORIGINAL, Difference, Measured, Numbers
+from mggc_edge.benchmarks.experiments.study.runner import seconds
+from mggc_edge.benchmarks.experiments.study.table import Row, Study
+
+NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
+MEASURED = (
+    "Measured on {pictures} pictures ({where}), with the ONNX files of every run. Brackets hold 95 % intervals: "
+    "{draws} bootstrap draws of seeds and, within every drawn seed, of pictures. An interval over one seed says "
+    "nothing about other seeds. **better** and **worse** stand where the interval leaves out zero; no correction is "
+    "made for the number of comparisons."
+)
+KID = (
+    "KID is the unbiased estimate over all pictures, features {features}; for the bootstrap it is written as a mean of "
+    "jackknife values, in which {real}. Neighbors are the {k} nearest in the same features."
+)
+HELD_OUT = (
+    "The held-out PSNR (to the original, on pictures that are neither for training nor for testing) is the one to "
+    "choose settings by."
+)
+
+
+def page(study: Study, numbers: Numbers, figure: str | None) -> str:
+    """Return results/<study>.md; `figure` is the file name of its picture, None where there is none."""
+    parts = [f"# {study.title}", study.text, _made(study, numbers)]
+    if figure is not None:
+        parts.append(f"![Means with their 95 % intervals, and the mean of every seed]({figure})")
+    if numbers.records:
+        parts += ["## Results", _rows(study, numbers)]
+        differences = [*numbers.differences(), *numbers.against_original()]
+        if differences:
+            parts += ["## Paired differences", _differences(study, numbers.measures(), differences)]
+        parts += ["## What the rows share, and what differs", _fair(study, numbers), _notes(numbers)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _made(study: Study, numbers: Numbers) -> str:
+    done = {(record["row"], record["seed"]) for record in numbers.records}
+    missing = [run.name for run in study.runs if (run.row.name, run.seed) not in done]
+    state = f"All {len(study.runs)} runs are finished."
+    if missing:
+        state = f"**{len(done)} of {len(study.runs)} runs are finished**; missing: {', '.join(missing)}."
+    return f"Made by `python -m mggc_edge.benchmarks.experiments.study {study.name} --data $DATA --runs DIR`. {state}"
+
+
+def _rows(study: Study, numbers: Numbers) -> str:
+    measures = numbers.measures()
+    titles = ["row", "seeds", "MACs kept", *(one.title for one in measures), "held-out PSNR, dB", "minutes"]
+    lines = [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
+    own = [_shown(one, numbers.original(one)) for one in measures]
+    lines.append(_line(["the original", NONE, "1", *own, NONE, NONE]))
+    for row in study.rows:
+        records = numbers.of(row)
+        if not records:
+            lines.append(_line([row.title, "0", *[NONE] * (len(titles) - 2)]))
+            continue
+        kept = [record["budget_met"] for record in records]
+        held_out = [(record["held_out"]["after_finetuning"] or {}).get("psnr") for record in records]
+        psnr = NONE if None in held_out else f"{_mean(held_out):.2f}"
+        cells = [
+            row.title,
+            f"{len(records)}",
+            f"{_mean(kept):.4f}",
+            *(_shown(m, numbers.mean(row, m)) for m in measures),
+        ]
+        lines.append(_line([*cells, psnr, f"{_mean([seconds(record) for record in records]) / 60:.1f}"]))
+    return "\n".join(lines)
+
+
+def _differences(study: Study, measures: Sequence[Measured], differences: Sequence[Difference]) -> str:
+    titles = {ORIGINAL: "the original", **{row.name: row.title for row in study.rows}}
+    shown = [one for one in measures if any(d.measure is one for d in differences)]
+    lines = [
+        _line(["row", "minus", "seeds", *(one.title for one in shown)]),
+        _line(["---", "---", "---:", *["---:"] * len(shown)]),
+    ]
+    pairs = list(dict.fromkeys((one.row, one.against) for one in differences))
+    for pair in pairs:
+        by_measure = {one.measure.name: one for one in differences if (one.row, one.against) == pair}
+        seeds = max(one.seeds for one in by_measure.values())
+        cells = []
+        for measure in shown:
+            one = by_measure.get(measure.name)
+            text = _shown(measure, None if one is None else one.estimate)
+            cells.append(f"{text} **{one.verdict}**" if one is not None and one.verdict else text)
+        lines.append(_line([*(titles[name] for name in pair), str(seeds), *cells]))
+    return "\n".join(lines)
+
+
+def _fair(study: Study, numbers: Numbers) -> str:
+    differing = numbers.differing()
+    rows = [row for row in study.rows if numbers.of(row)]
+    shared = (
+        f"All rows share the seeds {', '.join(map(str, study.seeds))}, every setting that the table does not name, and "
+        f"these flags:\n\n```\nmggc-edge compress {shlex.join(study.base)}\n```"
+    )
+    header = [_line(["", *(row.title for row in rows)]), _line(["---", *["---"] * len(rows)])]
+    lines = [_line([f"`{name}`", *(_value(by_row[row.name]) for row in rows)]) for name, by_row in differing.items()]
+    lines.append(_line(["discriminator's MACs kept", *(_judge(numbers, row) for row in rows)]))
+    text = [shared, "\n".join([*header, *lines])]
+    steps = {record["steps"].get("finetune") for record in numbers.records}
+    if len(steps) == 1:
+        text.append(f"Steps of finetuning: {_value(steps.pop())} in every run.")
+    else:
+        text.append("**Not every run had as many steps of finetuning.**")
+    return "\n\n".join(text)
+
+
+def _notes(numbers: Numbers) -> str:
+    test = numbers.records[0]["test"]
+    real = "the real picture of each is left out with it" if test["paired"] else "the real pictures are taken as given"
+    machines = sorted({f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in numbers.records})
+    versions = sorted({f"torch {r['tools']['torch']}, mggc-edge {r['tools']['mggc-edge']}" for r in numbers.records})
+    notes = [MEASURED.format(pictures=test["pictures"], where=test["where"], draws=DRAWS)]
+    if test["features"] is not None:
+        notes.append(KID.format(features=test["features"], real=real, k=NEIGHBORS))
+    notes += [HELD_OUT, *test["remarks"]]
+    notes.append(f"Machine: {'; '.join(machines)}. Versions: {'; '.join(versions)}.")
+    return "\n\n".join(notes)
+
+
+def _judge(numbers: Numbers, row: Row) -> str:
+    kept = [record["discriminator_kept"] for record in numbers.of(row)]
+    return "1" if None in kept else f"{_mean(kept):.3f}"
+
+
+def _shown(measure: Measured, estimate: Estimate | None) -> str:
+    if estimate is None:
+        return NONE
+    mean, low, high = (
+        measure.show(value).replace("-", MINUS) for value in (estimate.mean, estimate.low, estimate.high)
+    )
+    return f"{mean} [{low}, {high}]"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, list):
+        return " or ".join(_value(part) for part in value)
+    return NONE if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
