@@ -29,6 +29,8 @@ class CompressRequest:
         budget: a fraction of the original's MACs ("0.05"), or MACs ("2.5G").
         plan: a plan to use instead of choosing channels.
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
+        inception: the weights of the FID's network, see `mggc_edge.models.inception`.
+        segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
         prune_epochs, finetune_epochs: None: as the settings say.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
@@ -51,6 +53,8 @@ class CompressRequest:
     prune_epochs: float | None = None
     finetune_epochs: float | None = None
     feature_net: str | None = None
+    inception: str | None = None
+    segmenter: str | None = None
     bn: BatchNormMode = "eval"
     norm_stats: NormStats = "instance"
     macs_convention: MacsConvention = "true"
