@@ -13,9 +13,9 @@ from PIL import Image
 from mggc_edge.compiler.facts import check_onnx
 from mggc_edge.models.inception import Inception
 from mggc_edge.pictures import to_picture
-from mggc_edge.quality.bootstrap import Statistic, bootstrap
+from mggc_edge.quality.bootstrap import Statistic, bootstrap, bootstrap_both
 from mggc_edge.quality.features import FeatureNetwork, split_feature_net
-from mggc_edge.quality.frechet import PICTURES_PER_FEATURE, enough_for_frechet, frechet_distance, frechet_statistic
+from mggc_edge.quality.frechet import PICTURES_PER_FEATURE, enough_for_frechet, frechet_statistic
 from mggc_edge.quality.kid import kid, kid_statistic
 from mggc_edge.settings import Settings
 from mggc_edge.tensors import FloatArray
@@ -142,32 +142,28 @@ class Distances:
         reals = 0 if pairs else len(real)
         size = max(2, min(MAX_SUBSET, fewest // 2))
         distances = {side: kid(real, found[side], subset_size=size, seed=seed).to_json() for side in names}
-        statistics = {side: kid_statistic(real, found[side], pairs=pairs) for side in names}
-        intervals, difference = _intervals(statistics, count, reals, seed)
-        kids = {side: {**distances[side], "ci95": intervals[side]} for side in names}
-        row |= {"kid": {"original": None, **kids, "difference": difference}, "against": against}
+        estimates = _estimates([kid_statistic(real, found[side], pairs=pairs) for side in names], count, reals, seed)
+        kids = {side: {**distances[side], "ci95": estimates[side]["ci95"]} for side in names}
+        row |= {"kid": {"original": None, **kids, "difference": estimates.get("difference")}, "against": against}
         if not enough_for_frechet(fewest, width):
             needed = f"{PICTURES_PER_FEATURE * width:,} are needed"
             return {**row, "reason": f"{fewest} pictures are too few for {width} features: {needed}"}
-        values = {side: frechet_distance(real, found[side]) for side in names}
-        statistics = {side: frechet_statistic(real, found[side], pairs=pairs) for side in names}
-        intervals, difference = _intervals(statistics, count, reals, seed)
-        ends = {f"{side}_ci95": intervals.get(side) for side in SIDES}
-        return {**row, "frechet": {"original": None, **values, **ends, "difference": difference}}
+        estimates = _estimates(
+            [frechet_statistic(real, found[side], pairs=pairs) for side in names], count, reals, seed
+        )
+        nothing = {"value": None, "ci95": None}
+        frechet = {side: estimates.get(side, nothing)["value"] for side in SIDES}
+        ends = {f"{side}_ci95": estimates.get(side, nothing)["ci95"] for side in SIDES}
+        return {**row, "frechet": {**frechet, **ends, "difference": estimates.get("difference")}}
 
 
-def _intervals(
-    statistics: Mapping[str, Statistic], pictures: int, reals: int, seed: int
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Return the interval of each side, and compressed less original where there are both."""
-    found = {
-        side: bootstrap([statistic], pictures, reals=reals, seed=seed).to_json()["ci95"]
-        for side, statistic in statistics.items()
-    }
-    if len(statistics) < 2:
-        return found, None
-    a, b = statistics["compressed"], statistics["original"]
-    return found, bootstrap([a], pictures, minus=[b], reals=reals, seed=seed).to_json()
+def _estimates(statistics: Sequence[Statistic], pictures: int, reals: int, seed: int) -> dict[str, dict[str, Any]]:
+    """Return the estimate of each side, and of compressed less original; of one statistic, that of compressed."""
+    if len(statistics) == 1:
+        return {"compressed": bootstrap(statistics, pictures, reals=reals, seed=seed).to_json()}
+    original, compressed = statistics
+    found = bootstrap_both([compressed], [original], pictures, reals=reals, seed=seed)
+    return {name: one.to_json() for name, one in zip(("compressed", "original", "difference"), found, strict=True)}
 
 
 def _real_pictures(sets: Sequence[PictureSet], most: int) -> Iterator[Image.Image]:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from mggc_edge.artifacts import sha256_of
 from mggc_edge.errors import ArtifactError, CheckpointError, PictureError
 from mggc_edge.models import inception
 from mggc_edge.models.inception import INPUT, ROWS, Inception, as_input, inception_shapes, run
@@ -221,7 +222,7 @@ def test_no_picture_is_an_error(file: Path) -> None:
 def test_only_the_published_bytes_carry_the_published_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Inception(file)
     assert (other.published, other.name) == (False, "random (Inception layout)")
-    monkeypatch.setattr(inception, "PUBLISHED_SHA256", inception.sha256_of(file))
+    monkeypatch.setattr(inception, "PUBLISHED_SHA256", sha256_of(file))
     own = Inception(file)
     assert (own.published, own.name) == (True, "Inception 2015-12-05")
 

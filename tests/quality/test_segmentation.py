@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -105,7 +106,7 @@ def test_a_closed_segmenter_says_so(tmp_path: Path) -> None:
     ("settings", "message"),
     [({"preprocessing": "x"}, "unknown preprocessing 'x'"), ({"gives": "x"}, "a segmenter gives no 'x'")],
 )
-def test_unknown_settings_are_refused(settings: dict[str, str], message: str, tmp_path: Path) -> None:
+def test_unknown_settings_are_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SettingError) as caught:
         Segmenter(tmp_path / "s.onnx", PALETTE, **settings)
     assert caught.value.message == message
