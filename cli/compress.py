@@ -129,6 +129,24 @@ def compress(
             rich_help_panel=PROOF,
         ),
     ] = None,
+    inception: Annotated[
+        str | None,
+        typer.Option(
+            "--inception",
+            metavar="FILE",
+            help="Weights of the FID's network (pt_inception-2015-12-05), for FID and KID.",
+            rich_help_panel=PROOF,
+        ),
+    ] = None,
+    segmenter: Annotated[
+        str | None,
+        typer.Option(
+            "--segmenter",
+            metavar="FILE",
+            help="ONNX network from photographs to labels, for mIoU; paired data only.",
+            rich_help_panel=PROOF,
+        ),
+    ] = None,
     min_psnr: Annotated[
         float | None,
         typer.Option(
@@ -192,8 +210,9 @@ def compress(
         request = CompressRequest(
             model=model, discriminator=discriminator, partner=partner, plan=plan, preset=preset,
             source=source, target=target, data=data, layout=layout, method=method,
-            prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net, bn=bn,
-            norm_stats=norm_stats, quick=quick, min_psnr=min_psnr, **flags,
+            prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
+            inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
+            **flags,
         )  # fmt: skip
         folder = out_folder or default_folder(f"{Path(model).stem}-{request.budget.strip()}")
         job = start(folder, "compress", request.to_json(), settings, seed, threads)
@@ -253,4 +272,14 @@ def page(document: dict[str, Any]) -> RenderableType:
     if quality["kid"] is not None and quality["kid"].get("original") is not None:
         values = [quality["kid"][name]["value"] for name in ("original", "compressed")]
         facts.add_row("KID", f"original {values[0]:.4g}, compressed {values[1]:.4g}; lower is better")
+    fid = quality.get("fid")  # a run of an older version has none
+    if fid is not None:
+        values = [fid[name] for name in ("original", "compressed")]
+        known = "" if values[0] is None else f"original {values[0]:.4g}, "
+        facts.add_row("FID", fid["reason"] or f"{known}compressed {values[1]:.4g}; lower is better")
+    seen = quality.get("segmentation")
+    if seen is not None:
+        sides = [seen[name]["miou"] for name in ("original", "compressed")]
+        if None not in sides:
+            facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
     return Group(table, facts)

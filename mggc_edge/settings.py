@@ -199,6 +199,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1
     ),
+    Setting("quality.max_real", 10_000, "pictures", "most real pictures that distributions are compared with", low=2),
     Setting("quick.bench_pairs", 20, "pairs", "pairs of latency samples with --quick", low=1, high=10_000),
     Setting("quick.discriminator_steps", 100, "steps", "fitting a discriminator with --quick", low=1),
     Setting("quick.encoder_steps", 60, "steps", "encoder with --quick", low=1),
@@ -206,6 +207,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("quick.pictures", 60, "pictures", "built-in pictures with --quick", low=10),
     Setting("quick.prune_steps", 200, "steps", "pruning with --quick", low=1),
     Setting("samples.pictures", 8, "pictures", "test pictures that the report shows", low=1, high=12),
+    Setting(
+        "segmenter.gives",
+        "auto",
+        "",
+        "a score for every class, or a label picture in RGB; auto: colors where the output has 3 channels",
+        choices=("auto", "classes", "colors"),
+    ),
+    Setting(
+        "segmenter.palette",
+        "",
+        "",
+        "colour of every class, in order, such as 0000aa ff5500; empty: learnt from the training labels",
+    ),
+    Setting(
+        "segmenter.preprocessing",
+        "auto",
+        "",
+        "what it wants of a picture; auto: signed for colors, imagenet for classes",
+        choices=("auto", "imagenet", "caffe", "unit", "signed"),
+    ),
     Setting("train.batch_size", 1, "pictures", "pictures a step", "CycleGAN, pix2pix", low=1, high=1024),
     Setting("train.beta_1", 0.5, "", "of Adam", "CycleGAN, pix2pix", low=0, high=0.999),
     Setting(

@@ -58,6 +58,7 @@ MAY_IMPORT["cli"] = set(MAY_IMPORT)
 # What is not of the standard library, and who may import it at the top of a file.
 LIGHT = {"numpy", "PIL"}
 TOP_LEVEL = {
+    "models/inception.py": {"torch"},
     "models/network.py": {"torch"},
     "models/weights.py": {"torch"},
     "models/slim.py": {"torch"},

@@ -12,6 +12,7 @@ import torch
 from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
 from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
+from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
@@ -19,9 +20,10 @@ from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.networks import Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
-from mggc_edge.jobs.proof import Features
+from mggc_edge.jobs.proof import Yardsticks
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction
+from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
@@ -30,7 +32,6 @@ from mggc_edge.models.weights import save_network
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import check_budget, kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
-from mggc_edge.settings import Settings
 from mggc_edge.training.loop import Journal, Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
@@ -56,11 +57,13 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
-        features = _features(job.settings, request)
+        networks = feature_networks(job.settings, request.feature_net, request.inception)
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
         _check_pairs(originals, material)
+        segmenter = segmenter_for(job.settings, request.segmenter, material, hooks.tell)
+        yardsticks = Yardsticks(networks, segmenter, job.settings["quality.max_real"])
         precision = job.facts.get("precision") or choose_precision(job.settings["train.precision"], generator)
         job.remember("precision", precision, "the precision")
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
@@ -69,7 +72,7 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         hooks.begun()
         originals, choice = _choose(work, originals, material, request, budget, plan)
         slim = _finetune(work, originals, material, choice, request)
-        return prove(work, request, generator, slim, choice.generator, budget, material, features)
+        return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
 
 
 def check_floor(request: CompressRequest, document: Mapping[str, Any]) -> None:
@@ -128,14 +131,6 @@ def _check_pairs(originals: Originals, material: Material) -> None:
             "the discriminator judges an input and its output together, and these pictures have no pairs",
             hint="give paired pictures (--layout paired), or leave the discriminator out",
         )
-
-
-def _features(settings: Settings, request: CompressRequest) -> Features | None:
-    if request.feature_net is None:
-        return None
-    features = Features(request.feature_net, settings["features.preprocessing"])
-    features.check()
-    return features
 
 
 def _choose(

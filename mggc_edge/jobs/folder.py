@@ -30,7 +30,10 @@ JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
 PARTIAL = ".partial"  # ends the name of a file that is being written
 # Of a request, what may be a path that is relative to where the job was started.
-PATHS = ("model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "init")
+PATHS = (
+    "model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "inception", "segmenter",
+    "init",
+)  # fmt: skip
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,11 @@ from PIL import Image
 
 from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.compiler.facts import check_onnx
+from mggc_edge.jobs.distances import Distances, Extractor
+from mggc_edge.jobs.segmenting import Agreements
 from mggc_edge.pictures import PictureFormat, png_bytes, to_picture
 from mggc_edge.quality.compare import compare_pictures
-from mggc_edge.quality.features import FeatureNetwork, split_feature_net
-from mggc_edge.quality.frechet import enough_for_frechet, frechet_distance
-from mggc_edge.quality.kid import kid
+from mggc_edge.quality.segmentation import Segmenter
 from mggc_edge.tensors import Array, FloatArray
 from mggc_edge.training.loop import Progress, Watch
 from mggc_edge.training.material import Material
@@ -25,26 +25,21 @@ from mggc_edge.training.material import Material
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
 SAMPLE_COLUMNS = ("input", "original", "compressed", "truth")
 MAX_SAMPLE_SIDE = 256
-MAX_REAL_PICTURES = 2000
 
 
 @dataclass(frozen=True)
-class Features:
-    """Which network's features distributions are compared by."""
+class Yardsticks:
+    """What pictures are measured by, beside each other and the truth.
 
-    which: str
-    preprocessing: str
+    Attributes:
+        networks: whose features distributions are compared by.
+        segmenter: what tells the class of every pixel of a picture; None: none.
+        max_real: most real pictures that distributions are compared with.
+    """
 
-    def check(self) -> None:
-        """Open the network once, so that what is wrong with it is known before anything long begins.
-
-        Raises:
-            ArtifactError: there is no such file or tensor, or it is damaged.
-        """
-        path, _ = split_feature_net(self.which)
-        check_onnx(path)
-        with FeatureNetwork(self.which, preprocessing=self.preprocessing):
-            pass
+    networks: Sequence[Extractor] = ()
+    segmenter: Segmenter | None = None
+    max_real: int = 10_000
 
 
 @dataclass
@@ -52,7 +47,6 @@ class _Kept:
     """What is kept of the test pictures while they go by."""
 
     samples: dict[int, dict[str, Image.Image]] = field(default_factory=dict)
-    outputs: dict[str, list[Image.Image]] = field(default_factory=lambda: {"original": [], "compressed": []})
 
 
 def measure_quality(
@@ -62,7 +56,7 @@ def measure_quality(
     material: Material,
     *,
     output_format: PictureFormat,
-    features: Features | None,
+    yardsticks: Yardsticks,
     samples: int,
     seed: int,
     tell: Callable[[str], None],
@@ -74,7 +68,7 @@ def measure_quality(
     Args:
         folder: the run folder.
         output_format: of the pictures that both give.
-        features: for KID and Frechet distance; None: they are left out.
+        yardsticks: for KID, Frechet distance and FID, and mIoU.
         samples: how many test pictures to keep for people to look at.
         extra: goes into the document as it is.
 
@@ -88,9 +82,11 @@ def measure_quality(
     def keep(x: Array, first: Array, second: Array, truth: Array | None) -> None:
         number = next(numbers)
         pictures = {"original": to_picture(first, output_format), "compressed": to_picture(second, output_format)}
-        if features is not None:
-            for name, picture in pictures.items():
-                kept.outputs[name].append(picture)
+        distances.add(pictures)
+        if agreements is not None:
+            assert truth is not None
+            real = to_picture(truth, output_format)
+            agreements.add(to_picture(x, material.test.format), {**pictures, "real": real})
         if number in chosen:
             pictures["input"] = to_picture(x, material.test.format)
             if truth is not None:
@@ -100,14 +96,22 @@ def measure_quality(
 
     numbers = iter(range(count))
     tell(f"comparing on {count} pictures ({material.where})")
-    with OnnxRuntimeRunner(original) as a, OnnxRuntimeRunner(compressed) as b:
+    segmenter = yardsticks.segmenter
+    with contextlib.ExitStack() as stack:
+        distances = stack.enter_context(Distances(yardsticks.networks, max_real=yardsticks.max_real))
+        agreements = None if segmenter is None else Agreements(stack.enter_context(segmenter))
+        a, b = (stack.enter_context(OnnxRuntimeRunner(path)) for path in (original, compressed))
         comparison = compare_pictures(a, b, _pairs(material), on_pictures=keep, seed=seed)
+        if yardsticks.networks:
+            tell("comparing distributions of features")
+        distributions = distances.to_json(material, seed)
     document = {
         "schema": QUALITY_SCHEMA,
         "where": material.where,
         "split_sha256": material.split_sha256,
         **comparison.to_json(),
-        **_distributions(features, kept, material, seed, tell),
+        **distributions,
+        "segmentation": None if agreements is None else agreements.to_json(seed),
         **extra,
         "remarks": list(material.remarks),
     }
@@ -123,47 +127,6 @@ def _pairs(material: Material) -> Iterator[tuple[FloatArray, FloatArray | None]]
             material.test.batch([index]).numpy(),
             None if truth is None else truth.batch([index]).numpy(),
         )
-
-
-def _distributions(
-    features: Features | None, kept: _Kept, material: Material, seed: int, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Return KID and Frechet distance of both sets of outputs to real pictures of the target.
-
-    Where there are no real ones, the original's outputs stand for them.
-    """
-    nothing = {"features": None, "kid": None, "frechet": None, "distributions_against": None}
-    if features is None:
-        return nothing
-    tell("comparing distributions of features")
-    with FeatureNetwork(features.which, preprocessing=features.preprocessing) as network:
-        found = {name: network.features(pictures) for name, pictures in kept.outputs.items()}
-        real_set = material.test_target
-        against = "original's outputs"
-        real = found["original"]
-        if real_set is not None:
-            against = f"{min(len(real_set), MAX_REAL_PICTURES)} real pictures"
-            real = network.features(
-                to_picture(real_set.batch([index])[0].numpy(), real_set.format)
-                for index in range(min(len(real_set), MAX_REAL_PICTURES))
-            )
-        name = network.name
-    names = ("original", "compressed") if real_set is not None else ("compressed",)
-    fewest = min(len(real), len(found["compressed"]))
-    if fewest < 2:
-        return {**nothing, "features": name}
-    size = max(2, min(1000, fewest // 2))
-    distances = {side: kid(real, found[side], subset_size=size, seed=seed).to_json() for side in names}
-    frechet: dict[str, Any] | None = None
-    if enough_for_frechet(fewest, real.shape[1]):
-        frechet = {"features": name, "original": None, **{side: frechet_distance(real, found[side]) for side in names}}
-    return {
-        "features": name,
-        "kid": {"original": None, **distances},
-        "frechet": frechet,
-        "frechet_reason": None if frechet else f"{fewest} pictures are too few for {real.shape[1]} features",
-        "distributions_against": against,
-    }
 
 
 def _write_samples(folder: Path, samples: Mapping[int, Mapping[str, Image.Image]], material: Material) -> None:

@@ -28,7 +28,7 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
-from mggc_edge.jobs.proof import Features, measure_quality
+from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table
@@ -58,7 +58,7 @@ def prove(
     plan: PruningPlan,
     budget: float,
     material: Material,
-    features: Features | None,
+    yardsticks: Yardsticks,
 ) -> dict[str, Any]:
     """Return the document of `compress --json`, and write everything that it sums up into the run folder.
 
@@ -78,7 +78,7 @@ def prove(
                 paths["compressed"],
                 material,
                 output_format=PictureFormat.for_channels(original.spec.out_channels),
-                features=features,
+                yardsticks=yardsticks,
                 samples=job.settings["samples.pictures"],
                 seed=job.seed,
                 tell=work.tell,
@@ -161,7 +161,10 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
 
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
-    names = "psnr_to_original ssim_to_original identical broken_pictures kid frechet to_truth where pictures"
+    names = (
+        "psnr_to_original ssim_to_original identical broken_pictures kid frechet fid segmentation "
+        "to_truth to_truth_difference where pictures"
+    )
     return {name: quality.get(name) for name in names.split()}
 
 

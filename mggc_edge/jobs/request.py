@@ -31,6 +31,8 @@ class CompressRequest:
         plan: a plan to use instead of choosing channels.
         preset: whose defaults, see `mggc_edge.presets`, were given where there was neither flag nor setting.
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
+        inception: the weights of the FID's network, see `mggc_edge.models.inception`.
+        segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
         prune_epochs, finetune_epochs: None: as the settings say.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
@@ -54,6 +56,8 @@ class CompressRequest:
     prune_epochs: float | None = None
     finetune_epochs: float | None = None
     feature_net: str | None = None
+    inception: str | None = None
+    segmenter: str | None = None
     bn: BatchNormMode = "eval"
     norm_stats: NormStats = "instance"
     macs_convention: MacsConvention = "true"

@@ -11,13 +11,10 @@ import numpy as np
 
 from mggc_edge.backends.base import Runner
 from mggc_edge.errors import FeedError
+from mggc_edge.quality.bootstrap import Estimate, bootstrap, mean_interval, mean_of
 from mggc_edge.quality.metrics import psnr_from_mse, ssim
 from mggc_edge.quality.parity import DATA_RANGE, only_output
 from mggc_edge.tensors import Array
-
-RESAMPLES = 2000
-# Of fewer values, not even the range from the smallest to the largest holds the median in 95 % of samples.
-FEWEST_FOR_INTERVAL = 6
 
 OnPictures = Callable[[Array, Array, Array, "Array | None"], None]
 
@@ -29,11 +26,12 @@ class Similarity:
     Attributes:
         pictures: how many were compared.
         psnr: mean of the pictures' PSNR in dB, over those that differ at all; None where none does.
-        psnr_ci95: bootstrap interval of that mean; None for fewer than FEWEST_FOR_INTERVAL of them.
+        psnr_ci95: bootstrap interval of that mean; None where there are too few of them for one.
         psnr_pooled: PSNR of all values together, in dB; None where all are identical.
         ssim: mean over the pictures; None where they are too small for it.
         identical_pictures: pictures without any difference, which have no PSNR.
         broken_pictures: pictures with values that are not finite; where there is one, every number above is None.
+        ssim_ci95: bootstrap interval of the mean SSIM.
     """
 
     pictures: int
@@ -43,6 +41,7 @@ class Similarity:
     ssim: float | None
     identical_pictures: int = 0
     broken_pictures: int = 0
+    ssim_ci95: tuple[float, float] | None = None
 
     @property
     def identical(self) -> bool:
@@ -56,6 +55,7 @@ class Similarity:
             "psnr_ci95": None if self.psnr_ci95 is None else list(self.psnr_ci95),
             "psnr_pooled": self.psnr_pooled,
             "ssim": self.ssim,
+            "ssim_ci95": None if self.ssim_ci95 is None else list(self.ssim_ci95),
             "identical": self.identical,
             "identical_pictures": self.identical_pictures,
             "broken_pictures": self.broken_pictures,
@@ -69,11 +69,15 @@ class Comparison:
     Attributes:
         to_original: the compressed generator's pictures to the original's.
         original_to_truth, compressed_to_truth: the pictures of each to the true ones; None without truth.
+        psnr_to_truth_difference, ssim_to_truth_difference: compressed less original, over the pictures for which both
+            have the number; None without truth.
     """
 
     to_original: Similarity
     original_to_truth: Similarity | None = None
     compressed_to_truth: Similarity | None = None
+    psnr_to_truth_difference: Estimate | None = None
+    ssim_to_truth_difference: Estimate | None = None
 
     @property
     def pictures(self) -> int:
@@ -90,10 +94,14 @@ class Comparison:
             "psnr_to_original_ci95": own.pop("psnr_ci95"),
             "psnr_to_original_pooled": own.pop("psnr_pooled"),
             "ssim_to_original": own.pop("ssim"),
+            "ssim_to_original_ci95": own.pop("ssim_ci95"),
             **own,
             "to_truth": None
             if truth[0] is None or truth[1] is None
             else {"original": truth[0].to_json(), "compressed": truth[1].to_json()},
+            "to_truth_difference": None
+            if self.psnr_to_truth_difference is None or self.ssim_to_truth_difference is None
+            else {"psnr": self.psnr_to_truth_difference.to_json(), "ssim": self.ssim_to_truth_difference.to_json()},
         }
 
 
@@ -144,11 +152,22 @@ def compare_pictures(
             on_pictures(picture, a, b, truth)
     if not between.psnr:
         raise FeedError("there is no picture to compare with")
+    if not first.psnr:
+        return Comparison(between.similarity(seed))
     return Comparison(
         between.similarity(seed),
-        first.similarity(seed) if first.psnr else None,
-        second.similarity(seed) if second.psnr else None,
+        first.similarity(seed),
+        second.similarity(seed),
+        _difference(second.psnr, first.psnr, seed),
+        _difference(second.ssim, first.ssim, seed),
     )
+
+
+def _difference(values: Sequence[float | None], others: Sequence[float | None], seed: int) -> Estimate:
+    """Return the mean of values - others, picture by picture, where both are finite."""
+    a, b = (np.array([math.nan if value is None else value for value in side]) for side in (values, others))
+    both = np.isfinite(a) & np.isfinite(b)
+    return bootstrap([mean_of((a - b)[both])], int(both.sum()), seed=seed)
 
 
 class _Series:
@@ -157,7 +176,7 @@ class _Series:
     def __init__(self, data_range: float) -> None:
         self._data_range = data_range
         self.psnr: list[float | None] = []  # of each picture: None if identical, NaN if broken
-        self._ssim: list[float] = []
+        self.ssim: list[float | None] = []  # of each picture: None if too small or broken
         self._sum_squares, self._values = 0.0, 0
 
     @np.errstate(invalid="ignore", over="ignore")  # what makes NaN or infinity is counted as broken
@@ -168,36 +187,25 @@ class _Series:
             similarity = ssim(a, b, self._data_range) if math.isfinite(squares) else None
             if not math.isfinite(squares + (similarity or 0.0)):
                 self.psnr.append(math.nan)
+                self.ssim.append(None)
                 continue
             self._sum_squares += squares
             self._values += a.size
             self.psnr.append(psnr_from_mse(squares / a.size, self._data_range))
-            if similarity is not None:
-                self._ssim.append(similarity)
+            self.ssim.append(similarity)
 
     def similarity(self, seed: int) -> Similarity:
         different = [value for value in self.psnr if value is not None]
         identical, broken = len(self.psnr) - len(different), sum(map(math.isnan, different))
         if broken:
             return Similarity(len(self.psnr), None, None, None, None, identical, broken)
+        similarities = [value for value in self.ssim if value is not None]
         return Similarity(
             pictures=len(self.psnr),
             psnr=math.fsum(different) / len(different) if different else None,
             psnr_ci95=mean_interval(different, seed),
             psnr_pooled=psnr_from_mse(self._sum_squares / self._values, self._data_range),
-            ssim=math.fsum(self._ssim) / len(self._ssim) if self._ssim else None,
+            ssim=math.fsum(similarities) / len(similarities) if similarities else None,
             identical_pictures=identical,
+            ssim_ci95=mean_interval(similarities, seed),
         )
-
-
-def mean_interval(values: Sequence[float], seed: int) -> tuple[float, float] | None:
-    """Return the 95 % percentile bootstrap interval of the mean of finite values.
-
-    None for fewer than FEWEST_FOR_INTERVAL values, which cannot carry one.
-    """
-    if len(values) < FEWEST_FOR_INTERVAL:
-        return None
-    random, array = np.random.default_rng(seed), np.array(values, np.float64)
-    means = [float(array[random.integers(len(array), size=len(array))].mean()) for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)

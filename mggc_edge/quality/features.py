@@ -126,7 +126,7 @@ class FeatureNetwork:
             MissingDependencyError: ONNX Runtime is not installed, or onnx, which an inner tensor needs.
             OutputError: there is no room for a temporary copy of the network, which an inner tensor needs.
         """
-        _check_file(self.path)
+        check_size(self.path, "a feature network")
         if self.tensor is None:
             runner = OnnxRuntimeRunner(self.path, threads=self._threads)
             runner.__enter__()
@@ -234,17 +234,7 @@ class FeatureNetwork:
 
     def _take_over(self, runner: OnnxRuntimeRunner, own: tuple[str, ...]) -> None:
         """Check what an entered runner takes and gives; `own`: the names of the file's own outputs."""
-        if len(runner.inputs) != 1:
-            raise ArtifactError(f"'{self.path}' has {len(runner.inputs)} inputs, but a feature network takes a picture")
-        (self._input,) = runner.inputs
-        shape = self._input.shape
-        if len(shape) != 4 or shape[0] not in (None, 1) or shape[1] not in (None, 3):
-            shown = "x".join("any" if size is None else str(size) for size in shape)
-            raise ArtifactError(f"'{self.path}' takes {shown}, but a feature network takes one RGB picture, 1x3xHxW")
-        if self._input.dtype not in ("float16", "float32"):
-            raise ArtifactError(f"'{self.path}' takes {self._input.dtype}, but pictures are fed as float32 or float16")
-        if max(side or 0 for side in shape[2:]) > MAX_SIDE:
-            raise ArtifactError(f"'{self.path}' takes pictures of more than {MAX_SIDE} pixels a side")
+        self._input = picture_input(self.path, runner, "a feature network")
         if self.tensor is None and len(own) != 1:
             hint = f"give FILE:TENSOR with one of {', '.join(own[:8])}"
             raise ArtifactError(f"'{self.path}' has {len(own)} outputs, and one must be chosen", hint)
@@ -256,10 +246,31 @@ class FeatureNetwork:
             raise ArtifactError(f"'{self._feature_output}' of '{self.path}' is {kind}, but features are numbers")
 
 
-def _check_file(path: Path) -> None:
+def picture_input(path: Path, runner: OnnxRuntimeRunner, what: str) -> TensorSpec:
+    """Return the only input of an entered runner, which takes one RGB picture; `what` names it: "a segmenter".
+
+    Raises:
+        ArtifactError: it takes something else.
+    """
+    if len(runner.inputs) != 1:
+        raise ArtifactError(f"'{path}' has {len(runner.inputs)} inputs, but {what} takes a picture")
+    (taken,) = runner.inputs
+    shape = taken.shape
+    if len(shape) != 4 or shape[0] not in (None, 1) or shape[1] not in (None, 3):
+        shown = "x".join("any" if size is None else str(size) for size in shape)
+        raise ArtifactError(f"'{path}' takes {shown}, but {what} takes one RGB picture, 1x3xHxW")
+    if taken.dtype not in ("float16", "float32"):
+        raise ArtifactError(f"'{path}' takes {taken.dtype}, but pictures are fed as float32 or float16")
+    if max(side or 0 for side in shape[2:]) > MAX_SIDE:
+        raise ArtifactError(f"'{path}' takes pictures of more than {MAX_SIDE} pixels a side")
+    return taken
+
+
+def check_size(path: Path, what: str) -> None:
+    """Raise ArtifactError unless there is a file of at most MAX_FILE_BYTES; `what` names it: "a segmenter"."""
     try:
         size = path.stat().st_size
     except OSError as error:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror}") from error
     if size > MAX_FILE_BYTES:
-        raise ArtifactError(f"'{path}' has {size:,} bytes, more than the {MAX_FILE_BYTES:,} of a feature network")
+        raise ArtifactError(f"'{path}' has {size:,} bytes, more than the {MAX_FILE_BYTES:,} of {what}")

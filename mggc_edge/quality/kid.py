@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from mggc_edge.errors import InputError, SettingError
+from mggc_edge.quality.bootstrap import Counts, Floats, Resamples, Statistic
 from mggc_edge.tensors import Array
 
 DEFAULT_SUBSET = 1000  # vectors; Binkowski et al. 2018
+_CHUNK = 1024  # rows of a kernel in memory at a time
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,51 @@ def kid(real: Array, fake: Array, *, subsets: int = 100, subset_size: int | None
     ]
     std = float(np.std(values, ddof=1)) if subsets > 1 else None
     return Kid(float(np.mean(values)), std, subsets, size)
+
+
+def kid_statistic(real: Array, fake: Array, *, pairs: bool = False) -> Statistic:
+    """Return the kernel distance of resampled pictures, for `bootstrap`.
+
+    Two draws of one picture are no two pictures: a kernel of a picture with itself would make every resample's distance
+    larger than it is. So only pairs of different pictures count, by the product of how often each was drawn:
+    sum_{i != j} w_i w_j k(x_i, x_j) / sum_{i != j} w_i w_j. With every picture drawn once it is eq. 4 over both sets.
+
+    Args:
+        real, fake: as in `kid`.
+        pairs: whether real and fake belong together row by row, and are drawn together.
+
+    Raises:
+        InputError: as `kid`, or `pairs` are not as many.
+    """
+    x, y = feature_sets(real, fake)
+    if pairs and len(x) != len(y):
+        raise InputError(f"{len(x)} real and {len(y)} fake pictures are no pairs")
+
+    def statistic(draws: Resamples) -> Floats:
+        fakes, reals = draws.pictures, draws.pictures if pairs else draws.reals
+        v, w = fakes.astype(np.float64), reals.astype(np.float64)
+        cross = np.zeros(len(v))
+        for start in range(0, len(x), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            cross += ((w[:, part] @ _kernel(x[part], y)) * v).sum(axis=1)
+        cross /= w.sum(axis=1) * v.sum(axis=1)
+        return _within(x, reals) + _within(y, fakes) - 2 * cross
+
+    return statistic
+
+
+def _within(x: Floats, counts: Counts) -> Floats:
+    """Return the mean kernel of two different drawn pictures of one set, [R]; NaN where only one was drawn."""
+    w = counts.astype(np.float64)
+    total = np.zeros(len(w))
+    for start in range(0, len(x), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        total += ((w[:, part] @ _kernel(x[part], x)) * w).sum(axis=1)
+    diagonal = (np.square(x).sum(axis=1) / x.shape[1] + 1) ** 3
+    squares = np.square(w)
+    pairs = w.sum(axis=1) ** 2 - squares.sum(axis=1)
+    mean: Floats = np.divide(total - squares @ diagonal, pairs, out=np.full(len(w), np.nan), where=pairs > 0)
+    return mean
 
 
 def feature_sets(real: Array, fake: Array) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

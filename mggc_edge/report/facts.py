@@ -100,12 +100,34 @@ class Plan:
 
 @dataclass(frozen=True)
 class Pair:
-    """A number of the original's and of the compressed generator's pictures, each with a spread where one is known."""
+    """A number of the original's and of the compressed generator's pictures, each with its spread.
+
+    The spread is a 95 % interval, or else a standard deviation; None where it is not known.
+    """
 
     original: float | None
     compressed: float | None
     original_std: float | None = None
     compressed_std: float | None = None
+    original_ci95: tuple[float, float] | None = None
+    compressed_ci95: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Distances of distributions by the features of one network.
+
+    Attributes:
+        features: its name.
+        metric: "fid" with the published Inception weights, else "frechet".
+        reason: why there is no Frechet distance.
+    """
+
+    features: str
+    metric: str
+    kid: Pair | None
+    frechet: Pair | None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +135,7 @@ class Quality:
     """`quality.json`: distances of pictures. PSNR in dB, with its 95 % interval; that of identical pictures is None.
 
     The PSNR before and after finetuning is that of the held-out pictures, from the squared error of all together. The
-    others are means over the pictures that the quality was measured on.
+    others are means over the pictures that the quality was measured on. `miou_real` is that of the true photographs.
     """
 
     pictures: int | None
@@ -124,11 +146,13 @@ class Quality:
     ssim_to_original: float | None
     psnr_to_truth: Pair | None
     ssim_to_truth: Pair | None
-    features: str | None
-    kid: Pair | None
-    frechet: Pair | None
+    distances: tuple[Distance, ...]
     psnr_before_finetuning: float | None
     psnr_after_finetuning: float | None
+    ssim_ci95: tuple[float, float] | None = None
+    miou: Pair | None = None
+    pixel_accuracy: Pair | None = None
+    miou_real: float | None = None
 
 
 @dataclass(frozen=True)

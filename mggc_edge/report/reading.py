@@ -23,6 +23,7 @@ from mggc_edge.report.facts import (
     COLUMNS,
     Artifact,
     Cost,
+    Distance,
     Group,
     Latency,
     Measured,
@@ -223,7 +224,8 @@ def _quality(fields: Fields | None) -> Quality | None:
     truth = fields.fields("to_truth")
     before, after = fields.fields("before_finetuning"), fields.fields("after_finetuning")
     pictures = fields.number("pictures")
-    frechet = fields.fields("frechet")
+    seen = fields.fields("segmentation")
+    real = None if seen is None else seen.fields("real")
     return Quality(
         pictures=None if pictures is None else int(pictures),
         where=fields.text("where"),
@@ -231,23 +233,59 @@ def _quality(fields: Fields | None) -> Quality | None:
         psnr_to_original=fields.number("psnr_to_original"),
         psnr_ci95=fields.interval("psnr_to_original_ci95"),
         ssim_to_original=fields.number("ssim_to_original"),
-        psnr_to_truth=_pair(truth, "psnr"),
-        ssim_to_truth=_pair(truth, "ssim"),
-        features=fields.text("features"),
-        kid=_pair(fields.fields("kid"), "value", "std"),
-        frechet=None if frechet is None else Pair(frechet.number("original"), frechet.number("compressed")),
+        psnr_to_truth=_pair(truth, "psnr", interval="psnr_ci95"),
+        ssim_to_truth=_pair(truth, "ssim", interval="ssim_ci95"),
+        distances=_distances(fields),
         psnr_before_finetuning=None if before is None else before.number("psnr"),
         psnr_after_finetuning=None if after is None else after.number("psnr"),
+        ssim_ci95=fields.interval("ssim_to_original_ci95"),
+        miou=_pair(seen, "miou", interval="miou_ci95"),
+        pixel_accuracy=_pair(seen, "pixel_accuracy"),
+        miou_real=None if real is None else real.number("miou"),
     )
 
 
-def _pair(both: Fields | None, key: str, spread: str = "") -> Pair | None:
+def _distances(fields: Fields) -> tuple[Distance, ...]:
+    """Return the distances by every network; a document of an older version has them of one, at its top."""
+    rows = fields.objects("distances")
+    if rows:
+        return tuple(
+            Distance(
+                features=row.text("features") or "",
+                metric=row.text("metric") or "frechet",
+                kid=_pair(row.fields("kid"), "value", "std", "ci95"),
+                frechet=_sides(row.fields("frechet")),
+                reason=row.text("reason"),
+            )
+            for row in rows
+        )
+    features = fields.text("features")
+    if features is None:
+        return ()
+    return (
+        Distance(features, "frechet", _pair(fields.fields("kid"), "value", "std"), _sides(fields.fields("frechet"))),
+    )
+
+
+def _sides(fields: Fields | None) -> Pair | None:
+    if fields is None:
+        return None
+    return Pair(
+        fields.number("original"),
+        fields.number("compressed"),
+        original_ci95=fields.interval("original_ci95"),
+        compressed_ci95=fields.interval("compressed_ci95"),
+    )
+
+
+def _pair(both: Fields | None, key: str, spread: str = "", interval: str = "") -> Pair | None:
     if both is None:
         return None
     sides = [both.fields(side) for side in ("original", "compressed")]
     a, b = (None if side is None else side.number(key) for side in sides)
     a_std, b_std = (None if side is None or not spread else side.number(spread) for side in sides)
-    return Pair(a, b, a_std, b_std)
+    a_ends, b_ends = (None if side is None or not interval else side.interval(interval) for side in sides)
+    return Pair(a, b, a_std, b_std, a_ends, b_ends)
 
 
 def _artifact(fields: Fields) -> Artifact:

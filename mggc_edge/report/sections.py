@@ -207,12 +207,18 @@ def quality(facts: RunFacts) -> str:
     spread = "" if ends is None else f"<small>{ends[0]:.2f} to {ends[1]:.2f}</small>"
     note = "higher is closer" + ("" if ends is None else "; 95\u00a0% interval below")
     rows = [_row("PSNR to the original", note, none, psnr + spread)]
-    rows.append(_row("SSIM to the original", "1 is equal", none, value(found.ssim_to_original, _ssim)))
+    ssim = value(found.ssim_to_original, _ssim) + _ends(found.ssim_ci95, _ssim)
+    rows.append(_row("SSIM to the original", "1 is equal", none, ssim))
     if found.psnr_to_truth is not None:
         rows.append(_pair_row("PSNR to the truth", "higher is closer", found.psnr_to_truth, decibel))
     if found.ssim_to_truth is not None:
         rows.append(_pair_row("SSIM to the truth", "1 is equal", found.ssim_to_truth, _ssim))
     rows += _distances(found)
+    if found.miou is not None:
+        best = "" if found.miou_real is None else f"; {found.miou_real:.3f} of the true photographs"
+        rows.append(_pair_row("mIoU of the labels found in them", f"1 is equal{best}", found.miou, _ssim))
+    if found.pixel_accuracy is not None:
+        rows.append(_pair_row("Pixels with the right label", "", found.pixel_accuracy, percent))
     over = "" if found.pictures is None else f"<p>Measured on {found.pictures:,} {escape(tested(found))}.</p>"
     body = over + _table(("", "Original", "Compressed"), rows) + _finetuning(found)
     return section("quality", "Quality", body)
@@ -230,31 +236,40 @@ def _finetuning(found: Quality) -> str:
 
 
 def _distances(found: Quality) -> list[str]:
-    features = found.features
-    if features is None:
+    if not found.distances:
         reason = "not measured: no feature network was given"
         none = value(None, plain)
         return [_row("KID", reason, none, none), _row("Fr\u00e9chet distance", reason, none, none)]
-    name = f"Fr\u00e9chet distance ({features})"
     unknown = Pair(None, None)
-    few = "not measured: it needs twice as many pictures as features"
-    return [
-        _pair_row(f"KID ({features})", "lower is better" if found.kid else "not measured", found.kid or unknown, plain),
-        _pair_row(name, "lower is better" if found.frechet else few, found.frechet or unknown, plain),
-    ]
+    rows = []
+    for one in found.distances:
+        name = "FID" if one.metric == "fid" else "Fr\u00e9chet distance"
+        few = f"not measured: {one.reason or 'it needs twice as many pictures as features'}"
+        kid_note = "lower is better" if one.kid else "not measured"
+        rows.append(_pair_row(f"KID ({one.features})", kid_note, one.kid or unknown, plain))
+        note = "lower is better" if one.frechet else few
+        rows.append(_pair_row(f"{name} ({one.features})", note, one.frechet or unknown, plain))
+    return rows
 
 
 def _pair_row(name: str, note: str, pair: Pair, form: Callable[[float], str]) -> str:
+    known = pair.original_ci95 is not None or pair.compressed_ci95 is not None
     return _row(
         name,
-        note,
-        value(pair.original, form) + _spread(pair.original_std),
-        value(pair.compressed, form) + _spread(pair.compressed_std),
+        note + ("; " if note and known else "") + ("95\u00a0% interval below" if known else ""),
+        value(pair.original, form) + _spread(pair.original_std, pair.original_ci95, form),
+        value(pair.compressed, form) + _spread(pair.compressed_std, pair.compressed_ci95, form),
     )
 
 
-def _spread(std: float | None) -> str:
+def _spread(std: float | None, ends: tuple[float, float] | None, form: Callable[[float], str]) -> str:
+    if ends is not None:
+        return _ends(ends, form)
     return "" if std is None else f"<small>\u00b1\u00a0{plain(std, 2)}</small>"
+
+
+def _ends(ends: tuple[float, float] | None, form: Callable[[float], str]) -> str:
+    return "" if ends is None else f"<small>{escape(form(ends[0]))} to {escape(form(ends[1]))}</small>"
 
 
 def _ssim(number: float) -> str:

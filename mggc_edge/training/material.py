@@ -27,6 +27,8 @@ class Material:
         held_out, held_out_truth: to choose the best checkpoint by.
         test, test_truth: to report on. test_target: real pictures to compare distributions with; where they are not
             test pictures, `remarks` says so.
+        all_target: every real picture of the target to compare distributions with as the FID's protocol has it: without
+            pairs those to train on and the test ones, with pairs the test ones.
         where: "test": from a test folder. "held out": kept out of everything else. "built-in".
         split_sha256: hash of which picture is used for what.
     """
@@ -44,6 +46,7 @@ class Material:
     where: Literal["test", "held out", "built-in"]
     split_sha256: str
     remarks: tuple[str, ...] = ()
+    all_target: tuple[PictureSet, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,9 @@ def from_folders(
             remarks.append(
                 "there are no test pictures of the target; distributions are compared with the training ones"
             )
+    all_target = [] if test_target is None else [test_target]
+    if not paired and target is not None and folders.test_target is not None:
+        all_target.insert(0, target.plain)
     chosen = parts.train if paired else range(len(target.plain)) if target is not None else ()
     return Material(
         objective="paired" if paired else "distill" if target is None else "unpaired",
@@ -158,6 +164,7 @@ def from_folders(
             *([] if paired or target is None or test_target is None else [target.plain.names, test_target.names]),
         ),
         remarks=tuple(remarks),
+        all_target=tuple(all_target),
     )
 
 

@@ -29,6 +29,7 @@ from mggc_edge.models.unet import unet_spec
 from mggc_edge.settings import Settings
 from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
+from tests.quality.label_pictures import label_picture
 
 PROGRAM = (sys.executable, "-m", "mggc_edge.cli")
 
@@ -367,6 +368,68 @@ def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compr
         ran = compress("--feature-net", text, "--out", "o")
         assert (ran.code, part in ran.err.splitlines()[0]) == (1, True), ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_weights_of_another_network_are_no_inception(compress: Command, given: Path, tmp_path: Path) -> None:
+    ran = compress("--inception", given / "generator.pth", "--out", "o")
+    message = (
+        f"'{given / 'generator.pth'}' is not the Inception network of the FID: it has no 'Conv2d_1a_3x3.conv.weight'"
+    )
+    assert_refused(ran, 1, message, "it is the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+    assert_refused(compress("--inception", "none.pth", "--out", "o"), 1, "there is no file 'none.pth'")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_segmenter_needs_pairs(compress: Command, tmp_path: Path) -> None:
+    ran = compress("--segmenter", "none.onnx", "--out", "o")
+    message = "mIoU compares with the labels that a photograph was made from, and these pictures have no pairs"
+    hint = "give paired pictures (--layout paired), or leave --segmenter out"
+    assert (ran.code, ran.err.splitlines()[-2:]) == (1, [f"error: {message}", f"hint: {hint}"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def write_labelled(root: Path) -> Path:
+    """Pairs of a photograph on the left and its label picture on the right, and painter.onnx, which gives its input."""
+    for name, count in (("train", 10), ("test", 7)):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            labels = label_picture(number + (name == "test") * 50, 40)
+            pair = Image.new("RGB", (80, 40))
+            pair.paste(labels.convert("L").convert("RGB"), (0, 0))
+            pair.paste(labels, (40, 0))
+            pair.save(root / name / f"{number}.png")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 32, 32]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), root / "painter.onnx"
+    )
+    return root
+
+
+def test_paired_pictures_give_every_measure_with_its_interval(compress: Command, tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "data")
+    words = ("--data", data, "--direction", "BtoA", "--method", "magnitude", "--out", "o", "--json")
+    ran = compress(*words, "--segmenter", data / "painter.onnx", "--feature-net", data / "painter.onnx")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out, parse_constant=pytest.fail)["quality"]
+    quality = json.loads((tmp_path / "o/quality.json").read_text(), parse_constant=pytest.fail)
+    for name in ("kid", "frechet", "fid", "segmentation", "to_truth", "to_truth_difference"):
+        assert document[name] == quality[name]
+    low, high = quality["kid"]["compressed"]["ci95"]
+    assert low < high
+    assert quality["kid"]["difference"]["ci95"] is not None
+    low, high = quality["frechet"]["compressed_ci95"]
+    assert low < quality["frechet"]["compressed"] < high
+    assert (quality["frechet_reason"], quality["fid"]) == (None, None)
+    for side in ("original", "compressed", "real"):
+        assert 0 <= quality["segmentation"][side]["miou"] <= 1
+        low, high = quality["segmentation"][side]["miou_ci95"]
+        assert low <= quality["segmentation"][side]["miou"] <= high
+    assert len(quality["segmentation"]["palette"]) == 4
+    for side in ("original", "compressed"):
+        assert quality["to_truth"][side]["psnr_ci95"][0] < quality["to_truth"][side]["psnr"]
+        assert quality["to_truth"][side]["ssim_ci95"][0] < quality["to_truth"][side]["ssim"]
+    assert "mIoU of the labels found in them" in (tmp_path / "o/report.html").read_text()
 
 
 # --- pictures ---

@@ -13,7 +13,8 @@ import skimage.metrics
 
 from mggc_edge.backends.base import BaseRunner
 from mggc_edge.errors import FeedError
-from mggc_edge.quality.compare import Comparison, Similarity, compare_pictures, mean_interval
+from mggc_edge.quality.bootstrap import mean_interval
+from mggc_edge.quality.compare import Comparison, Similarity, compare_pictures
 from mggc_edge.tensors import Array, Feeds, FloatArray, TensorSpec
 
 reference: Any = skimage.metrics  # without types
@@ -186,10 +187,12 @@ def test_identical_outputs_have_no_psnr_and_say_so() -> None:
         "psnr_to_original_ci95": None,
         "psnr_to_original_pooled": None,
         "ssim_to_original": pytest.approx(1.0, abs=1e-12),
+        "ssim_to_original_ci95": None,
         "identical": True,
         "identical_pictures": 2,
         "broken_pictures": 0,
         "to_truth": None,
+        "to_truth_difference": None,
     }
 
 
@@ -232,10 +235,26 @@ def test_the_json_has_the_keys_of_every_picture_and_of_the_truth() -> None:
         "psnr_ci95": None,
         "psnr_pooled": None,
         "ssim": pytest.approx(1.0, abs=1e-12),
+        "ssim_ci95": [pytest.approx(1.0, abs=1e-12)] * 2,
         "identical": True,
         "identical_pictures": 6,
         "broken_pictures": 0,
     }
+
+
+def test_the_differences_to_the_truth_are_paired_and_have_intervals() -> None:
+    pairs: list[Pair] = [(picture, 0.9 * picture) for picture, _ in pictures(8)]
+    found = compare(same, noisy(0.3), pairs)
+    assert found.original_to_truth is not None
+    assert found.compressed_to_truth is not None
+    for name in ("psnr", "ssim"):
+        sides = [getattr(side, name) for side in (found.original_to_truth, found.compressed_to_truth)]
+        difference = getattr(found, f"{name}_to_truth_difference")
+        assert difference.value == pytest.approx(sides[1] - sides[0], rel=1e-9)
+        assert difference.ci95[0] < difference.value < difference.ci95[1] < 0
+        assert found.to_json()["to_truth_difference"][name] == difference.to_json()
+    low, high = found.to_json()["ssim_to_original_ci95"]
+    assert low < found.to_json()["ssim_to_original"] < high
 
 
 # --- streaming ---

@@ -88,6 +88,17 @@ def test_a_run_without_a_plan_has_nothing_to_report(run: Path) -> None:
         ("quality.json", lambda d: d.update(to_truth=3), "'to_truth' is no object"),
         ("quality.json", lambda d: d["after_finetuning"].update(psnr="x"), "'after_finetuning.psnr' is no number"),
         ("quality.json", lambda d: d.update(identical="no"), "'identical' is neither true nor false"),
+        ("quality.json", lambda d: d.update(distances=[3]), "'distances' is no list of objects"),
+        (
+            "quality.json",
+            lambda d: d.update(segmentation={"real": {"miou": "x"}}),
+            "'segmentation.real.miou' is no",
+        ),
+        (
+            "quality.json",
+            lambda d: d.update(distances=[{"frechet": {"original_ci95": [2, 1]}}]),
+            "'distances.frechet.original_ci95' is no interval",
+        ),
         ("bench.json", lambda d: d["runs"][1].update(samples_ns=["1"]), "'runs.samples_ns' is no number"),
         ("bench.json", lambda d: d["runs"][0].update(samples_ns=[-1]), "a sample took less than no time"),
         ("samples/index.json", lambda d: d["rows"][0].update(input="../plan.json"), "'../plan.json' is no name of a"),

@@ -276,6 +276,13 @@ def quality_rows(changes: dict[str, object]) -> Callable[[Path], str]:
     return rows
 
 
+def distance(metric: str, **more: object) -> dict[str, object]:
+    """A row of the distances in quality.json."""
+    kid = {"original": {"value": 0.0231, "std": 0.0042, "ci95": [0.019, 0.027]},
+           "compressed": {"value": 0.0254, "std": 0.0044, "ci95": None}}  # fmt: skip
+    return {"features": "Inception 2015-12-05", "metric": metric, "kid": kid, **more}
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -297,6 +304,57 @@ def quality_rows(changes: dict[str, object]) -> Callable[[Path], str]:
         (
             {"psnr_to_original_ci95": [26.934, 27.88]},
             "PSNR to the original | higher is closer; 95 % interval below | - | 27.41 dB | 26.93 to 27.88",
+        ),
+        (
+            {"ssim_to_original_ci95": [0.9011, 0.9225]},
+            "SSIM to the original | 1 is equal | - | 0.9123 | 0.9011 to 0.9225",
+        ),
+        (
+            {
+                "to_truth": {
+                    "original": {"psnr": 18.02, "psnr_ci95": [17.5, 18.5]},
+                    "compressed": {"psnr": 17.64, "psnr_ci95": [17.1, 18.1]},
+                }
+            },
+            "PSNR to the truth | higher is closer; 95 % interval below | 18.02 dB | 17.50 dB to 18.50 dB | 17.64 dB",
+        ),
+        (
+            {
+                "distances": [
+                    distance(
+                        "fid",
+                        frechet={
+                            "original": 61.5,
+                            "compressed": 64.9,
+                            "original_ci95": [60, 63],
+                            "compressed_ci95": None,
+                        },
+                    )
+                ]
+            },
+            "FID (Inception 2015-12-05) | lower is better; 95 % interval below | 61.5 | 60.0 to 63.0 | 64.9",
+        ),
+        (
+            {"distances": [distance("fid", reason="106 pictures are too few for 2048 features: 4,096 are needed")]},
+            "FID (Inception 2015-12-05) | not measured: 106 pictures are too few for 2048 features: 4,096 are needed",
+        ),
+        (
+            {"distances": [distance("fid")]},
+            "KID (Inception 2015-12-05) | lower is better; 95 % interval below | 0.0231 | 0.0190 to 0.0270 | 0.0254",
+        ),
+        (
+            {"distances": [distance("frechet", reason="x"), distance("fid", reason="y")]},
+            "Fréchet distance (Inception 2015-12-05) | not measured: x",
+        ),
+        (
+            {
+                "segmentation": {
+                    "original": {"miou": 0.31, "miou_ci95": [0.28, 0.34], "pixel_accuracy": 0.62},
+                    "compressed": {"miou": 0.3, "miou_ci95": None, "pixel_accuracy": 0.6},
+                    "real": {"miou": 0.41234},
+                }
+            },
+            "0.412 of the true photographs; 95 % interval below | 0.3100 | 0.2800 to 0.3400 | 0.3000 | Pixels with the",
         ),
         ({"pictures": 1, "where": "built-in"}, "Measured on 1 built-in picture."),
     ],
