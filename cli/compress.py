@@ -91,6 +91,24 @@ def compress(
             "--plan", metavar="FILE", help="Keep the channels of this plan instead.", rich_help_panel=CHANNELS
         ),
     ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="self|swav|onnx:FILE",
+            help="What says which outputs are neighbors; of onnx:FILE:TENSOR an inner tensor.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = "self",
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder-weights",
+            metavar="FILE",
+            help="ResNet-50 of SwAV or torchvision, for --encoder swav.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = None,
     prune_epochs: Annotated[
         float | None,
         typer.Option("--prune-epochs", metavar="E", help="Epochs of the pruning stage.", rich_help_panel=CHANNELS),
@@ -181,7 +199,8 @@ def compress(
         assert budget is not None
         request = CompressRequest(
             model=model, budget=budget, discriminator=discriminator, partner=partner, plan=plan, direction=direction,
-            source=source, target=target, data=data, layout=layout, method=method, image_size=size,
+            source=source, target=target, data=data, layout=layout, method=method, encoder=encoder,
+            encoder_weights=encoder_weights, image_size=size,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net, bn=bn,
             norm_stats=norm_stats, macs_convention=macs_convention, quick=quick, min_psnr=min_psnr,
         )  # fmt: skip

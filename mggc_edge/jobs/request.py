@@ -18,6 +18,7 @@ _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
     "macs_convention": MacsConvention,
 }  # fmt: skip
+ONNX_ENCODER = "onnx:"  # FILE or FILE:TENSOR follows
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -28,6 +29,8 @@ class CompressRequest:
     Attributes:
         budget: a fraction of the original's MACs ("0.05"), or MACs ("2.5G").
         plan: a plan to use instead of choosing channels.
+        encoder: "self", "swav" or "onnx:FILE[:TENSOR]", see `mggc_edge.jobs.encoders`.
+        encoder_weights: of "swav".
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
         prune_epochs, finetune_epochs: None: as the settings say.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
@@ -47,6 +50,8 @@ class CompressRequest:
     data: str | None = None
     layout: Layout | None = None
     method: Method = "mggc"
+    encoder: str = "self"
+    encoder_weights: str | None = None
     image_size: tuple[int, int] | None = None
     prune_epochs: float | None = None
     finetune_epochs: float | None = None
@@ -68,7 +73,20 @@ class CompressRequest:
                 raise SettingError(f"{name} must be a number above 0, not {value:g}")
         if self.min_psnr is not None and not 0 <= self.min_psnr <= 1000:
             raise SettingError(f"min_psnr must be a number of dB from 0 to 1000, not {self.min_psnr:g}")
+        self._check_encoder()
         parse_budget(self.budget)
+
+    def _check_encoder(self) -> None:
+        frozen = self.encoder.startswith(ONNX_ENCODER) and self.encoder != ONNX_ENCODER
+        if self.encoder not in ("self", "swav") and not frozen:
+            raise SettingError(f"encoder must be self, swav or onnx:FILE[:TENSOR], not {self.encoder!r}")
+        if self.encoder == "swav" and self.encoder_weights is None:
+            raise SettingError(
+                "the encoder swav needs weights, which are not part of this package",
+                hint="give a ResNet-50 of SwAV or torchvision with --encoder-weights FILE, or leave out --encoder",
+            )
+        if self.encoder != "swav" and self.encoder_weights is not None:
+            raise SettingError(f"weights are for the encoder swav, not for {self.encoder}", hint="add --encoder swav")
 
     @property
     def has_pictures(self) -> bool:

@@ -18,7 +18,8 @@ from mggc_edge.models.family import NormStats, Role, Shapes
 from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.state_file import FileFormat, StateFile, TensorHeader, read_state_file
-from mggc_edge.tensors import Array, FloatArray
+from mggc_edge.models.tensor_data import NUMPY_TYPES, as_float32, is_finite, mapped, stored_values
+from mggc_edge.tensors import FloatArray
 
 Direction = Literal["AtoB", "BtoA"]
 MAX_BYTES = 4 * 2**30
@@ -26,7 +27,6 @@ MAX_SPEC_BYTES = 2**20
 
 _PREFIXED = re.compile(r"((?:\w+\.)*?)(model\.(?:\d+|model)\..+)$")
 _PROFILER_KEYS = ("total_ops", "total_params")
-_NUMPY_TYPES = {"float64": "<f8", "float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
 _DIRECTIONS: Mapping[Direction, re.Pattern[str]] = {
     "AtoB": re.compile(r"(G_?A|A2B|AtoB|AB)\.?$", re.IGNORECASE),
     "BtoA": re.compile(r"(G_?B|B2A|BtoA|BA)\.?$", re.IGNORECASE),
@@ -235,7 +235,7 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
                 f"{where} looks like {what}, but '{key}' has shape {list(entry.header.shape)} where the layers around "
                 f"it need {list(table.tensors[key].shape)}"
             )
-        if entry.header.dtype not in _NUMPY_TYPES:
+        if entry.header.dtype not in NUMPY_TYPES:
             raise CheckpointError(f"{where}: '{key}' has element type {entry.header.dtype}, but weights are floats")
     if sum(entry.header.size_bytes for entry in tensors.values()) > file.size_bytes:
         raise CheckpointError(f"{where} claims more tensor data than the file has", hint="do not trust this file")
@@ -268,48 +268,17 @@ def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, FloatArray]]:
     table = layer_table(checkpoint.spec)
     for key, value in checkpoint.filled.items():
         yield key, np.full(table.tensors[key].shape, value, np.float32)
-    data = _mapped(checkpoint)
+    data = mapped(checkpoint.path)
     for key, entry in checkpoint.tensors.items():
-        yield key, _float32(_view(checkpoint, data, entry.header), entry.header.dtype)
+        yield key, as_float32(stored_values(checkpoint.path, data, entry.header), entry.header.dtype)
 
 
 def _check_finite(checkpoint: Checkpoint) -> None:
     """Look at every weight once, through a map of the file: no copy of a tensor is made unless it is of 8 bytes."""
-    data = _mapped(checkpoint)
+    data = mapped(checkpoint.path)
     for key, entry in checkpoint.tensors.items():
-        values = _view(checkpoint, data, entry.header)
-        if entry.header.dtype == "bfloat16":  # all exponent bits set
-            finite = not np.any((values & np.uint16(0x7F80)) == 0x7F80)
-        else:
-            if entry.header.dtype == "float64":
-                values = _float32(values, "float64")  # what is too large for a float32 becomes infinite
-            with np.errstate(all="ignore"):
-                finite = bool(np.isfinite(np.sum(values, dtype=np.float64)))
-        if not finite:
+        if not is_finite(stored_values(checkpoint.path, data, entry.header), entry.header.dtype):
             raise CheckpointError(
                 f"'{checkpoint.path}': '{key}' has NaN or infinite values",
                 hint="the training that wrote it has diverged; take an earlier checkpoint",
             )
-
-
-def _mapped(checkpoint: Checkpoint) -> Array:
-    try:
-        return np.memmap(checkpoint.path, dtype=np.uint8, mode="r")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"'{checkpoint.path}' cannot be read: {error}") from error
-
-
-def _view(checkpoint: Checkpoint, data: Array, header: TensorHeader) -> Array:
-    dtype = np.dtype(_NUMPY_TYPES[header.dtype])
-    strides = tuple(step * dtype.itemsize for step in header.stride)
-    try:
-        return np.ndarray(header.shape, dtype, buffer=data, offset=header.first_byte, strides=strides)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"'{checkpoint.path}' was changed while it was being read") from error
-
-
-def _float32(values: Array, dtype: str) -> FloatArray:
-    with np.errstate(all="ignore"):
-        if dtype == "bfloat16":  # the upper half of a float32
-            return np.ascontiguousarray((values.astype(np.uint32) << 16).view(np.float32))
-        return values.astype(np.float32, order="C")

@@ -369,6 +369,24 @@ def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compr
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
 
 
+def test_an_encoder_that_cannot_be_used_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
+    assert_refused(
+        compress("--encoder", "swav", "--out", "o"),
+        2,
+        "the encoder swav needs weights, which are not part of this package",
+        "give a ResNet-50 of SwAV or torchvision with --encoder-weights FILE, or leave out --encoder",
+    )
+    assert_refused(
+        compress("--encoder", "onnx:none.onnx", "--out", "o"),
+        1,
+        "there is no file 'none.onnx'",
+        "a feature network is an ONNX file, FILE or FILE:TENSOR",
+    )
+    ran = compress("--encoder", "swav", "--encoder-weights", tmp_path / "none.pth", "--out", "o")
+    assert_refused(ran, 1, f"there is no file '{tmp_path / 'none.pth'}'")
+    assert list(tmp_path.iterdir()) == []
+
+
 # --- pictures ---
 
 
@@ -493,6 +511,34 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
     torch.save(Network(resnet_spec(blocks=1, ngf=4)).state_dict(), tmp_path / "model.pth")
     assert_refused(
         resume(), 1, "a network changed since this job was started", "start a new job, or bring back what was there"
+    )
+
+
+def test_neighbors_by_an_onnx_network_are_found_again_only_with_the_same_file(
+    command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path := tmp_path / "f.onnx")
+    run = unfinished(command, given, tmp_path, "--encoder", f"onnx:{path}", "--set", "features.preprocessing=signed")
+    facts = json.loads((run / "job.json").read_text())["facts"]["encoder"]
+    assert facts == {
+        "name": "onnx", "file": "f.onnx", "tensor": None, "sha256": sha256_of(path), "preprocessing": "signed",
+    }  # fmt: skip
+    assert [piece.name for piece in (run / "work/embeddings").iterdir()] == ["000000.npy"]
+    monkeypatch.chdir(tmp_path)
+    same = command("--quiet", "compress", "--resume", run, "--encoder", "onnx:f.onnx")
+    assert same.err.splitlines()[0].endswith("is no longer a number; the last good state is kept")
+    other = command("--quiet", "compress", "--resume", run, "--encoder", "self")
+    assert (
+        other.err.splitlines()[0] == f"error: '{run}' was started with --encoder onnx:{path}, not with --encoder self"
+    )
+    model.producer_name = "another"
+    onnx.save(model, path)
+    ran = command("--quiet", "compress", "--resume", run)
+    assert_refused(
+        ran, 1, "the encoder changed since this job was started", "start a new job, or bring back what was there"
     )
 
 
