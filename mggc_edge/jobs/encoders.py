@@ -223,14 +223,15 @@ def encoder_seconds(settings: Settings, chosen: ChosenEncoder, material: Materia
             return _seconds(lambda: encode(range(1))) * len(material.source)
     if chosen.weights is None:
         return 0.0
-    encoder = ResNet50(pictures.format.color).eval()
+    with torch.random.fork_rng(devices=[]):
+        encoder = ResNet50(pictures.format.color).eval()
     x = pictures.batch([0])
     with torch.inference_mode():
         encoder(x)
         once = _seconds(lambda: encoder(x))
     steps = encoder_steps(settings, chosen, len(pictures), quick=quick)
     seen = steps * min(settings["encoder.swav_batch_size"], len(pictures))
-    views = LARGE_VIEWS + settings["encoder.small_views"] * SMALL_SIDE**2
+    views: float = LARGE_VIEWS + settings["encoder.small_views"] * SMALL_SIDE**2
     return once * (len(material.source) + 3 * views * seen)  # a backward pass takes as long as two forward
 
 

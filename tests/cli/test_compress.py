@@ -90,7 +90,7 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     )
     document = json.loads(ran.out, parse_constant=pytest.fail)
     assert document["schema"] == "mggc-edge/compress/1"
-    assert (document["method"], document["budget"]) == ("mggc", 0.5)
+    assert (document["method"], document["budget"], document["encoder"]) == ("mggc", 0.5, {"name": "self"})
     assert 0.49 <= document["budget_met"] <= 0.5
     run = finished / document["run"]
     for name, file in (("original", "original.fp32.onnx"), ("compressed", "generator.fp32.onnx")):
