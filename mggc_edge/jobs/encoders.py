@@ -232,7 +232,7 @@ def encoder_seconds(settings: Settings, chosen: ChosenEncoder, material: Materia
     steps = encoder_steps(settings, chosen, len(pictures), quick=quick)
     seen = steps * min(settings["encoder.swav_batch_size"], len(pictures))
     views: float = LARGE_VIEWS + settings["encoder.small_views"] * SMALL_SIDE**2
-    return once * (len(material.source) + 3 * views * seen)  # a backward pass takes as long as two forward
+    return float(once * (len(material.source) + 3 * views * seen))  # a backward pass takes as long as two forward
 
 
 def _seconds(run: Callable[[], object]) -> float:
