@@ -98,6 +98,24 @@ def compress(
             "--plan", metavar="FILE", help="Keep the channels of this plan instead.", rich_help_panel=CHANNELS
         ),
     ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            "--encoder",
+            metavar="self|swav|onnx:FILE",
+            help="What says which outputs are neighbors; of onnx:FILE:TENSOR an inner tensor.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = "self",
+    encoder_weights: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder-weights",
+            metavar="FILE",
+            help="ResNet-50 of SwAV or torchvision, for --encoder swav.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = None,
     prune_epochs: Annotated[
         float | None,
         typer.Option("--prune-epochs", metavar="E", help="Epochs of the pruning stage.", rich_help_panel=CHANNELS),
@@ -210,6 +228,7 @@ def compress(
         request = CompressRequest(
             model=model, discriminator=discriminator, partner=partner, plan=plan, preset=preset,
             source=source, target=target, data=data, layout=layout, method=method,
+            encoder=encoder, encoder_weights=encoder_weights,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
             **flags,

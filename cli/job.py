@@ -141,11 +141,14 @@ def _check_same(context: typer.Context, job: Job) -> None:
 
 def _equal(name: str, before: object, now: object) -> bool:
     """Return whether two values of a flag mean the same: the same file, or the same number."""
-    from mggc_edge.jobs.folder import PATHS
+    from mggc_edge.jobs.folder import PATHS, PREFIXES
     from mggc_edge.jobs.request import parse_budget
 
     if isinstance(before, str) and isinstance(now, str):
         if name in PATHS:
+            prefix = PREFIXES.get(name, "")
+            if before.startswith(prefix) and now.startswith(prefix):
+                before, now = before.removeprefix(prefix), now.removeprefix(prefix)
             try:
                 return before == now or Path(before).resolve() == Path(now).resolve()
             except (OSError, RuntimeError, ValueError):  # too long, or a loop of links

@@ -56,8 +56,10 @@ class Preset:
         return {default.name: default.value for default in self.settings}
 
 
-# The method itself: the same in all four. eq. 5 is one-sided, where this package's own default is not.
+# The method itself: the same in all four. eq. 5 is one-sided and SwAV trains the encoder, where this package's own
+# defaults are others.
 _METHOD = (
+    Default("encoder.objective", "swav", "paper"),
     Default("mggc.agent", "gru", "paper"),
     Default("mggc.feedback", True, "paper"),
     Default("mggc.k", 5, "paper, eq. 1"),

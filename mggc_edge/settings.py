@@ -129,9 +129,35 @@ SETTINGS: tuple[Setting, ...] = (
         "distill.pixels", -1.0, "", "weight of the L1 distance to the original's output; -1: 0 paired, else 10", low=-1
     ),
     Setting("distill.style", -1.0, "", "weight of the Gram distances; -1: 10000 for U-Nets, else 10", "GCC", low=-1),
-    Setting("encoder.batch_size", 64, "pictures", "pictures a step, each in two views", "SimCLR", low=2, high=4096),
-    Setting("encoder.learning_rate", 1e-3, "", "of the encoder", low=1e-8, high=1),
-    Setting("encoder.steps", 400, "steps", "self-supervised training of the encoder", low=1),
+    Setting("encoder.batch_size", 32, "pictures", "pictures a step", low=2, high=4096),
+    Setting("encoder.epsilon", 0.03, "", "how soft SwAV's codes are", "SwAV: 0.05", low=1e-4, high=10),
+    Setting("encoder.frozen_epochs", 1.0, "epochs", "prototypes stay as they were drawn", "SwAV", low=0),
+    Setting("encoder.iterations", 3, "", "of Sinkhorn-Knopp", "SwAV", low=1, high=100),
+    Setting(
+        "encoder.large_area", 0.3, "fraction", "least part of a picture in a large view", "SwAV: 0.14", low=0.01, high=1
+    ),
+    Setting("encoder.learning_rate", 3e-3, "", "of the small encoder, at the start", low=1e-8, high=1),
+    Setting(
+        "encoder.objective",
+        "simclr",
+        "",
+        "what the small encoder learns by; a ResNet-50 always learns by SwAV",
+        "measured; paper: swav",
+        choices=("simclr", "swav"),
+    ),
+    Setting(
+        "encoder.prototypes", 256, "", "of SwAV, which divides pictures over them", "SwAV: 3000", low=2, high=100_000
+    ),
+    Setting(
+        "encoder.small_area", 0.1, "fraction", "least part of a picture in a small view", "SwAV: 0.05", low=0.01, high=1
+    ),
+    Setting("encoder.small_views", 2, "views", "of every picture, beside two large ones", "SwAV: 6", low=0, high=32),
+    Setting("encoder.steps", 150, "steps", "training of the small encoder", low=1),
+    Setting("encoder.swav_batch_size", 16, "pictures", "pictures a step of finetuning a ResNet-50", low=2, high=4096),
+    Setting("encoder.swav_epochs", 20.0, "epochs", "finetuning a ResNet-50; 0: it stays as it is", low=0),
+    Setting("encoder.swav_learning_rate", 1e-4, "", "of finetuning a ResNet-50, at the start", low=1e-8, high=1),
+    Setting("encoder.temperature", 0.1, "", "of SwAV's predictions", "SwAV", low=1e-3, high=100),
+    Setting("encoder.weight_decay", 1e-4, "", "of the encoder's matrices", low=0, high=1),
     Setting(
         "export.atol", 1e-4, "output values, -1 to 1", "largest difference from torch that an export may show", low=0
     ),

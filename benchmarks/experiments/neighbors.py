@@ -19,14 +19,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mggc_edge.artifacts import EXPORT_FOLDER, GENERATOR_FILE, ORIGINAL_FILE, PORTABLE, atomic_path
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.benchmarks.experiments.study.intervals import agreement, estimate, nearest
+from mggc_edge.benchmarks.experiments.study.intervals import agreement, estimate
 from mggc_edge.benchmarks.experiments.study.measure import material_of
 from mggc_edge.errors import InputError
 from mggc_edge.pictures import PictureFormat, to_picture
+from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.quality.features import FeatureNetwork
 from mggc_edge.quality.parity import only_output
 from mggc_edge.training.bank import PictureSet
@@ -72,19 +74,19 @@ def look(
         FeatureNetwork(which, preprocessing=preprocessing or str(settings["features.preprocessing"])) as network,
     ):
         sides = (Generated(a, inputs), Generated(b, inputs))
-        found = [nearest(side.features(network), k) for side in sides]
+        found = [neighborhoods(torch.from_numpy(side.features(network)), k).numpy() for side in sides]
         chosen = sorted(random.Random(seed).sample(range(len(inputs)), min(centers, len(inputs))))  # noqa: S311
         picture = sheet(sides, found, chosen)
         name = network.name
     shares = agreement(*found)
-    mean = estimate(shares[None])
+    ci95 = estimate(shares[None]).ci95
     return picture, {
         "pictures": len(inputs),
         "of": pictures,
         "k": k,
         "features": name,
-        "agree": round(mean.mean, 4),
-        "ci95": [round(mean.low, 4), round(mean.high, 4)],
+        "agree": round(float(shares.mean()), 4),
+        "ci95": None if ci95 is None else [round(end, 4) for end in ci95],
         "by_chance": round(k / (len(inputs) - 1), 4),
         "centers": [inputs.names[index] for index in chosen],
     }

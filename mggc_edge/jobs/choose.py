@@ -6,16 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
+from mggc_edge.jobs.encoders import ChosenEncoder, find_neighbors
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
-from mggc_edge.pruning.mggc.encoder import Encoder, EncoderSettings, EncoderTraining, embed
 from mggc_edge.pruning.mggc.game import Game
-from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.pruning.mggc.settings import GameSettings
 from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.settings import Settings
@@ -121,6 +119,7 @@ def make_game(
     outputs: PictureSet,
     request: CompressRequest,
     budget: float,
+    encoder: ChosenEncoder,
 ) -> Game:
     """Return the game of MGGC, ready to be played: first the encoder learns, and says which outputs are neighbors."""
     settings = work.job.settings
@@ -134,7 +133,7 @@ def make_game(
     if chosen.k >= count:
         work.tell(f"note: {count} pictures have at most {count - 1} neighbors each, not {chosen.k}")
         chosen = replace(chosen, k=count - 1)
-    neighbors = find_neighbors(work, material, outputs, chosen.k, quick=request.quick)
+    neighbors = find_neighbors(work, encoder, material, outputs, chosen.k, quick=request.quick)
     return Game(
         generator,
         discriminator,
@@ -158,30 +157,3 @@ def prune_steps(settings: Settings, request: CompressRequest, count: int, size: 
         return steps
     usual = settings["mggc.epochs" if request.has_pictures else "built_in.prune_epochs"]
     return steps_of(request.prune_epochs or usual, count, size)
-
-
-def find_neighbors(work: Work, material: Material, outputs: PictureSet, k: int, *, quick: bool) -> Tensor:
-    """Return the k neighbors of every output, int64 [n, k], after training the encoder on the targets.
-
-    Where there are no targets, the encoder learns on the original's outputs.
-    """
-    if k == 0:
-        return torch.zeros(len(outputs), 0, dtype=torch.long)
-    settings = work.job.settings
-    taught = outputs if material.target is None else material.target
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step_seed(work.job.seed, "encoder/weights", 0))
-        encoder = Encoder(taught.format.channels, low=taught.format.low, high=taught.format.high)
-    stage = EncoderTraining(
-        encoder,
-        taught,
-        EncoderSettings(
-            batch_size=max(2, min(settings["encoder.batch_size"], len(taught))),
-            learning_rate=settings["encoder.learning_rate"],
-        ),
-        seed=work.job.seed,
-        steps=settings["quick.encoder_steps" if quick else "encoder.steps"],
-    )
-    work.tell(f"training the encoder on {len(taught)} pictures: {stage.steps} steps")
-    work.run(stage)
-    return neighborhoods(embed(encoder, outputs), k)

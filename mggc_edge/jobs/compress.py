@@ -13,6 +13,7 @@ from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_F
 from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
 from mggc_edge.jobs.distances import feature_networks
+from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
 from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
@@ -58,6 +59,9 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
         networks = feature_networks(job.settings, request.feature_net, request.inception)
+        encoder = check_encoder(job.settings, request)
+        if METHODS[request.method].plays and plan is None and job.settings["mggc.k"]:
+            job.remember("encoder", encoder.facts, "the encoder")
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
@@ -68,9 +72,9 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         job.remember("precision", precision, "the precision")
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
         if not job.resumed:
-            hooks.tell(estimate(work, originals, material, request, budget))
+            hooks.tell(estimate(work, originals, material, request, budget, encoder))
         hooks.begun()
-        originals, choice = _choose(work, originals, material, request, budget, plan)
+        originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
         slim = _finetune(work, originals, material, choice, request)
         return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
 
@@ -140,6 +144,7 @@ def _choose(
     request: CompressRequest,
     budget: float,
     given: PruningPlan | None,
+    encoder: ChosenEncoder,
 ) -> tuple[Originals, Choice]:
     """Choose the channels; return the originals, with a discriminator if one was fitted, and the choice."""
     folder, generator = work.job.folder, originals.generator
@@ -175,7 +180,7 @@ def _choose(
         if given is not None:
             choice = Choice(given, None)
         else:
-            choice = method.choose(work, Task(generator, judge, material, outputs, request, budget))
+            choice = method.choose(work, Task(generator, judge, material, outputs, encoder, request, budget))
     if choice.network is not None:
         save_network(choice.network, work.job.work / CHOSEN_FOLDER)
     if choice.discriminator is not None:

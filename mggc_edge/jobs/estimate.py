@@ -8,6 +8,7 @@ import time
 import torch
 
 from mggc_edge.jobs.choose import Work, batch_size, prune_steps
+from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds
 from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
@@ -21,11 +22,18 @@ from mggc_edge.training.precision import autocast
 # rough counts, of the order of what ResNet-9, ResNet-6 and U-Net-128 took. Only a line for people depends on them.
 PRUNE_PASSES = 4.5
 FINETUNE_PASSES = 2.5
-FIXED_S = 60.0  # encoder, export, proof
+FIXED_S = 60.0  # small encoder, export, proof
 TRIED_STEPS, TRIED_S = 3, 4.0  # steps that are measured; no more of them once so many seconds have passed
 
 
-def estimate(work: Work, originals: Originals, material: Material, request: CompressRequest, budget: float) -> str:
+def estimate(
+    work: Work,
+    originals: Originals,
+    material: Material,
+    request: CompressRequest,
+    budget: float,
+    encoder: ChosenEncoder,
+) -> str:
     """Return a line that says about how long the job will take on this machine."""
     settings, generator = work.job.settings, originals.generator
     x = material.source.batch([0])
@@ -38,10 +46,13 @@ def estimate(work: Work, originals: Originals, material: Material, request: Comp
     once, count = min(seconds), len(material.source)
     size = batch_size(settings, "finetune.batch_size", generator)
     passes = finetune_steps(settings, request, count, size) * size * (FINETUNE_PASSES + 6 * budget)
+    other = FIXED_S
     if METHODS[request.method].plays and request.plan is None:
+        if settings["mggc.k"]:
+            other += encoder_seconds(settings, encoder, material, quick=request.quick)
         size = batch_size(settings, "mggc.batch_size", generator)
         passes += count + prune_steps(settings, request, count, size) * size * PRUNE_PASSES
-    return sentence(passes * once + FIXED_S, work.job.threads, work.precision)
+    return sentence(passes * once + other, work.job.threads, work.precision)
 
 
 def seconds_of(stage: Stage, seed: int) -> float:

@@ -32,8 +32,9 @@ PARTIAL = ".partial"  # ends the name of a file that is being written
 # Of a request, what may be a path that is relative to where the job was started.
 PATHS = (
     "model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "inception", "segmenter",
-    "init",
+    "encoder", "encoder_weights", "init",
 )  # fmt: skip
+PREFIXES = {"encoder": "onnx:"}  # of what is a path only after these words
 
 
 @dataclass
@@ -225,10 +226,11 @@ def _reached(request: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
     if base is None or base == _here():
         return found
     for name in PATHS:
-        value = found.get(name)
-        if isinstance(value, str):
-            there = str(base / value)  # an absolute path stays as it is
-            found[name] = value if _leads_somewhere(value) and not _leads_somewhere(there) else there
+        value, prefix = found.get(name), PREFIXES.get(name, "")
+        if isinstance(value, str) and value.startswith(prefix):
+            path = value.removeprefix(prefix)
+            there = str(base / path)  # an absolute path stays as it is
+            found[name] = prefix + (path if _leads_somewhere(path) and not _leads_somewhere(there) else there)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from mggc_edge.jobs.choose import Choice, Work, make_game
+from mggc_edge.jobs.encoders import ChosenEncoder
 from mggc_edge.jobs.request import CompressRequest, Method
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -31,6 +32,7 @@ class Task:
     Attributes:
         generator: the original. discriminator: its own, or a fitted one; None where the job has none.
         outputs: the original's outputs for the training pictures, None where the method does not play.
+        encoder: what says which outputs are alike, where the method plays.
         budget: fraction of the original's MACs.
     """
 
@@ -38,6 +40,7 @@ class Task:
     discriminator: Network | None
     material: Material
     outputs: PictureSet | None
+    encoder: ChosenEncoder
     request: CompressRequest
     budget: float
 
@@ -70,7 +73,9 @@ class Mggc:
         assert task.discriminator is not None
         assert task.outputs is not None
         generator, discriminator, request = task.generator, task.discriminator, task.request
-        game = make_game(work, generator, discriminator, task.material, task.outputs, request, task.budget)
+        game = make_game(
+            work, generator, discriminator, task.material, task.outputs, request, task.budget, task.encoder
+        )
         work.tell(f"pruning to {task.budget:.4g} of the MACs: {game.steps} steps")
         work.run(game)
         logits, judge_logits = game.logits()

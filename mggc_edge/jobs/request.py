@@ -19,6 +19,7 @@ _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
     "macs_convention": MacsConvention, "preset": PresetName,
 }  # fmt: skip
+ONNX_ENCODER = "onnx:"  # FILE or FILE:TENSOR follows
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -30,6 +31,8 @@ class CompressRequest:
         budget: a fraction of the original's MACs ("0.05"), or MACs ("2.5G").
         plan: a plan to use instead of choosing channels.
         preset: whose defaults, see `mggc_edge.presets`, were given where there was neither flag nor setting.
+        encoder: "self", "swav" or "onnx:FILE[:TENSOR]", see `mggc_edge.jobs.encoders`.
+        encoder_weights: of "swav".
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
         inception: the weights of the FID's network, see `mggc_edge.models.inception`.
         segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
@@ -52,6 +55,8 @@ class CompressRequest:
     data: str | None = None
     layout: Layout | None = None
     method: Method = "mggc"
+    encoder: str = "self"
+    encoder_weights: str | None = None
     image_size: tuple[int, int] | None = None
     prune_epochs: float | None = None
     finetune_epochs: float | None = None
@@ -75,7 +80,20 @@ class CompressRequest:
                 raise SettingError(f"{name} must be a number above 0, not {value:g}")
         if self.min_psnr is not None and not 0 <= self.min_psnr <= 1000:
             raise SettingError(f"min_psnr must be a number of dB from 0 to 1000, not {self.min_psnr:g}")
+        self._check_encoder()
         parse_budget(self.budget)
+
+    def _check_encoder(self) -> None:
+        frozen = self.encoder.startswith(ONNX_ENCODER) and self.encoder != ONNX_ENCODER
+        if self.encoder not in ("self", "swav") and not frozen:
+            raise SettingError(f"encoder must be self, swav or onnx:FILE[:TENSOR], not {self.encoder!r}")
+        if self.encoder == "swav" and self.encoder_weights is None:
+            raise SettingError(
+                "the encoder swav needs weights, which are not part of this package",
+                hint="give a ResNet-50 of SwAV or torchvision with --encoder-weights FILE, or leave out --encoder",
+            )
+        if self.encoder != "swav" and self.encoder_weights is not None:
+            raise SettingError(f"weights are for the encoder swav, not for {self.encoder}", hint="add --encoder swav")
 
     @property
     def has_pictures(self) -> bool:

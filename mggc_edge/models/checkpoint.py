@@ -18,6 +18,7 @@ from mggc_edge.models.family import NormStats, Role, Shapes
 from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.state_file import FileFormat, StateFile, TensorHeader, read_state_file
+from mggc_edge.models.tensor_layout import some
 from mggc_edge.models.tensor_values import FLOATING, check_finite, read_values
 from mggc_edge.tensors import FloatArray
 
@@ -191,7 +192,7 @@ def _choose(candidates: list[_Candidate], direction: Direction, path: Path) -> _
     if len(choice) > 1:
         choice = [candidate for candidate in choice if _DIRECTIONS[direction].search(candidate.name)]
     if len(choice) != 1:
-        names = _some([candidate.name for candidate in generators or networks])
+        names = some([candidate.name for candidate in generators or networks])
         raise CheckpointError(
             f"'{path}' holds several networks ({names}), and their names do not say which one is {direction}",
             hint="save the one you mean in a file of its own",
@@ -223,7 +224,7 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
     missing = [key for key in table.tensors if key not in tensors and key not in filled]
     if missing or unexpected:
         parts = [
-            f"{word} {_some(keys)}" for word, keys in (("is missing", missing), ("has unexpected", unexpected)) if keys
+            f"{word} {some(keys)}" for word, keys in (("is missing", missing), ("has unexpected", unexpected)) if keys
         ]
         raise CheckpointError(
             f"{where} looks like {what}, but {' and '.join(parts)}",
@@ -252,11 +253,6 @@ def _unit_scales(table: LayerTable, tensors: Mapping[str, Entry]) -> dict[str, f
     norms = [layer.norm for layer in table.layers if layer.norm is not None and layer.norm_kind == "batch"]
     keys = {f"{norm}.{name}": value for norm in norms for name, value in (("weight", 1.0), ("bias", 0.0))}
     return {} if any(key in tensors for key in keys) else keys
-
-
-def _some(keys: list[str], count: int = 4) -> str:
-    shown = ", ".join(f"'{key}'" for key in keys[:count])
-    return shown if len(keys) <= count else f"{shown} and {len(keys) - count} more"
 
 
 def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, FloatArray]]:

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.decoding import as_mode
-from mggc_edge.errors import ArtifactError, CheckpointError, PictureError
+from mggc_edge.errors import ArtifactError, PictureError
 from mggc_edge.models.checkpoint import MAX_BYTES
-from mggc_edge.models.state_file import TensorHeader, read_state_file
-from mggc_edge.models.tensor_values import FLOATING, check_finite, read_values
+from mggc_edge.models.state_file import read_state_file
+from mggc_edge.models.tensor_layout import check_layout
+from mggc_edge.models.tensor_values import check_finite, read_values
 from mggc_edge.tensors import FloatArray
 
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -206,7 +207,13 @@ class Inception:
 
     def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self.path = path
-        self._headers = _checked_headers(path, max_bytes)
+        self._headers = check_layout(
+            path,
+            read_state_file(path, max_bytes).tree,
+            inception_shapes(),
+            otherwise="not the Inception network of the FID",
+            hint="it is the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid",
+        )
         self.published = sha256_of(path) == PUBLISHED_SHA256
         self.name = PUBLISHED_NAME if self.published else f"{path.stem} (Inception layout)"
         self._tensors: dict[str, Tensor] = {}
@@ -290,26 +297,3 @@ def _step(row: Row, tensors: Mapping[str, Tensor], inputs: list[Tensor]) -> Tens
         tensors[f"{row.name}.bn.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
     )
     return F.relu(F.batch_norm(x, mean, variance, scale, shift, training=False, eps=NORM_EPSILON))
-
-
-def _checked_headers(path: Path, max_bytes: int) -> dict[str, TensorHeader]:
-    wanted = inception_shapes()
-    tree = read_state_file(path, max_bytes).tree
-    hint = "it is the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid"
-    for key, shape in wanted.items():
-        header = tree.get(key)
-        if not isinstance(header, TensorHeader):
-            raise CheckpointError(f"'{path}' is not the Inception network of the FID: it has no '{key}'", hint)
-        if header.shape != shape:
-            raise CheckpointError(
-                f"'{path}' is not the Inception network of the FID: '{key}' has shape {list(header.shape)}, "
-                f"not {list(shape)}",
-                hint,
-            )
-        if header.dtype not in FLOATING:
-            raise CheckpointError(f"'{path}': '{key}' has element type {header.dtype}, but weights are floats")
-    # Old versions of PyTorch count the batches that a norm has seen; nothing depends on it.
-    unknown = [key for key in tree if key not in wanted and not key.endswith(".bn.num_batches_tracked")]
-    if unknown:
-        raise CheckpointError(f"'{path}' is not the Inception network of the FID: it also has '{unknown[0]}'", hint)
-    return {key: tree[key] for key in wanted}

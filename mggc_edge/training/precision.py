@@ -18,6 +18,16 @@ def autocast(precision: Precision, device: str = "cpu") -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
+def convolution_precision(setting: str) -> Precision:
+    """Return `setting` if it names a precision, else, for "auto", bfloat16 where the processor has instructions for it.
+
+    For plain convolutions, of which encoders consist: the small one trains in 0.6 of the time of float32.
+    """
+    if setting == "fp32" or setting == "bf16":
+        return "fp32" if setting == "fp32" else "bf16"
+    return "bf16" if _BF16_INSTRUCTIONS & set(this_machine().instruction_sets) else "fp32"
+
+
 def choose_precision(setting: str, network: Network) -> Precision:
     """Return the precision for training `network` on this machine: `setting` if it names one, else by rule for "auto".
 
@@ -26,7 +36,6 @@ def choose_precision(setting: str, network: Network) -> Precision:
     U-Nets 0.75 to 0.95; channels last is slower for nearly all. The rule looks at nothing that changes from run to
     run, so that runs repeat.
     """
-    if setting == "fp32" or setting == "bf16":
-        return "fp32" if setting == "fp32" else "bf16"
-    able = _BF16_INSTRUCTIONS & set(this_machine().instruction_sets)
-    return "bf16" if able and network.spec.family == "resnet" else "fp32"
+    if setting == "auto" and network.spec.family != "resnet":
+        return "fp32"
+    return convolution_precision(setting)

@@ -91,7 +91,7 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     )
     document = json.loads(ran.out, parse_constant=pytest.fail)
     assert document["schema"] == "mggc-edge/compress/1"
-    assert (document["method"], document["budget"]) == ("mggc", 0.5)
+    assert (document["method"], document["budget"], document["encoder"]) == ("mggc", 0.5, {"name": "self"})
     assert 0.49 <= document["budget_met"] <= 0.5
     run = finished / document["run"]
     for name, file in (("original", "original.fp32.onnx"), ("compressed", "generator.fp32.onnx")):
@@ -372,10 +372,9 @@ def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compr
 
 def test_weights_of_another_network_are_no_inception(compress: Command, given: Path, tmp_path: Path) -> None:
     ran = compress("--inception", given / "generator.pth", "--out", "o")
-    message = (
-        f"'{given / 'generator.pth'}' is not the Inception network of the FID: it has no 'Conv2d_1a_3x3.conv.weight'"
-    )
-    assert_refused(ran, 1, message, "it is the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid")
+    message = f"error: '{given / 'generator.pth'}' is not the Inception network of the FID: it is missing 'Conv2d_1a_"
+    assert (ran.code, ran.out, ran.err[: len(message)]) == (1, "", message)
+    assert ran.err.endswith("hint: it is the file pt_inception-2015-12-05-6726825d.pth of pytorch-fid\n")
     assert_refused(compress("--inception", "none.pth", "--out", "o"), 1, "there is no file 'none.pth'")
     assert list(tmp_path.iterdir()) == []
 
@@ -430,6 +429,24 @@ def test_paired_pictures_give_every_measure_with_its_interval(compress: Command,
         assert quality["to_truth"][side]["psnr_ci95"][0] < quality["to_truth"][side]["psnr"]
         assert quality["to_truth"][side]["ssim_ci95"][0] < quality["to_truth"][side]["ssim"]
     assert "mIoU of the labels found in them" in (tmp_path / "o/report.html").read_text()
+
+
+def test_an_encoder_that_cannot_be_used_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
+    assert_refused(
+        compress("--encoder", "swav", "--out", "o"),
+        2,
+        "the encoder swav needs weights, which are not part of this package",
+        "give a ResNet-50 of SwAV or torchvision with --encoder-weights FILE, or leave out --encoder",
+    )
+    assert_refused(
+        compress("--encoder", "onnx:none.onnx", "--out", "o"),
+        1,
+        "there is no file 'none.onnx'",
+        "a feature network is an ONNX file, FILE or FILE:TENSOR",
+    )
+    ran = compress("--encoder", "swav", "--encoder-weights", tmp_path / "none.pth", "--out", "o")
+    assert_refused(ran, 1, f"there is no file '{tmp_path / 'none.pth'}'")
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- pictures ---
@@ -556,6 +573,34 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
     torch.save(Network(resnet_spec(blocks=1, ngf=4)).state_dict(), tmp_path / "model.pth")
     assert_refused(
         resume(), 1, "a network changed since this job was started", "start a new job, or bring back what was there"
+    )
+
+
+def test_neighbors_by_an_onnx_network_are_found_again_only_with_the_same_file(
+    command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y"))
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    onnx.save(model, path := tmp_path / "f.onnx")
+    run = unfinished(command, given, tmp_path, "--encoder", f"onnx:{path}", "--set", "features.preprocessing=signed")
+    facts = json.loads((run / "job.json").read_text())["facts"]["encoder"]
+    assert facts == {
+        "name": "onnx", "file": "f.onnx", "tensor": None, "sha256": sha256_of(path), "preprocessing": "signed",
+    }  # fmt: skip
+    assert [piece.name for piece in (run / "work/embeddings").iterdir()] == ["000000.npy"]
+    monkeypatch.chdir(tmp_path)
+    same = command("--quiet", "compress", "--resume", run, "--encoder", "onnx:f.onnx")
+    assert same.err.splitlines()[0].endswith("is no longer a number; the last good state is kept")
+    other = command("--quiet", "compress", "--resume", run, "--encoder", "self")
+    assert (
+        other.err.splitlines()[0] == f"error: '{run}' was started with --encoder onnx:{path}, not with --encoder self"
+    )
+    model.producer_name = "another"
+    onnx.save(model, path)
+    ran = command("--quiet", "compress", "--resume", run)
+    assert_refused(
+        ran, 1, "the encoder changed since this job was started", "start a new job, or bring back what was there"
     )
 
 

@@ -104,7 +104,7 @@ def record(row: str, seed: int, flags: list[str], **test: dict[str, list[float |
         "held_out": {"before_finetuning": {"psnr": 10.0}, "after_finetuning": {"psnr": 15.0 + seed}},
         "test": {
             "where": "test",
-            "pictures": 2,
+            "pictures": 6,
             "names_sha256": "0",
             "features": "squeezenet",
             "paired": True,

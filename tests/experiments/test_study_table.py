@@ -4,9 +4,12 @@ import itertools
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from mggc_edge.benchmarks.experiments.study.table import STUDIES, find_study, read_study, without_data
-from mggc_edge.errors import InputError
+from mggc_edge.cli.main import app
+from mggc_edge.errors import InputError, SettingError
+from mggc_edge.settings import Settings
 from tests.experiments.study_helpers import TABLE, write_study
 
 METHODS = ["mggc", "magnitude", "uniform-slices", "uniform-scratch", "random"]
@@ -48,6 +51,26 @@ def test_every_study_can_be_read() -> None:
         "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings", "stability-cyclegan",
         "stability-pix2pix",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_flag_and_setting_of_a_study_is_one_that_compress_takes(path: Path) -> None:
+    study = read_study(path)
+    command = get_command(app).commands["compress"]  # type: ignore[attr-defined]
+    for run in study.runs:
+        asked = command.make_context("compress", list(study.flags(run))).params  # an unknown flag is an error
+        asked_for = Settings.load(None, asked["set_"] or ())
+        assert asked["seed"] == run.seed
+        assert len(asked["set_"] or ()) == study.flags(run).count("--set")
+        assert asked_for["bench.processes"] in (1, 2)
+
+
+def test_a_study_with_a_flag_or_a_setting_that_does_not_exist_would_be_noticed(tmp_path: Path) -> None:
+    command = get_command(app).commands["compress"]  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match="No such option: --inzeption"):
+        command.make_context("compress", ["--inzeption", "x"])
+    with pytest.raises(SettingError, match=r"mggc\.lambda_3"):
+        Settings.load(None, ["mggc.lambda_3=1"])
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,18 @@ def test_a_job_that_goes_on_elsewhere_finds_what_was_named_where_it_was_started(
     (tmp_path / "b").mkdir()
     for name in ("a/m.pth", "b/m.pth", "a/f.onnx", "b/moved.pth"):
         (tmp_path / name).touch()
-    typed = CompressRequest("m.pth", "0.3", feature_net="f.onnx:x", partner="moved.pth", data="/data").to_json()
+    typed = CompressRequest(
+        "m.pth", "0.3", feature_net="f.onnx:x", encoder="onnx:f.onnx:y", partner="moved.pth", data="/data"
+    ).to_json()
     monkeypatch.chdir(tmp_path / "a")
     start_job(Path("run"), "compress", typed, Settings(), seed=0, threads=1)
     assert json.loads(Path("run/job.json").read_text())["cwd"] == str(tmp_path / "a")
     assert resume_job(Path("run"), "compress").request == typed
     monkeypatch.chdir(tmp_path / "b")
     job = resume_job(Path("../a/run"), "compress")
-    found = {"model": f"{tmp_path}/a/m.pth", "feature_net": f"{tmp_path}/a/f.onnx:x"}  # moved.pth is here
+    # moved.pth is here
+    found = {"model": f"{tmp_path}/a/m.pth"}
+    found |= {"feature_net": f"{tmp_path}/a/f.onnx:x", "encoder": f"onnx:{tmp_path}/a/f.onnx:y"}
     assert job.request == {**typed, **found}
     assert (job.typed, job.base) == (typed, tmp_path / "a")
     job.save()

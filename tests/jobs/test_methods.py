@@ -41,7 +41,7 @@ def task(network: Network, budget: float = 0.4, convention: MacsConvention = "tr
     """For the methods that look at the weights alone."""
     nothing: Any = None
     asked = CompressRequest("model.pth", str(budget), macs_convention=convention)
-    return Task(network, None, nothing, None, asked, budget)
+    return Task(network, None, nothing, None, nothing, asked, budget)
 
 
 def test_the_command_line_the_request_and_the_registry_know_the_same_methods() -> None:

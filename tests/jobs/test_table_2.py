@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mggc_edge.jobs.choose import Choice, Work, make_game
+from mggc_edge.jobs.encoders import check_encoder
 from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
@@ -75,7 +76,8 @@ def request() -> CompressRequest:
 
 
 def play(work: Work, budget: float = 0.5) -> Choice:
-    return METHODS["mggc"].choose(work, Task(GENERATOR, PAIR_JUDGE, material(), OUTPUTS, request(), budget))
+    encoder = check_encoder(work.job.settings, request())
+    return METHODS["mggc"].choose(work, Task(GENERATOR, PAIR_JUDGE, material(), OUTPUTS, encoder, request(), budget))
 
 
 def finetune(work: Work, choice: Choice) -> Finetune:
@@ -168,7 +170,8 @@ def test_every_number_and_choice_of_the_game_takes_part(
 
 
 def game_of(work: Work) -> Any:
-    return make_game(work, GENERATOR, PAIR_JUDGE, material(), OUTPUTS, request(), 0.5)
+    encoder = check_encoder(work.job.settings, request())
+    return make_game(work, GENERATOR, PAIR_JUDGE, material(), OUTPUTS, request(), 0.5, encoder)
 
 
 def test_without_discriminator_pruning_it_has_no_agent_no_plan_and_finetuning_plays_against_all_of_it(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -239,24 +239,23 @@ def refused(path: Path) -> tuple[str, str | None]:
 
 
 def test_other_networks_are_refused(tmp_path: Path) -> None:
-    first = torch.zeros(32, 3, 3, 3)
-    norm = torch.zeros(32)
-    cases = {
-        "FILE is not the Inception network of the FID: it has no 'Conv2d_1a_3x3.conv.weight'": {"a": norm},
-        "FILE is not the Inception network of the FID: it has no 'Conv2d_1a_3x3.bn.bias'": {
-            "Conv2d_1a_3x3.conv.weight": first, "Conv2d_1a_3x3.bn.weight": norm
+    names = list(inception_shapes())
+    tiny: dict[str, object] = {name: torch.zeros(1) for name in names}
+    right = torch.zeros(32, 3, 3, 3)
+    what = "FILE is not the Inception network of the FID:"
+    first, second, third, fourth = (f"'{name}'" for name in names[:4])
+    cases: dict[str, Mapping[str, object]] = {
+        f"{what} it is missing {first}, {second}, {third}, {fourth} and {len(names) - 4} more and has 'a'": {
+            "a": torch.zeros(1)
         },
-        "FILE is not the Inception network of the FID: 'Conv2d_1a_3x3.bn.weight' has shape [31], not [32]": {
-            "Conv2d_1a_3x3.conv.weight": first, "Conv2d_1a_3x3.bn.weight": norm[:31]
-        },
-        "FILE is not the Inception network of the FID: it has no 'Conv2d_1a_3x3.bn.weight'": {
-            "Conv2d_1a_3x3.conv.weight": first, "Conv2d_1a_3x3.bn.weight": {"weight": norm}
-        },
-    }  # fmt: skip
+        f"{what} it is missing {second}": {**tiny, names[1]: {"weight": torch.zeros(1)}},
+        f"{what} {first} has shape [1], not [32, 3, 3, 3]": tiny,
+        f"{what} {second} has shape [31], not [32]": {**tiny, names[0]: right, names[1]: torch.zeros(31)},
+    }
     for message, state in cases.items():
         assert refused(saved(tmp_path, state)) == (message, HINT)
-    assert refused(saved(tmp_path, {"Conv2d_1a_3x3.conv.weight": first.to(torch.int32)})) == (
-        "FILE: 'Conv2d_1a_3x3.conv.weight' has element type int32, but weights are floats",
+    assert refused(saved(tmp_path, {**tiny, names[0]: right.to(torch.int32)})) == (
+        f"FILE: {first} has element type int32, but weights are floats",
         None,
     )
 
@@ -265,7 +264,7 @@ def test_the_usual_inception_with_more_in_it_is_refused(file: Path, tmp_path: Pa
     state = torch.load(file, weights_only=True)
     path = saved(tmp_path, {**state, "AuxLogits.conv0.conv.weight": torch.zeros(1)})
     assert refused(path) == (
-        "FILE is not the Inception network of the FID: it also has 'AuxLogits.conv0.conv.weight'",
+        "FILE is not the Inception network of the FID: it has 'AuxLogits.conv0.conv.weight'",
         HINT,
     )
 

@@ -10,7 +10,7 @@ from mggc_edge.machine import Machine
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.training import precision
-from mggc_edge.training.precision import autocast, choose_precision
+from mggc_edge.training.precision import autocast, choose_precision, convolution_precision
 from tests.training.training_helpers import fresh
 
 RESNET = fresh(resnet_spec(blocks=1, ngf=2), seed=0)
@@ -35,6 +35,8 @@ def test_auto_follows_family_and_processor(
     assert choose_precision("auto", UNET) == unet
     assert choose_precision("fp32", RESNET) == "fp32"
     assert choose_precision("bf16", UNET) == "bf16"
+    assert convolution_precision("auto") == resnet
+    assert [convolution_precision(name) for name in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 
 def test_autocast_touches_convolutions_in_bf16_only() -> None:

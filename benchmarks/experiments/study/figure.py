@@ -74,14 +74,16 @@ def _panel(axis: Any, study: Study, numbers: Numbers, measure: Measured, *, firs
         if mean is None:
             continue
         color = CHOSEN if row.name == study.compare else OTHER
-        axis.plot([mean.low, mean.high], [place, place], color=color, linewidth=2, solid_capstyle="round")
-        axis.plot(mean.mean, place, "o", color=color, markersize=6)
+        if mean.ci95 is not None:
+            axis.plot(mean.ci95, [place, place], color=color, linewidth=2, solid_capstyle="round")
+        axis.plot(mean.value, place, "o", color=color, markersize=6)
         seeds = numbers.seed_means(row, measure)
         axis.plot(seeds, [place + 0.27] * len(seeds), "|", color=color, markersize=6, alpha=0.7)
     original = numbers.original(measure)
     if original is not None:
-        axis.axvspan(original.low, original.high, color=ORIGINAL, alpha=0.1, linewidth=0)
-        axis.axvline(original.mean, color=ORIGINAL, linewidth=1, linestyle="--", label="the original")
+        if original.ci95 is not None:
+            axis.axvspan(*original.ci95, color=ORIGINAL, alpha=0.1, linewidth=0)
+        axis.axvline(original.value, color=ORIGINAL, linewidth=1, linestyle="--", label="the original")
         if first:
             axis.legend(loc="lower right", fontsize=7.5, frameon=False, bbox_to_anchor=(1.02, 1.0), borderpad=0)
     axis.set_title(f"{measure.title} {'→' if measure.better > 0 else '←'}", loc="left")

@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from mggc_edge.errors import InputError
+from mggc_edge.quality.bootstrap import Estimate, bootstrap, mean_of
 from mggc_edge.quality.kid import feature_sets
 from mggc_edge.tensors import Array
 
 Values = npt.NDArray[np.float64]
-DRAWS, LEVEL = 4000, 0.95
-BLOCK = 100  # draws at a time: memory is 16 * 100 * seeds * pictures bytes
+DRAWS = 4000
 NEIGHBORS = 5  # of a picture, in the share of neighbors that agree
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds and pictures with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the interval leaves out zero on that side, else 0."""
-        return int(self.low > 0) - int(self.high < 0)
-
-
 def estimate(values: Values, *, draws: int = DRAWS, seed: int = 0) -> Estimate:
-    """Return the mean of [seeds, pictures] values with its hierarchical percentile bootstrap interval.
+    """Return the mean of [seeds, pictures] values with its interval, see `bootstrap`; all seeds share the pictures.
 
-    A draw takes as many seeds as there are, with replacement, and within each of them as many pictures, with
-    replacement, anew for every seed drawn. With one seed the interval says nothing about other seeds.
+    With one seed the interval says nothing about other seeds; of fewer than FEWEST pictures there is none.
 
     Raises:
         InputError: `values` is empty, not two-dimensional, or not finite.
     """
     if values.ndim != 2 or values.size == 0 or not np.isfinite(values).all():
         raise InputError("a bootstrap needs finite values, [seeds, pictures]")
-    random = np.random.default_rng(seed)
-    seeds, pictures = values.shape
-    means = []
-    for first in range(0, draws, BLOCK):
-        block = min(BLOCK, draws - first)
-        chosen = random.integers(seeds, size=(block, seeds, 1))
-        means.append(values[chosen, random.integers(pictures, size=(block, seeds, pictures))].mean(axis=(1, 2)))
-    low, high = np.percentile(np.concatenate(means), (50 * (1 - LEVEL), 50 * (1 + LEVEL)))
-    return Estimate(float(values.mean()), float(low), float(high))
+    return bootstrap([mean_of(one) for one in values], values.shape[1], resamples=draws, seed=seed)
 
 
 def kid_values(real: Array, fake: Array, *, paired: bool) -> Values:
@@ -96,21 +71,6 @@ def kid_values(real: Array, fake: Array, *, paired: bool) -> Values:
 def _kernel(x: Values, y: Values) -> Values:
     value: Values = x @ y.T / x.shape[1] + 1
     return value * value * value
-
-
-def nearest(features: Array, k: int) -> npt.NDArray[np.int64]:
-    """Return the k most similar other pictures of every picture by cosine, [n, k], the nearest first.
-
-    Raises:
-        InputError: there are not more than k pictures.
-    """
-    if not 0 < k < len(features):
-        raise InputError(f"{len(features)} pictures have no {k} neighbors each")
-    vectors = features.astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines = vectors @ vectors.T
-    np.fill_diagonal(cosines, -np.inf)
-    return np.argsort(-cosines, axis=1, kind="stable")[:, :k]
 
 
 def agreement(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Values:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from mggc_edge.artifacts import (
     DISCRIMINATOR_PLAN_FILE,
@@ -22,7 +23,7 @@ from mggc_edge.artifacts import (
     sha256_of,
 )
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.benchmarks.experiments.study.intervals import NEIGHBORS, agreement, kid_values, nearest
+from mggc_edge.benchmarks.experiments.study.intervals import NEIGHBORS, agreement, kid_values
 from mggc_edge.benchmarks.experiments.study.losses import pruning_losses
 from mggc_edge.errors import ArtifactError
 from mggc_edge.jobs.folder import LOG_FILE, resume_job
@@ -32,6 +33,7 @@ from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.machine import this_machine
 from mggc_edge.pictures import PictureFormat, to_picture
+from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.quality.features import FeatureNetwork
 from mggc_edge.quality.metrics import psnr_from_mse, ssim
 from mggc_edge.quality.parity import DATA_RANGE, only_output
@@ -150,7 +152,7 @@ def measure_test(folder: Path) -> dict[str, Any]:
                 found = kid_values(features["real"], features[side], paired=truth is not None)
                 values[side]["kid"] = [_short(value) for value in found.tolist()]
         if len(features["original"]) > NEIGHBORS:
-            shared = agreement(*(nearest(features[side], NEIGHBORS) for side in SIDES))
+            shared = agreement(*(neighborhoods(torch.from_numpy(features[side]), NEIGHBORS).numpy() for side in SIDES))
             values["compressed"]["neighbors"] = [_short(value) for value in shared.tolist()]
     return {
         "where": material.where,

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mggc_edge.benchmarks.experiments.study.intervals import Estimate, Values, estimate
+from mggc_edge.benchmarks.experiments.study.intervals import Values, estimate
 from mggc_edge.benchmarks.experiments.study.record import Record
 from mggc_edge.benchmarks.experiments.study.table import Row, Study
 from mggc_edge.errors import InputError
+from mggc_edge.quality.bootstrap import Estimate
 
 ORIGINAL = ""  # the row that every run has: no row of a study is named so
 
@@ -48,8 +49,12 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Return "better" or "worse" where the interval leaves out zero, else "" (these samples cannot tell)."""
-        return {1: "better", -1: "worse", 0: ""}[self.estimate.sign * self.measure.better]
+        """Return "better" or "worse" where an interval leaves out zero, else "" (these samples cannot tell)."""
+        if self.estimate.ci95 is None:
+            return ""
+        low, high = self.estimate.ci95
+        sign = int(low > 0) - int(high < 0)
+        return {1: "better", -1: "worse", 0: ""}[sign * self.measure.better]
 
 
 class Numbers:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
-from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, NEIGHBORS, Estimate
+from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, NEIGHBORS
 from mggc_edge.benchmarks.experiments.study.numbers import ORIGINAL, Difference, Measured, Numbers
 from mggc_edge.benchmarks.experiments.study.runner import seconds
 from mggc_edge.benchmarks.experiments.study.table import Row, Study
+from mggc_edge.quality.bootstrap import Estimate
 
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 MEASURED = (
     "Measured on {pictures} pictures ({where}), with the ONNX files of every run. Brackets hold 95 % intervals: "
-    "{draws} bootstrap draws of seeds and, within every drawn seed, of pictures. An interval over one seed says "
-    "nothing about other seeds. **better** and **worse** stand where the interval leaves out zero; no correction is "
-    "made for the number of comparisons."
+    "{draws} bootstrap draws of seeds and, for all drawn seeds together, of pictures. An interval over one seed says "
+    "nothing about other seeds, and one over two or three is too narrow. **better** and **worse** stand where the "
+    "interval leaves out zero; no correction is made for the number of comparisons."
 )
 KID = (
     "KID is the unbiased estimate over all pictures, features {features}; for the bootstrap it is written as a mean of "
@@ -132,12 +133,10 @@ def _judge(numbers: Numbers, row: Row) -> str:
 
 
 def _shown(measure: Measured, estimate: Estimate | None) -> str:
-    if estimate is None:
+    if estimate is None or estimate.value is None:
         return NONE
-    mean, low, high = (
-        measure.show(value).replace("-", MINUS) for value in (estimate.mean, estimate.low, estimate.high)
-    )
-    return f"{mean} [{low}, {high}]"
+    mean, *ends = (measure.show(value).replace("-", MINUS) for value in (estimate.value, *(estimate.ci95 or ())))
+    return f"{mean} [{', '.join(ends)}]" if ends else mean
 
 
 def _value(value: object) -> str:

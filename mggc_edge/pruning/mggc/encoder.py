@@ -1,206 +1,117 @@
-"""The encoder that says which generated pictures are alike: a small convolutional network, trained without labels.
-
-Training is SimCLR's (Chen et al. 2020): two random views of a picture shall be nearer to each other than to the views
-of all other pictures of the batch (the NT-Xent loss).
-"""
+"""What an encoder is, which says which pictures are alike; and the small one that is trained from nothing."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from mggc_edge.errors import SettingError
-from mggc_edge.pruning.mggc.augment import random_views
 from mggc_edge.training.bank import Bank
-from mggc_edge.training.order import batch_indices, step_seed
-from mggc_edge.training.precision import Precision, autocast
-from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
-
-EMBEDDING_SIZE = 128
-MAX_SIDE = 64
-_WIDTHS = (32, 64, 128, 128)
-_PROJECTED = 64
 
 
-class Encoder(nn.Module):
-    """From pictures [B, C, H, W] in [low, high], of any size, to embeddings [B, 128] of any length.
+class Encoder(nn.Module, ABC):
+    """From pictures [B, C, H, W] in [low, high], of any size, to embeddings [B, d] of any length.
 
-    Pictures with a side above 64 pixels are reduced to it. Four convolutions that halve, a mean over the picture, a
-    linear layer, and a batch norm that takes away what all pictures share, so that cosines are of both signs. In
-    evaluation mode no picture's embedding depends on the others in its batch.
+    In three steps, because SwAV takes views of different sizes together after the second: `prepare`, `pooled`,
+    `embedding`. In evaluation mode no picture's embedding depends on the others in its batch.
+
+    Attributes:
+        max_side: pictures with a larger side are reduced to it.
+        embedding_size: d.
+        projected_size: of the projections that SwAV compares with its prototypes.
     """
 
-    def __init__(self, channels: int = 3, *, low: float = -1.0, high: float = 1.0) -> None:
+    max_side: int
+    embedding_size: int
+    projected_size: int
+
+    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
         super().__init__()
         self.low, self.high = low, high
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the embeddings, [B, d]."""
+        return self.embedding(self.pooled(self.prepare(pictures)))
+
+    def prepare(self, pictures: Tensor) -> Tensor:
+        """Return pictures as views are taken of them: reduced, in [-1, 1]."""
+        return (reduced(pictures, self.max_side) - self.low) * (2 / (self.high - self.low)) - 1
+
+    @abstractmethod
+    def pooled(self, prepared: Tensor) -> Tensor:
+        """Return the mean of the last features over the positions, [B, features], of what `prepare` gave or a view."""
+
+    @abstractmethod
+    def embedding(self, pooled: Tensor) -> Tensor:
+        """Return the embeddings, [B, d], of pooled features."""
+
+    def projection(self) -> nn.Module:
+        """Return a new head for SwAV: two layers between embeddings and what prototypes are compared with."""
+        size = self.embedding_size
+        return nn.Sequential(
+            nn.Linear(size, size), nn.BatchNorm1d(size), nn.ReLU(), nn.Linear(size, self.projected_size)
+        )
+
+
+class SmallEncoder(Encoder):
+    """Four convolutions that halve, a mean over the picture, a linear layer, and a batch norm.
+
+    The batch norm takes away what all pictures share, so that cosines are of both signs. Pictures with a side above 64
+    pixels are reduced to it.
+    """
+
+    max_side, embedding_size, projected_size = 64, 128, 64
+    widths = (32, 64, 128, 128)
+
+    def __init__(self, channels: int = 3, *, low: float = -1.0, high: float = 1.0) -> None:
+        super().__init__(low, high)
         layers: list[nn.Module] = []
-        for before, width in zip((channels, *_WIDTHS[:-1]), _WIDTHS, strict=True):
+        for before, width in zip((channels, *self.widths[:-1]), self.widths, strict=True):
             conv = nn.Conv2d(before, width, 3, stride=2, padding=1, bias=False)
             layers += [conv, nn.GroupNorm(8, width), nn.ReLU()]
         self.features = nn.Sequential(*layers)
-        self.head = nn.Linear(_WIDTHS[-1], EMBEDDING_SIZE, bias=False)
-        self.center = nn.BatchNorm1d(EMBEDDING_SIZE, affine=False)
+        self.head = nn.Linear(self.widths[-1], self.embedding_size, bias=False)
+        self.center = nn.BatchNorm1d(self.embedding_size, affine=False)
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def pooled(self, prepared: Tensor) -> Tensor:
+        """Return the mean of the last convolution over the positions, [B, 128]."""
+        values: Tensor = self.features(prepared).mean(dim=(2, 3))
+        return values
+
+    def embedding(self, pooled: Tensor) -> Tensor:
         """Return the embeddings, [B, 128]."""
-        return self.encode(self.prepare(pictures))
-
-    def prepare(self, pictures: Tensor) -> Tensor:
-        """Return pictures as the first layer takes them: reduced, in [-1, 1]."""
-        return (reduced(pictures) - self.low) * (2 / (self.high - self.low)) - 1
-
-    def encode(self, prepared: Tensor) -> Tensor:
-        """Return the embeddings, [B, 128], of what `prepare` gave, or of views of it."""
-        embeddings: Tensor = self.center(self.head(self.features(prepared).mean(dim=(2, 3))))
-        return embeddings
+        values: Tensor = self.center(self.head(pooled))
+        return values
 
 
-def reduced(pictures: Tensor) -> Tensor:
-    """Return pictures [B, C, H, W] with no side above 64 pixels, every pixel the mean of those it stands for."""
-    height, width = (min(side, MAX_SIDE) for side in pictures.shape[2:])
+def reduced(pictures: Tensor, max_side: int) -> Tensor:
+    """Return pictures [B, C, H, W] with no side above `max_side`, every pixel the mean of those it stands for."""
+    height, width = (min(side, max_side) for side in pictures.shape[2:])
     return pictures if (height, width) == pictures.shape[2:] else F.adaptive_avg_pool2d(pictures, (height, width))
 
 
-def embed(encoder: nn.Module, bank: Bank, *, batch_size: int = 64) -> Tensor:
-    """Return the embedding of every picture of a bank, float32 [n, d] of length 1, on the CPU."""
-    training, device = encoder.training, _device(encoder)
+def embed(encoder: nn.Module, bank: Bank, *, numbers: Sequence[int] | None = None, batch_size: int = 64) -> Tensor:
+    """Return the embedding of every picture of a bank, float32 [n, d] of length 1, on the CPU.
+
+    `numbers` are those of the pictures, where not all are wanted. Every picture is seen in float32.
+    """
+    wanted = range(len(bank)) if numbers is None else numbers
+    training, device = encoder.training, device_of(encoder)
     encoder.eval()
     found = []
     try:
         with torch.inference_mode():
-            for first in range(0, len(bank), batch_size):
-                pictures = bank.batch(range(first, min(first + batch_size, len(bank))))
+            for first in range(0, len(wanted), batch_size):
+                pictures = bank.batch(wanted[first : first + batch_size])
                 found.append(F.normalize(encoder(pictures.to(device)).float(), dim=1).cpu())
     finally:
         encoder.train(training)
     return torch.cat(found).clone()  # a clone outside inference mode is an ordinary tensor
 
 
-@dataclass(frozen=True)
-class EncoderSettings:
-    """How the encoder is trained.
-
-    Attributes:
-        batch_size: pictures a step, each seen twice; every other picture of the batch is what a view must not be like.
-        learning_rate, weight_decay: of AdamW; only matrices decay.
-        temperature: of the NT-Xent loss: the lower, the more the most similar other pictures count.
-
-    Raises:
-        SettingError: a field has an impossible value.
-    """
-
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    temperature: float = 0.2
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise SettingError(
-                f"the encoder tells pictures of a batch apart: it needs two or more, not {self.batch_size}"
-            )
-        for name, value in (("learning rate", self.learning_rate), ("temperature", self.temperature)):
-            if not (value > 0 and math.isfinite(value)):
-                raise SettingError(f"the encoder's {name} must be a number above 0, not {value:g}")
-        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)):
-            raise SettingError(f"the encoder's weight decay must be a number of at least 0, not {self.weight_decay:g}")
-
-
-class EncoderTraining:
-    """A stage that trains an encoder on the pictures of a bank, in place."""
-
-    name = "encoder"
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        bank: Bank,
-        settings: EncoderSettings | None = None,
-        *,
-        seed: int,
-        steps: int,
-        precision: Precision = "fp32",
-    ) -> None:
-        self.encoder, self.settings, self.steps = encoder, settings or EncoderSettings(), steps
-        self._bank, self._seed, self._precision, self._device = bank, seed, precision, _device(encoder)
-        self._batch_size = min(self.settings.batch_size, len(bank))
-        encoder.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(step_seed(seed, f"{self.name}/projection", 0))
-            # The views are compared after two more layers, which the embedding does without.
-            self._projection = nn.Sequential(
-                nn.Linear(EMBEDDING_SIZE, EMBEDDING_SIZE, bias=False),
-                nn.BatchNorm1d(EMBEDDING_SIZE),
-                nn.ReLU(),
-                nn.Linear(EMBEDDING_SIZE, _PROJECTED, bias=False),
-                nn.BatchNorm1d(_PROJECTED, affine=False),
-            ).to(self._device)
-        parameters = [*encoder.parameters(), *self._projection.parameters()]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=self.settings.learning_rate,
-            fused=True,
-        )
-
-    def step(self, number: int) -> dict[str, Any]:
-        """Draw two views of every picture of the batch, and move equal ones together and others apart."""
-        indices = batch_indices(self._seed, self.name, number, len(self._bank), self._batch_size)
-        pictures = self.encoder.prepare(self._bank.batch(indices).to(self._device))
-        views = torch.cat([random_views(pictures), random_views(pictures)])
-        with autocast(self._precision, self._device.type):
-            projected = self._projection(self.encoder.encode(views))
-        same = torch.tensor(indices, device=self._device)
-        loss, found = nt_xent(projected.float(), same, self.settings.temperature)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
-        return {"loss": loss.item(), "found": found, "learning_rate": self.settings.learning_rate}
-
-    def state(self) -> dict[str, Tensor]:
-        """Return weights and moments."""
-        return {
-            **named("encoder", self.encoder.state_dict()),
-            **named("projection", self._projection.state_dict()),
-            **optimizer_tensors("optimizer", self._optimizer),
-        }
-
-    def load_state(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what `state` returned."""
-        self.encoder.load_state_dict(part(tensors, "encoder"))
-        self._projection.load_state_dict(part(tensors, "projection"))
-        load_optimizer("optimizer", self._optimizer, tensors)
-
-
-def nt_xent(projected: Tensor, numbers: Tensor, temperature: float) -> tuple[Tensor, float]:
-    """Return the NT-Xent loss, float32 [], and in what fraction of the views the other one was the most similar.
-
-        -log( exp(s_ij / t) / sum over k != i of exp(s_ik / t) ),    s = cosines, i and j the views of one picture
-
-    Args:
-        projected: [2B, d], the first views of a batch and then the second ones.
-        numbers: [B], the pictures' numbers; a picture that is in the batch twice is not compared with itself.
-        temperature: t.
-    """
-    unit = F.normalize(projected, dim=1)
-    count = len(numbers)
-    cosines = unit @ unit.T / temperature
-    partner = torch.arange(2 * count, device=projected.device).roll(count)
-    twice = numbers.repeat(2)
-    hidden = twice[:, None] == twice[None]
-    hidden[torch.arange(2 * count, device=projected.device), partner] = False
-    cosines = cosines.masked_fill(hidden, -torch.inf)
-    found = (cosines.detach().argmax(dim=1) == partner).float().mean().item()
-    return F.cross_entropy(cosines, partner), found
-
-
-def _device(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Return where a module's parameters are."""
     return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))

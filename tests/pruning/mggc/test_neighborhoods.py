@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,49 @@ def test_of_a_tie_the_lower_number_comes_first(chunk: int) -> None:
     embeddings = torch.stack([a, b, a * 3, b, a, b * 0.5, a])
     found = neighborhoods(embeddings, 2, chunk=chunk)
     assert found[:4].tolist() == [[2, 4], [3, 5], [0, 4], [1, 5]]
+
+
+@pytest.mark.parametrize("chunk", [5, 1024])
+def test_among_crowded_embeddings_differences_below_float32_sums_are_told_apart(chunk: int) -> None:
+    """60 directions within 1e-3 of each other: more than are looked at twice, so that all are computed in float64."""
+    embeddings = torch.ones(60, 8, dtype=torch.float64) + some_embeddings().double() * 1e-4
+    assert neighborhoods(embeddings, 3, chunk=chunk).tolist() == by_hand(embeddings, 3)
+
+
+def test_a_few_equal_pictures_among_many_are_each_others_neighbors() -> None:
+    embeddings = some_embeddings(200)
+    embeddings[100:140] = embeddings[7]
+    found = neighborhoods(embeddings, 5)
+    assert found[7].tolist() == [100, 101, 102, 103, 104]
+    assert found[139].tolist() == [7, 100, 101, 102, 103]
+    assert found.tolist() == by_hand(embeddings, 5)
+
+
+LIMITED = """
+import resource, sys, torch
+from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
+
+torch.set_num_threads(1)
+count, size = map(int, sys.argv[1:])
+generator = torch.Generator().manual_seed(0)
+embeddings = torch.nn.functional.normalize(torch.randn(count, size, generator=generator), dim=1)
+neighborhoods(embeddings[:64], 5)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+found = neighborhoods(embeddings, 5)
+rows = torch.arange(0, count, count // 7)
+cosines = embeddings[rows].double() @ embeddings.double().T
+cosines[torch.arange(len(rows)), rows] = -2
+assert torch.equal(found[rows], cosines.topk(5).indices)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_grows_with_the_number_of_pictures_and_not_with_its_square() -> None:
+    """6,000 x 6,000 cosines would be 144 MB in float32, and 288 MB in float64."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "6000", "64"], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert int(done.stdout) < 90_000  # kB
 
 
 def test_none_may_be_asked_for() -> None:
