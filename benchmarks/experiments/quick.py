@@ -5,7 +5,7 @@
 Makes the checkpoint (ngf 64, 256x256), runs the command below in a process of its own, or goes on with it, and writes
 quick.json and quick.md: time, the largest memory of any process, MACs, latency (measured again, at the end). The limits
 are 15 minutes and 4 GB on 2 cores; beyond them it ends with exit code 1. A run that was resumed says so, as its time
-is that of the last part only.
+is that of the last part only. Of a finished one, what it cost is taken from DIR/cost.json, and latency is measured again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from mggc_edge.artifacts import atomic_path, read_manifest, tool_versions, write_json
+from mggc_edge.artifacts import atomic_path, read_json, read_manifest, tool_versions, write_json
 from mggc_edge.machine import this_machine
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -42,6 +42,8 @@ def checkpoint(path: Path) -> None:
 
 def run(folder: Path, threads: int) -> dict[str, Any]:
     """Run the job, or go on with it; return the seconds it took and the most memory that one of its processes had."""
+    if (folder / "cost.json").is_file():
+        return read_json(folder / "cost.json")
     run_folder, resumed = folder / "run", (folder / "run/job.json").is_file()
     line = [sys.executable, "-m", "mggc_edge.cli", "compress"]
     if resumed:
@@ -53,7 +55,9 @@ def run(folder: Path, threads: int) -> dict[str, Any]:
     subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    return {"seconds": seconds, "peak_bytes": peak, "resumed": resumed, "threads": threads}
+    cost = {"seconds": seconds, "peak_bytes": peak, "resumed": resumed, "threads": threads}
+    write_json(folder / "cost.json", cost)
+    return cost
 
 
 def bench(folder: Path) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def table(document: dict[str, Any]) -> str:
     return (
         "| job | time | largest process | budget met | MACs (true) | latency | faster | realisation |\n"
         "|---|---:|---:|---:|---:|---:|---:|---:|\n"
-        f"| ResNet-9, ngf 64, 256x256, new weights, `{' '.join(FLAGS)}`, {job['threads']} threads "
+        f"| ResNet-9, ngf 64, 256x256, new weights, `{' '.join(FLAGS)}`, {job['threads']} thread{'s' * (job['threads'] > 1)} "
         f"| {job['seconds'] / 60:.1f} min{' (resumed)' if job['resumed'] else ''} | {job['peak_bytes'] / 1e9:.2f} GB "
         f"| {result['budget_met']:.4f} of {result['budget']:g} "
         f"| {before['macs_true'] / 1e9:.1f} G -> {after['macs_true'] / 1e9:.2f} G "
