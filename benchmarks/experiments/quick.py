@@ -5,7 +5,7 @@
 Makes the checkpoint (ngf 64, 256x256), runs the command below in a process of its own, or goes on with it, and writes
 quick.json and quick.md: time, the largest memory of any process, MACs, latency (measured again, at the end). The limits
 are 15 minutes and 4 GB on 2 cores; beyond them it ends with exit code 1. A run that was resumed says so, as its time
-is that of the last part only. Of a finished one, what it cost is taken from DIR/cost.json, and latency is measured again.
+is that of the last part only. What a finished one cost is taken from DIR/cost.json, and latency is measured again.
 """
 
 from __future__ import annotations
@@ -79,10 +79,11 @@ def table(document: dict[str, Any]) -> str:
     before, after, comparison = result["original"], result["compressed"], measured["comparison"]
     old, new = (latency["p50"] for latency in measured["latency_ms"].values())
     low, high = comparison["ci95"]
+    threads = f"{job['threads']} thread{'s' * (job['threads'] > 1)}"
     return (
         "| job | time | largest process | budget met | MACs (true) | latency | faster | realisation |\n"
         "|---|---:|---:|---:|---:|---:|---:|---:|\n"
-        f"| ResNet-9, ngf 64, 256x256, new weights, `{' '.join(FLAGS)}`, {job['threads']} thread{'s' * (job['threads'] > 1)} "
+        f"| ResNet-9, ngf 64, 256x256, new weights, `{' '.join(FLAGS)}`, {threads} "
         f"| {job['seconds'] / 60:.1f} min{' (resumed)' if job['resumed'] else ''} | {job['peak_bytes'] / 1e9:.2f} GB "
         f"| {result['budget_met']:.4f} of {result['budget']:g} "
         f"| {before['macs_true'] / 1e9:.1f} G -> {after['macs_true'] / 1e9:.2f} G "
