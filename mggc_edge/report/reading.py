@@ -196,6 +196,7 @@ def _latency(fields: Fields | None) -> Latency | None:
         device=fields.text("device"),
         runtime=fields.text("runtime"),
         precision=fields.text("precision"),
+        verdict=fields.text("verdict"),
     )
 
 
@@ -215,6 +216,7 @@ def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -
         device=None if context is None else context.text("device"),
         runtime=runs[1].text("runtime"),
         precision=runs[1].text("precision"),
+        verdict=None if comparison is None else comparison.text("verdict"),
     )
 
 
