@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
-from mggc_edge.errors import InputError, SettingError
+from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError
 from mggc_edge.jobs.estimate import counted, seconds_of, sentence
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
@@ -107,7 +107,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
 
     Raises:
         InputError: the pictures or the weights to start from cannot be used.
-        TrainingError: a loss is no longer a number; the last state is kept.
+        TrainingError: a loss or a weight is no longer a number; the last state, and the files before it, are kept.
         OutputError: the folder cannot be written.
     """
     hooks = hooks or Hooks()
@@ -122,7 +122,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
 
         def watch(progress: Progress) -> None:
             if progress.done % every == 0 and progress.done < progress.steps:
-                _save(job, request, stage.networks, material)
+                _save(job, request, stage.networks, material, progress.done)
             hooks.watch(progress)
 
         if not job.resumed:
@@ -132,7 +132,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
         with job.stage("train"):
             run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
-        _save(job, request, stage.networks, material)
+        _save(job, request, stage.networks, material, stage.steps)
         document = {
             "schema": "mggc-edge/train/1",
             "run": str(job.folder),
@@ -258,14 +258,32 @@ def _gan(settings: Settings, usual: str) -> Any:
     return usual if settings["train.gan"] == "auto" else settings["train.gan"]
 
 
-def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> None:
-    """Write the weights and a contact sheet as they are now."""
+def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material, done: int) -> None:
+    """Write the weights and a contact sheet as they are after `done` steps, all of them or none.
+
+    Raises:
+        TrainingError: a weight, or a picture that a network makes, is no longer finite.
+    """
+    # A loss is computed before the update: finite losses do not show that the weights after it are finite.
+    for name, network in networks.items():
+        if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+            raise _not_a_number(f"a weight of {name} is", done)
+    try:
+        sheet = contact_sheet(_columns(request, networks, material))
+    except PictureError as error:
+        raise _not_a_number("a value of the sample pictures is", done) from error
     for name, network in networks.items():
         data = io.BytesIO()
         torch.save({key: value.detach().cpu() for key, value in network.state_dict().items()}, data)
         atomic_write(job.folder / f"latest_net_{name}.pth", data.getvalue())
-    columns = _columns(request, networks, material)
-    atomic_write(job.folder / "samples.png", png_bytes(contact_sheet(columns)))
+    atomic_write(job.folder / "samples.png", png_bytes(sheet))
+
+
+def _not_a_number(what: str, done: int) -> TrainingError:
+    return TrainingError(
+        f"after {counted(done, 'step')}, {what} no longer a number; what was written before is kept",
+        hint="lower --set train.learning_rate=, and start into a new folder",
+    )
 
 
 def _columns(request: TrainRequest, networks: Mapping[str, Network], material: Material) -> list[tuple[str, list[Any]]]:
