@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
+from mggc_edge.artifacts import atomic_write, file_entry, sha256_of, write_manifest
 from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError
 from mggc_edge.jobs.estimate import counted, seconds_of, sentence
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
@@ -114,6 +114,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
     torch.set_num_threads(job.threads)
     with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         networks = _networks(job, request)
+        job.facts.setdefault("sources", _sources(request, networks))
         size = next(iter(networks.values())).table.image_size
         job.remember("networks", {name: weights_sha256(n) for name, n in networks.items()}, "a network")
         material = _material(job, request, networks, size, hooks)
@@ -133,13 +134,13 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         with job.stage("train"):
             run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
         _save(job, request, stage.networks, material, stage.steps)
-        document = {
+        document: dict[str, Any] = {
             "schema": "mggc-edge/train/1",
             "run": str(job.folder),
             "recipe": request.recipe,
             "steps": stage.steps,
             "image_size": list(size),
-            "weights": {name: f"latest_net_{name}.pth" for name in stage.networks},
+            "weights": {name: weights_name(name) for name in stage.networks},
             "split_sha256": material.split_sha256,
         }
         _write_down(job, document)
@@ -151,7 +152,10 @@ def _write_down(job: Job, document: Mapping[str, Any]) -> None:
     write_manifest(
         job.folder,
         command="train",
-        files=[file_entry(path, job.folder) for path in files_below(job.folder, parts)],
+        files=[
+            file_entry(path, job.folder, parent=job.facts["sources"].get(path.name))
+            for path in files_below(job.folder, parts)
+        ],
         settings={
             **job.settings.to_json(),
             **{f"request.{name}": value for name, value in job.typed.items()},
@@ -160,12 +164,26 @@ def _write_down(job: Job, document: Mapping[str, Any]) -> None:
             "threads": job.threads,
         },
         command_line=command_line("train", job, {**TrainRequest("pix2pix", "").to_json(), "recipe": None}),
+        sources={name: {"sha256": sha256} for name, sha256 in job.facts["sources"].items()},
+        split_sha256=document["split_sha256"],
         timings_s=job.timings_s,
         unreadable_pictures=job.facts.get("unreadable", 0),
         result=dict(document),
         complete=True,
     )
     job.clear_work()
+
+
+def _sources(request: TrainRequest, networks: Mapping[str, Network]) -> dict[str, str]:
+    """Return the hashes of the files that training goes on from, by their names; none where it starts anew."""
+    if request.init is None:
+        return {}
+    return {file: sha256_of(Path(request.init) / file) for file in map(weights_name, networks)}
+
+
+def weights_name(network: str) -> str:
+    """Return the name of the file with a network's weights, in the well-known implementation and here."""
+    return f"latest_net_{network}.pth"
 
 
 def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
@@ -189,14 +207,14 @@ def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
 
 def _given_networks(folder: Path, names: Sequence[str], image_size: Size | None) -> dict[str, Network]:
     """Return the networks of `latest_net_*.pth` in a folder, checked for what a recipe does with them."""
-    first = load_network(folder / f"latest_net_{names[0]}.pth", image_size=image_size)
+    first = load_network(folder / weights_name(names[0]), image_size=image_size)
     size = first.table.image_size
     found = {names[0]: first}
-    found |= {name: load_network(folder / f"latest_net_{name}.pth", image_size=size) for name in names[1:]}
+    found |= {name: load_network(folder / weights_name(name), image_size=size) for name in names[1:]}
     a, b = first.spec.in_channels, first.spec.out_channels
     wanted = {"G": (a, b), "D": (a + b, 1), "G_A": (a, b), "G_B": (b, a), "D_A": (b, 1), "D_B": (a, 1)}
     for name, network in found.items():
-        path, spec = folder / f"latest_net_{name}.pth", network.spec
+        path, spec = folder / weights_name(name), network.spec
         role = "generator" if name.startswith("G") else "discriminator"
         if family_of(spec).role != role:
             raise InputError(f"'{path}' is a {family_of(spec).role}, not a {role}")
@@ -275,7 +293,7 @@ def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], mate
     for name, network in networks.items():
         data = io.BytesIO()
         torch.save({key: value.detach().cpu() for key, value in network.state_dict().items()}, data)
-        atomic_write(job.folder / f"latest_net_{name}.pth", data.getvalue())
+        atomic_write(job.folder / weights_name(name), data.getvalue())
     atomic_write(job.folder / "samples.png", png_bytes(sheet))
 
 

@@ -26,6 +26,7 @@ from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
+from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.settings import Settings
 from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
@@ -148,6 +149,27 @@ def test_the_folder_is_what_the_command_line_promises_and_its_manifest_describes
     assert (settings["seed"], settings["threads"], settings["image_size"]) == (0, 1, [32, 32])
     assert (settings["quick.prune_steps"], settings["request.budget"]) == (8, "0.5")
     assert manifest["unreadable_pictures"] == 0
+
+
+def test_the_manifest_says_what_every_file_was_made_from(given: Path, finished: Path) -> None:
+    run = finished / "runs/latest"
+    manifest = json.loads((run / "manifest.json").read_text())
+    source, sha = sha256_of(given / "generator.pth"), {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    original, judge = (sha[f"original/{name}weights.safetensors"] for name in ("", "discriminator/"))
+    assert {entry["path"]: entry["parent"] for entry in manifest["files"] if entry["parent"] is not None} == {
+        "plan.json": source,
+        "discriminator-plan.json": original,  # the discriminator was fitted to the original
+        **{f"original/{part}": source for part in ("spec.json", "weights.safetensors")},
+        **{f"original/discriminator/{part}": original for part in ("spec.json", "weights.safetensors")},
+        **{f"slim/{part}": original for part in ("spec.json", "weights.safetensors")},
+        "export/portable/original.fp32.onnx": original,
+        "export/portable/generator.fp32.onnx": sha["slim/weights.safetensors"],
+    }
+    assert judge != original
+    network = weights_sha256(load_network(given / "generator.pth"))
+    assert manifest["sources"] == {"generator": {"sha256": source, "network_sha256": network}}
+    assert manifest["source_sha256"] == source
+    assert manifest["split_sha256"] == json.loads((run / "quality.json").read_text())["split_sha256"]
 
 
 def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
@@ -405,10 +427,12 @@ def write_labelled(root: Path) -> Path:
     return root
 
 
-def test_paired_pictures_give_every_measure_with_its_interval(compress: Command, tmp_path: Path) -> None:
+def test_paired_pictures_give_every_measure_with_its_interval(compress: Command, given: Path, tmp_path: Path) -> None:
     data = write_labelled(tmp_path / "data")
+    roles = {role: given / f"{role}.pth" for role in ("generator", "discriminator", "partner")}
     words = ("--data", data, "--direction", "BtoA", "--method", "magnitude", "--out", "o", "--json")
-    ran = compress(*words, "--segmenter", data / "painter.onnx", "--feature-net", data / "painter.onnx")
+    networks = ("--discriminator", roles["discriminator"], "--partner", roles["partner"])
+    ran = compress(*words, *networks, "--segmenter", data / "painter.onnx", "--feature-net", data / "painter.onnx")
     assert ran.code == 0, ran.err
     document = json.loads(ran.out, parse_constant=pytest.fail)["quality"]
     quality = json.loads((tmp_path / "o/quality.json").read_text(), parse_constant=pytest.fail)
@@ -429,6 +453,11 @@ def test_paired_pictures_give_every_measure_with_its_interval(compress: Command,
         assert quality["to_truth"][side]["psnr_ci95"][0] < quality["to_truth"][side]["psnr"]
         assert quality["to_truth"][side]["ssim_ci95"][0] < quality["to_truth"][side]["ssim"]
     assert "mIoU of the labels found in them" in (tmp_path / "o/report.html").read_text()
+    manifest = json.loads((tmp_path / "o/manifest.json").read_text())
+    sha = {role: source["sha256"] for role, source in manifest["sources"].items()}
+    assert sha == {role: sha256_of(path) for role, path in roles.items()}
+    parents = {entry["path"]: entry["parent"] for entry in manifest["files"]}
+    assert parents["original/discriminator/weights.safetensors"] == sha["discriminator"]
 
 
 def test_an_encoder_that_cannot_be_used_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:

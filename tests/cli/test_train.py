@@ -203,6 +203,13 @@ def test_training_goes_on_from_given_weights(train: Command, tmp_path: Path) -> 
     assert 0 < (first[key] - more[key]).abs().max() < 1e-6
     spec = read_checkpoint(tmp_path / "more/latest_net_G.pth").spec
     assert spec == read_checkpoint(tmp_path / "first/latest_net_G.pth").spec
+    manifest = json.loads((tmp_path / "more/manifest.json").read_text())
+    given = {f"latest_net_{name}.pth": sha256_of(tmp_path / f"first/latest_net_{name}.pth") for name in "GD"}
+    assert manifest["sources"] == {name: {"sha256": sha256} for name, sha256 in given.items()}
+    parents = {entry["path"]: entry["parent"] for entry in manifest["files"]}
+    assert {name: parent for name, parent in parents.items() if parent is not None} == given
+    assert manifest["split_sha256"] == manifest["result"]["split_sha256"]
+    assert json.loads((tmp_path / "first/manifest.json").read_text())["sources"] == {}
 
 
 def test_given_weights_that_do_not_belong_together_are_refused(train: Command, tmp_path: Path) -> None:
