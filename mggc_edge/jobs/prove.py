@@ -165,7 +165,7 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
     names = (
-        "psnr_to_original ssim_to_original identical broken_pictures kid frechet fid segmentation "
+        "psnr_to_original ssim_to_original identical broken_pictures kid kid_reason frechet fid segmentation "
         "to_truth to_truth_difference where pictures"
     )
     return {name: quality.get(name) for name in names.split()}

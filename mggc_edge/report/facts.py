@@ -129,7 +129,7 @@ class Distance:
     Attributes:
         features: its name.
         metric: "fid" with the published Inception weights, else "frechet".
-        reason: why there is no Frechet distance.
+        reason: why there is no Frechet distance; kid_reason: why there is no KID.
     """
 
     features: str
@@ -137,6 +137,7 @@ class Distance:
     kid: Pair | None
     frechet: Pair | None
     reason: str | None = None
+    kid_reason: str | None = None
 
 
 @dataclass(frozen=True)

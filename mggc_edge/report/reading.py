@@ -258,6 +258,7 @@ def _distances(fields: Fields) -> tuple[Distance, ...]:
                 kid=_pair(row.fields("kid"), "value", "std", "ci95"),
                 frechet=_sides(row.fields("frechet")),
                 reason=row.text("reason"),
+                kid_reason=row.text("kid_reason"),
             )
             for row in rows
         )

@@ -251,7 +251,7 @@ def _distances(found: Quality) -> list[str]:
     for one in found.distances:
         name = "FID" if one.metric == "fid" else "Fr\u00e9chet distance"
         few = f"not measured: {one.reason or 'it needs twice as many pictures as features'}"
-        kid_note = "lower is better" if one.kid else "not measured"
+        kid_note = "lower is better" if one.kid else "not measured" + (f": {one.kid_reason}" if one.kid_reason else "")
         rows.append(_pair_row(f"KID ({one.features})", kid_note, one.kid or unknown, plain))
         note = "lower is better" if one.frechet else few
         rows.append(_pair_row(f"{name} ({one.features})", note, one.frechet or unknown, plain))

@@ -230,7 +230,10 @@ def document_of(**changes: Any) -> dict[str, Any]:
         "compressed": {"parameters": 650_000, "macs_true": 2_463_000_000, "macs_paper": 1, "size_bytes": 2_600_000},
         "quality": {
             "psnr_to_original": 24.318, "ssim_to_original": 0.8123, "frechet": None, "where": "test", "pictures": 120,
-            "kid": {"original": {"value": 0.01234}, "compressed": {"value": 0.01432}},
+            "kid": {
+                "original": {"value": 0.01234, "ci95": [0.01011, 0.01457]},
+                "compressed": {"value": 0.01432, "ci95": [0.01193, 0.01681]},
+            },
             "to_truth": {"original": {"psnr": 20.123}, "compressed": {"psnr": 19.987}},
         },
         "latency": {
@@ -255,7 +258,8 @@ kept             0.0497 of the MACs; asked for were 0.05
 realisation      0.41 (ratio of latencies / ratio of MACs)
 to the original  24.32 dB, SSIM 0.812 (120 pictures, test)
 to the truth     original 20.12 dB, compressed 19.99 dB
-KID              original 0.01234, compressed 0.01432; lower is better
+KID              original 0.01234 (0.01011 to 0.01457),
+                 compressed 0.01432 (0.01193 to 0.01681); lower is better
 """
 
 
@@ -281,6 +285,35 @@ def test_the_table_of_numbers_that_do_not_exist(
         "kept             0.0497 of the MACs; asked for were 0.05",
         "to the original  identical (1 picture, test)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kid", "reason", "words"),
+    [
+        (
+            {"original": None, "compressed": {"value": 0.5, "ci95": [0.25, 0.75]}, "difference": None},
+            None,
+            "compressed 0.5 (0.25 to 0.75) to the original's pictures; lower is better",
+        ),
+        (
+            {"original": {"value": 2.0, "std": 0.1}, "compressed": {"value": 1.5, "std": 0.1}},
+            None,
+            "original 2, compressed 1.5; lower is better",
+        ),
+        (None, "5 pictures are too few for KID: 6 are needed", "5 pictures are too few for KID: 6 are needed"),
+    ],
+)
+def test_the_kid_has_its_interval_or_a_reason(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kid: dict[str, Any] | None,
+    reason: str | None,
+    words: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    quality = {**document_of()["quality"], "kid": kid, "kid_reason": reason}
+    Output(color=False).result(page(document_of(quality=quality)))
+    assert capsys.readouterr().out.splitlines()[-1] == f"KID              {words}"
 
 
 # --- budgets ---

@@ -411,6 +411,14 @@ def distance(metric: str, **more: object) -> dict[str, object]:
             },
             "0.412 of the true photographs; 95 % interval below | 0.3100 | 0.2800 to 0.3400 | 0.3000 | Pixels with the",
         ),
+        (
+            {
+                "distances": [
+                    {**distance("fid", reason="x"), "kid": None, "kid_reason": "5 pictures are too few for KID"}
+                ]
+            },
+            "KID (Inception 2015-12-05) | not measured: 5 pictures are too few for KID | - | -",
+        ),
         ({"pictures": 1, "where": "built-in"}, "Measured on 1 built-in picture."),
     ],
 )
