@@ -316,4 +316,5 @@ def _kid(kid: dict[str, Any]) -> str:
             ends = kid[name].get("ci95")  # a run of an older version has none
             spread = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
             sides.append(f"{name} {kid[name]['value']:.4g}{spread}")
-    return (",\n" if any("(" in side for side in sides) else ", ").join(sides) + (" to the original's pictures" if kid.get("original") is None else "")
+    between = ",\n" if any("(" in side for side in sides) else ", "
+    return between.join(sides) + ("" if len(sides) == 2 else " to the original's pictures")
