@@ -288,9 +288,10 @@ def page(document: dict[str, Any]) -> RenderableType:
         sides = [quality["to_truth"][name]["psnr"] for name in ("original", "compressed")]
         if None not in sides:
             facts.add_row("to the truth", f"original {sides[0]:.2f} dB, compressed {sides[1]:.2f} dB")
-    if quality["kid"] is not None and quality["kid"].get("original") is not None:
-        values = [quality["kid"][name]["value"] for name in ("original", "compressed")]
-        facts.add_row("KID", f"original {values[0]:.4g}, compressed {values[1]:.4g}; lower is better")
+    if quality["kid"] is not None:
+        facts.add_row("KID", f"{_kid(quality['kid'])}; lower is better")
+    elif quality.get("kid_reason") is not None:  # a run of an older version has none
+        facts.add_row("KID", quality["kid_reason"])
     fid = quality.get("fid")  # a run of an older version has none
     if fid is not None:
         values = [fid[name] for name in ("original", "compressed")]
@@ -302,3 +303,18 @@ def page(document: dict[str, Any]) -> RenderableType:
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
     return Group(table, facts)
+
+
+def _kid(kid: dict[str, Any]) -> str:
+    """Return both sides' KID, on a line each where they have 95 % intervals.
+
+    Without real pictures, it is that of the compressed generator's pictures to the original's.
+    """
+    sides = []
+    for name in ("original", "compressed"):
+        if kid.get(name) is not None:
+            ends = kid[name].get("ci95")  # a run of an older version has none
+            spread = "" if ends is None else f" ({ends[0]:.4g} to {ends[1]:.4g})"
+            sides.append(f"{name} {kid[name]['value']:.4g}{spread}")
+    between = ",\n" if any("(" in side for side in sides) else ", "
+    return between.join(sides) + ("" if len(sides) == 2 else " to the original's pictures")

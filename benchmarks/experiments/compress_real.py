@@ -229,7 +229,6 @@ def table(document: dict[str, Any]) -> str:
         comparison = entry["bench"]["comparison"]
         old, new = (latency["p50"] for latency in entry["bench"]["latency_ms"].values())
         low, high = comparison["ci95"]
-        kid = quality["kid"]
         lines.append(
             f"| {entry['title']} | {result['budget']:g} "
             f"| {before['macs_true'] / 1e6:.0f} M -> {after['macs_true'] / 1e6:.1f} M "
@@ -237,9 +236,20 @@ def table(document: dict[str, Any]) -> str:
             f"| {old:.2f} ms -> {new:.2f} ms | {comparison['ratio']:.2f}x ({low:.2f} to {high:.2f}) "
             f"| {comparison['realisation']:.2f} "
             f"| {quality['psnr_to_original']:.1f} dB "
-            f"| {kid['original']['value']:.0f} -> {kid['compressed']['value']:.0f} |"
+            f"| {kid_cell(quality['kid'])} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def kid_cell(kid: dict[str, Any] | None) -> str:
+    """Return both sides' KID, each with its 95 % interval where the result has one."""
+    if kid is None:
+        return "not measured"
+    sides = []
+    for name in ("original", "compressed"):
+        ends = kid[name].get("ci95")
+        sides.append(f"{kid[name]['value']:.0f}" + ("" if ends is None else f" ({ends[0]:.0f} to {ends[1]:.0f})"))
+    return " -> ".join(sides)
 
 
 def into_readme(text: str) -> None:

@@ -18,7 +18,7 @@ from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.methods import METHODS, Task
-from mggc_edge.jobs.networks import Originals, load_originals, saved_network
+from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER, Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Yardsticks
@@ -37,7 +37,6 @@ from mggc_edge.training.loop import Journal, Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
-DISCRIMINATOR_FOLDER = "discriminator"
 CHOSEN_FOLDER = "chosen"  # in the folder of states: the slim network of a method that does not slice
 
 
@@ -103,6 +102,7 @@ def _originals(job: Job, request: CompressRequest) -> Originals:
         image_size=request.image_size,
         max_bytes=job.settings["checkpoint.max_bytes"],
     )
+    job.facts.setdefault("sources", originals.files)  # other bytes with the same weights are no other network
     job.remember("networks", originals.sha256, "a network")
     return originals
 

@@ -13,7 +13,7 @@ from PIL import Image
 from mggc_edge.compiler.facts import check_onnx
 from mggc_edge.models.inception import Inception
 from mggc_edge.pictures import to_picture
-from mggc_edge.quality.bootstrap import Statistic, bootstrap, bootstrap_both
+from mggc_edge.quality.bootstrap import FEWEST, Statistic, bootstrap, bootstrap_both
 from mggc_edge.quality.features import FeatureNetwork, split_feature_net
 from mggc_edge.quality.frechet import PICTURES_PER_FEATURE, enough_for_frechet, frechet_statistic
 from mggc_edge.quality.kid import kid, kid_statistic
@@ -105,6 +105,7 @@ class Distances:
         return {
             "features": rows[0]["features"] if rows else None,
             "kid": rows[0]["kid"] if rows else None,
+            "kid_reason": rows[0]["kid_reason"] if rows else None,
             "frechet": None
             if frechet is None or frechet["frechet"] is None
             else {"features": frechet["features"], **frechet["frechet"]},
@@ -125,7 +126,7 @@ class Distances:
         # The name FID means the published weights, and nothing else.
         metric = "fid" if isinstance(network, Inception) and network.published else "frechet"
         row: dict[str, Any] = {"features": network.name, "metric": metric}
-        row |= dict.fromkeys(("kid", "frechet", "reason", "against"))
+        row |= dict.fromkeys(("kid", "kid_reason", "frechet", "reason", "against"))
         real, against, pairs = found["original"], "original's outputs", True
         names: tuple[str, ...] = SIDES[1:]
         sets = material.all_target if isinstance(network, Inception) else ()
@@ -138,13 +139,19 @@ class Distances:
         count, width = len(found["compressed"]), real.shape[1]
         fewest = min(len(real), count)
         if fewest < 2:
-            return {**row, "reason": f"{fewest} picture is no distribution"}
+            alone = f"{fewest} picture is no distribution"
+            return {**row, "kid_reason": alone, "reason": alone}
         reals = 0 if pairs else len(real)
-        size = max(2, min(MAX_SUBSET, fewest // 2))
-        distances = {side: kid(real, found[side], subset_size=size, seed=seed).to_json() for side in names}
-        estimates = _estimates([kid_statistic(real, found[side], pairs=pairs) for side in names], count, reals, seed)
-        kids = {side: {**distances[side], "ci95": estimates[side]["ci95"]} for side in names}
-        row |= {"kid": {"original": None, **kids, "difference": estimates.get("difference")}, "against": against}
+        row["against"] = against
+        if fewest < FEWEST:  # its subsets would be of one or two pictures, and no interval would say so
+            row["kid_reason"] = f"{fewest} pictures are too few for KID: {FEWEST} are needed"
+        else:
+            size = min(MAX_SUBSET, fewest // 2)
+            distances = {side: kid(real, found[side], subset_size=size, seed=seed).to_json() for side in names}
+            statistics = [kid_statistic(real, found[side], pairs=pairs) for side in names]
+            estimates = _estimates(statistics, count, reals, seed)
+            kids = {side: {**distances[side], "ci95": estimates[side]["ci95"]} for side in names}
+            row["kid"] = {"original": None, **kids, "difference": estimates.get("difference")}
         if not enough_for_frechet(fewest, width):
             needed = f"{PICTURES_PER_FEATURE * width:,} are needed"
             return {**row, "reason": f"{fewest} pictures are too few for {width} features: {needed}"}

@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mggc_edge.artifacts import atomic_path, sha256_of, writing
+from mggc_edge.artifacts import sha256_of, writing
 from mggc_edge.compiler.facts import check_onnx
 from mggc_edge.errors import ArtifactError
+from mggc_edge.jobs.outputs import write_array
 from mggc_edge.jobs.request import ONNX_ENCODER, CompressRequest
 from mggc_edge.pictures import to_picture
 from mggc_edge.pruning.mggc.encoder import Encoder, SmallEncoder, embed
@@ -183,9 +184,7 @@ def _embeddings(work: Work, encode: Encode, count: int) -> Tensor:
         numbers = range(first, min(first + PIECE, count))
         path = folder / f"{first:06d}.npy"
         if not path.is_file():
-            values = encode(numbers)
-            with atomic_path(path) as temporary, writing(path), temporary.open("wb") as file:
-                np.save(file, values, allow_pickle=False)
+            write_array(path, encode(numbers))
         piece = _read_piece(path, len(numbers), None if whole is None else whole.shape[1])
         if whole is None:
             whole = np.empty((count, piece.shape[1]), np.float32)

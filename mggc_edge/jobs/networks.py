@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mggc_edge.compiler.to_onnx import check_generator
@@ -14,18 +14,26 @@ from mggc_edge.models.families import family_of
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
-from mggc_edge.models.weights import load_network, weights_sha256
+from mggc_edge.models.weights import load_network, weights_file_sha256, weights_sha256
 from mggc_edge.opening import run_network, what_is
+
+DISCRIMINATOR_FOLDER = "discriminator"  # beside a saved generator
 
 
 @dataclass(frozen=True)
 class Originals:
-    """What a user gave. `sha256` maps each network's role to the hash of its spec and weights."""
+    """What a user gave.
+
+    Attributes:
+        sha256: each network's role -> hash of its spec and weights, whatever file they came from.
+        files: each network's role -> hash of the file with its weights.
+    """
 
     generator: Network
     discriminator: Network | None
     partner: Network | None
     sha256: dict[str, str]
+    files: dict[str, str] = field(default_factory=dict)
 
 
 def load_originals(
@@ -49,32 +57,36 @@ def load_originals(
     way = "BtoA" if direction == "BtoA" else "AtoB"
     back = "AtoB" if way == "BtoA" else "BtoA"
 
-    def load(path: Path, which: str, size: Size | None) -> Network:
+    files = dict[str, str]()
+
+    def load(role: str, path: Path, which: str, size: Size | None) -> Network:
         kind = what_is(path)
         if kind == "run":
             path, run_size = run_network(path)
             size = size or run_size
         elif kind not in ("checkpoint", "network"):
             raise InputError(f"'{path}' holds no weights", hint="give a checkpoint or a folder with a saved network")
-        return load_network(
+        network = load_network(
             path,
             direction="BtoA" if which == "BtoA" else "AtoB",
             norm_stats=norm_stats,
             image_size=size,
             max_bytes=max_bytes,
         )
+        files[role] = weights_file_sha256(path)
+        return network
 
     with _named("model", model, "give a checkpoint of the generator"):
-        generator = load(model, way, image_size)
+        generator = load("generator", model, way, image_size)
         check_generator(generator.spec)
     size = generator.table.image_size
     judge = other = None
     if discriminator is not None:
         with _named("discriminator", discriminator, "give the discriminator that was trained with this generator"):
-            judge = load(discriminator, way, size)
+            judge = load("discriminator", discriminator, way, size)
     if partner is not None:
         with _named("partner", partner, "give the generator of the other direction"):
-            other = load(partner, back, size)
+            other = load("partner", partner, back, size)
     if judge is not None:
         assert discriminator is not None
         _check_judge(generator, judge, discriminator)
@@ -85,7 +97,7 @@ def load_originals(
         generator = per_picture_norm(generator)
     roles = {"generator": generator, "discriminator": judge, "partner": other}
     hashes = {role: weights_sha256(network) for role, network in roles.items() if network is not None}
-    return Originals(generator, judge, other, hashes)
+    return Originals(generator, judge, other, hashes, files)
 
 
 @contextlib.contextmanager

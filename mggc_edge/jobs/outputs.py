@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from mggc_edge.artifacts import atomic_path, writing
+from mggc_edge.artifacts import atomic_write, writing
 from mggc_edge.errors import ArtifactError, InputError
 from mggc_edge.models.network import Network
 from mggc_edge.pictures import PictureFormat
+from mggc_edge.tensors import Array
 from mggc_edge.training.bank import PictureSet, Pixels, to_levels
 from mggc_edge.training.precision import Precision, autocast
 
@@ -52,6 +54,17 @@ def piece_file(folder: Path, first: int) -> Path:
     return folder / f"{first:06d}.npy"
 
 
+def write_array(path: Path, array: Array) -> None:
+    """Write an array as a .npy file, whole or not at all.
+
+    Raises:
+        OutputError: the disk is full or cannot be written.
+    """
+    data = io.BytesIO()
+    np.save(data, array, allow_pickle=False)  # into a file, numpy would not say why it could not write
+    atomic_write(path, data.getvalue())
+
+
 def original_outputs(
     generator: Network,
     inputs: PictureSet,
@@ -89,8 +102,7 @@ def original_outputs(
                         hint="its weights are too large; try --set train.precision=fp32",
                     )
                 levels.append(to_levels(y, format))
-            with atomic_path(path) as temporary, writing(path), temporary.open("wb") as file:
-                np.save(file, np.concatenate(levels), allow_pickle=False)
+            write_array(path, np.concatenate(levels))
         watch(numbers[-1] + 1, len(inputs))
     outputs = OutputPictures(folder, inputs.names, size, format)
     for first in range(0, len(inputs), PIECE):

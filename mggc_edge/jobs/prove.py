@@ -16,6 +16,7 @@ from mggc_edge.artifacts import (
     PORTABLE,
     REPORT_FILE,
     SLIM_FOLDER,
+    SPEC_FILE,
     WEIGHTS_FILE,
     file_entry,
     read_json,
@@ -28,6 +29,7 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
+from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
 from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
@@ -122,7 +124,7 @@ def prove(
         "quality": _quality(quality),
         "latency": _latency(bench),
     }
-    _write_down(work, document, original.table.image_size)
+    _write_down(work, document, original.table.image_size, material.split_sha256)
     return document
 
 
@@ -163,7 +165,7 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
     names = (
-        "psnr_to_original ssim_to_original identical broken_pictures kid frechet fid segmentation "
+        "psnr_to_original ssim_to_original identical broken_pictures kid kid_reason frechet fid segmentation "
         "to_truth to_truth_difference where pictures"
     )
     return {name: quality.get(name) for name in names.split()}
@@ -185,15 +187,20 @@ def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int]) -> None:
+def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int], split_sha256: str) -> None:
     """Write the manifest, then the report, which reads it, and the manifest with the report in it."""
     job = work.job
+    sources = job.facts["sources"]
+    parents = _parents(job.folder, sources)
 
     def manifest(*, complete: bool) -> None:
         write_manifest(
             job.folder,
             command="compress",
-            files=[file_entry(path, job.folder) for path in files_below(job.folder, PARTS)],
+            files=[
+                file_entry(path, job.folder, parent=parents.get(path.relative_to(job.folder).as_posix()))
+                for path in files_below(job.folder, PARTS)
+            ],
             settings={
                 **job.settings.to_json(),
                 **{f"request.{name}": value for name, value in job.typed.items()},
@@ -205,6 +212,11 @@ def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int]) 
             command_line=command_line(
                 "compress", job, {**CompressRequest("", "1").to_json(), "model": None, "budget": None}
             ),
+            source_sha256=sources["generator"],
+            sources={
+                role: {"sha256": sha, "network_sha256": job.facts["networks"][role]} for role, sha in sources.items()
+            },
+            split_sha256=split_sha256,
             timings_s=job.timings_s,
             unreadable_pictures=job.facts.get("unreadable", 0),
             result=dict(document),
@@ -215,6 +227,29 @@ def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int]) 
     build_report(job.folder)
     manifest(complete=True)
     job.clear_work()
+
+
+def _parents(folder: Path, sources: Mapping[str, str]) -> dict[str, str]:
+    """Return the hash of the file that each file was made from, by its path in the run folder.
+
+    A discriminator that nobody gave was fitted to the original. What came from more than one file has no parent.
+    """
+    original, slim = (sha256_of(folder / name / WEIGHTS_FILE) for name in (ORIGINAL_FOLDER, SLIM_FOLDER))
+    parents = {
+        PLAN_FILE: sources["generator"],
+        f"{EXPORT_FOLDER}/{PORTABLE}/{ORIGINAL_FILE}": original,
+        f"{EXPORT_FOLDER}/{PORTABLE}/{GENERATOR_FILE}": slim,
+    }
+    judge = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER / WEIGHTS_FILE
+    networks = {ORIGINAL_FOLDER: sources["generator"], SLIM_FOLDER: original}
+    if judge.is_file():
+        parent = sources.get("discriminator", original)
+        parents[DISCRIMINATOR_PLAN_FILE] = parent
+        networks[f"{ORIGINAL_FOLDER}/{DISCRIMINATOR_FOLDER}"] = parent
+        networks[f"{SLIM_FOLDER}/{DISCRIMINATOR_FOLDER}"] = sha256_of(judge)
+    for name, parent in networks.items():
+        parents |= {f"{name}/{part}": parent for part in (SPEC_FILE, WEIGHTS_FILE)}
+    return parents
 
 
 def _saved(path: Path) -> dict[str, Any] | None:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 import torch
 
-from mggc_edge.artifacts import atomic_write, file_entry, write_manifest
-from mggc_edge.errors import InputError, SettingError
+from mggc_edge.artifacts import atomic_write, file_entry, sha256_of, write_manifest
+from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError
 from mggc_edge.jobs.estimate import counted, seconds_of, sentence
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
@@ -107,13 +107,14 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
 
     Raises:
         InputError: the pictures or the weights to start from cannot be used.
-        TrainingError: a loss is no longer a number; the last state is kept.
+        TrainingError: a loss or a weight is no longer a number; the last state, and the files before it, are kept.
         OutputError: the folder cannot be written.
     """
     hooks = hooks or Hooks()
     torch.set_num_threads(job.threads)
     with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         networks = _networks(job, request)
+        job.facts.setdefault("sources", _sources(request, networks))
         size = next(iter(networks.values())).table.image_size
         job.remember("networks", {name: weights_sha256(n) for name, n in networks.items()}, "a network")
         material = _material(job, request, networks, size, hooks)
@@ -122,7 +123,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
 
         def watch(progress: Progress) -> None:
             if progress.done % every == 0 and progress.done < progress.steps:
-                _save(job, request, stage.networks, material)
+                _save(job, request, stage.networks, material, progress.done)
             hooks.watch(progress)
 
         if not job.resumed:
@@ -132,14 +133,14 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
         with job.stage("train"):
             run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
-        _save(job, request, stage.networks, material)
-        document = {
+        _save(job, request, stage.networks, material, stage.steps)
+        document: dict[str, Any] = {
             "schema": "mggc-edge/train/1",
             "run": str(job.folder),
             "recipe": request.recipe,
             "steps": stage.steps,
             "image_size": list(size),
-            "weights": {name: f"latest_net_{name}.pth" for name in stage.networks},
+            "weights": {name: weights_name(name) for name in stage.networks},
             "split_sha256": material.split_sha256,
         }
         _write_down(job, document)
@@ -151,7 +152,10 @@ def _write_down(job: Job, document: Mapping[str, Any]) -> None:
     write_manifest(
         job.folder,
         command="train",
-        files=[file_entry(path, job.folder) for path in files_below(job.folder, parts)],
+        files=[
+            file_entry(path, job.folder, parent=job.facts["sources"].get(path.name))
+            for path in files_below(job.folder, parts)
+        ],
         settings={
             **job.settings.to_json(),
             **{f"request.{name}": value for name, value in job.typed.items()},
@@ -160,12 +164,26 @@ def _write_down(job: Job, document: Mapping[str, Any]) -> None:
             "threads": job.threads,
         },
         command_line=command_line("train", job, {**TrainRequest("pix2pix", "").to_json(), "recipe": None}),
+        sources={name: {"sha256": sha256} for name, sha256 in job.facts["sources"].items()},
+        split_sha256=document["split_sha256"],
         timings_s=job.timings_s,
         unreadable_pictures=job.facts.get("unreadable", 0),
         result=dict(document),
         complete=True,
     )
     job.clear_work()
+
+
+def _sources(request: TrainRequest, networks: Mapping[str, Network]) -> dict[str, str]:
+    """Return the hashes of the files that training goes on from, by their names; none where it starts anew."""
+    if request.init is None:
+        return {}
+    return {file: sha256_of(Path(request.init) / file) for file in map(weights_name, networks)}
+
+
+def weights_name(network: str) -> str:
+    """Return the name of the file with a network's weights, in the well-known implementation and here."""
+    return f"latest_net_{network}.pth"
 
 
 def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
@@ -189,14 +207,14 @@ def _networks(job: Job, request: TrainRequest) -> dict[str, Network]:
 
 def _given_networks(folder: Path, names: Sequence[str], image_size: Size | None) -> dict[str, Network]:
     """Return the networks of `latest_net_*.pth` in a folder, checked for what a recipe does with them."""
-    first = load_network(folder / f"latest_net_{names[0]}.pth", image_size=image_size)
+    first = load_network(folder / weights_name(names[0]), image_size=image_size)
     size = first.table.image_size
     found = {names[0]: first}
-    found |= {name: load_network(folder / f"latest_net_{name}.pth", image_size=size) for name in names[1:]}
+    found |= {name: load_network(folder / weights_name(name), image_size=size) for name in names[1:]}
     a, b = first.spec.in_channels, first.spec.out_channels
     wanted = {"G": (a, b), "D": (a + b, 1), "G_A": (a, b), "G_B": (b, a), "D_A": (b, 1), "D_B": (a, 1)}
     for name, network in found.items():
-        path, spec = folder / f"latest_net_{name}.pth", network.spec
+        path, spec = folder / weights_name(name), network.spec
         role = "generator" if name.startswith("G") else "discriminator"
         if family_of(spec).role != role:
             raise InputError(f"'{path}' is a {family_of(spec).role}, not a {role}")
@@ -258,14 +276,32 @@ def _gan(settings: Settings, usual: str) -> Any:
     return usual if settings["train.gan"] == "auto" else settings["train.gan"]
 
 
-def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> None:
-    """Write the weights and a contact sheet as they are now."""
+def _save(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material, done: int) -> None:
+    """Write the weights and a contact sheet as they are after `done` steps, all of them or none.
+
+    Raises:
+        TrainingError: a weight, or a picture that a network makes, is no longer finite.
+    """
+    # A loss is computed before the update: finite losses do not show that the weights after it are finite.
+    for name, network in networks.items():
+        if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+            raise _not_a_number(f"a weight of {name} is", done)
+    try:
+        sheet = contact_sheet(_columns(request, networks, material))
+    except PictureError as error:
+        raise _not_a_number("a value of the sample pictures is", done) from error
     for name, network in networks.items():
         data = io.BytesIO()
         torch.save({key: value.detach().cpu() for key, value in network.state_dict().items()}, data)
-        atomic_write(job.folder / f"latest_net_{name}.pth", data.getvalue())
-    columns = _columns(request, networks, material)
-    atomic_write(job.folder / "samples.png", png_bytes(contact_sheet(columns)))
+        atomic_write(job.folder / weights_name(name), data.getvalue())
+    atomic_write(job.folder / "samples.png", png_bytes(sheet))
+
+
+def _not_a_number(what: str, done: int) -> TrainingError:
+    return TrainingError(
+        f"after {counted(done, 'step')}, {what} no longer a number; what was written before is kept",
+        hint="lower --set train.learning_rate=, and start into a new folder",
+    )
 
 
 def _columns(request: TrainRequest, networks: Mapping[str, Network], material: Material) -> list[tuple[str, list[Any]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_write, writing
+from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_write, sha256_of, writing
 from mggc_edge.lazy import require
 from mggc_edge.models.checkpoint import (
     MAX_BYTES,
@@ -70,6 +70,12 @@ def save_network(network: Network, folder: str | Path) -> None:
     tensors = {key: state[key].detach().contiguous() for key in network.table.tensors}
     atomic_write(folder / WEIGHTS_FILE, safetensors.save(tensors))
     atomic_write(folder / SPEC_FILE, network.spec.dumps().encode())
+
+
+def weights_file_sha256(path: str | Path) -> str:
+    """Return the hash of a checkpoint file, or of the weights in the folder of a saved network."""
+    path = Path(path)
+    return sha256_of(path / WEIGHTS_FILE if path.is_dir() else path)
 
 
 def weights_sha256(network: Network) -> str:

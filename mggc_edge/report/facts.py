@@ -41,6 +41,7 @@ class Latency:
         ci95: 95 % interval of the speed-up.
         realisation: the speed-up divided by the ratio of the MACs.
         device, runtime, precision: where and with what it was measured.
+        verdict: what the benchmark says that the samples allow to say; None where it says nothing.
     """
 
     original_ms: float | None = None
@@ -51,6 +52,14 @@ class Latency:
     device: str | None = None
     runtime: str | None = None
     precision: str | None = None
+    verdict: str | None = None
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether the samples carry a claim about the speed-up; where nobody judged them, the 95 % interval does."""
+        if self.verdict is not None:
+            return self.verdict in ("faster", "slower", "same")
+        return self.ci95 is not None and not self.ci95[0] <= 1 <= self.ci95[1]
 
 
 @dataclass(frozen=True)
@@ -120,7 +129,7 @@ class Distance:
     Attributes:
         features: its name.
         metric: "fid" with the published Inception weights, else "frechet".
-        reason: why there is no Frechet distance.
+        reason: why there is no Frechet distance; kid_reason: why there is no KID.
     """
 
     features: str
@@ -128,6 +137,7 @@ class Distance:
     kid: Pair | None
     frechet: Pair | None
     reason: str | None = None
+    kid_reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from mggc_edge.report.fields import Fields, read_fields
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
+BENCH_FILE, QUALITY_FILE, SAMPLES_FOLDER, LOG_FILE = "bench.json", "quality.json", "samples", "logs/metrics.jsonl"
 MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE = 12, 8 * 2**20, 4096
 MAX_GROUPS = 1000
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,8 +49,30 @@ def read_run(run: Path) -> RunFacts:
     """Read what the report of a run folder says.
 
     Raises:
-        ArtifactError: `run` is no run folder, has no plan, or a file in it is damaged.
+        ArtifactError: `run` is no run folder, has no plan, or a file in it is damaged; the hint says whether a report
+            can do without that file.
     """
+    with _hint("bring it back from a copy, or compress anew: without it there is nothing to report"):
+        return _read_run(run)
+
+
+@contextlib.contextmanager
+def _hint(text: str) -> Iterator[None]:
+    """Give an ArtifactError without a way out this one."""
+    try:
+        yield
+    except ArtifactError as error:
+        if error.hint is not None:
+            raise
+        raise ArtifactError(error.message, hint=text) from error
+
+
+def _without(path: Path) -> contextlib.AbstractContextManager[None]:
+    """Name the way out where a part of a run is damaged that a report can do without."""
+    return _hint(f"bring it back from a copy, or move '{path}' away: the report then leaves that part out")
+
+
+def _read_run(run: Path) -> RunFacts:
     manifest = read_fields(run / MANIFEST_FILE, MANIFEST_SCHEMA)
     if manifest is None:
         raise ArtifactError(
@@ -60,8 +85,18 @@ def read_run(run: Path) -> RunFacts:
             hint="name a folder that `compress`, or `export --plan`, wrote",
         )
     result = manifest.fields("result") or Fields({}, run / MANIFEST_FILE)
-    bench = read_fields(run / "bench.json", BENCH_SCHEMA)
-    sides = _bench_costs(bench)
+    with _without(run / BENCH_FILE):
+        bench = read_fields(run / BENCH_FILE, BENCH_SCHEMA)
+        sides, measured = _bench_costs(bench), _bench(bench)
+        benched = _benched(bench, measured)
+    with _without(run / DISCRIMINATOR_PLAN_FILE):
+        discriminator = _plan(run / DISCRIMINATOR_PLAN_FILE)
+    with _without(run / QUALITY_FILE):
+        quality = _quality(read_fields(run / QUALITY_FILE, QUALITY_SCHEMA))
+    with _without(run / SAMPLES_FOLDER):
+        samples = _samples(run / SAMPLES_FOLDER)
+    with _without(run / LOG_FILE):
+        log = read_log(run / LOG_FILE)
     files = {entry.text("path") or "": entry.number("size_bytes") for entry in manifest.objects("files")}
     files.pop(REPORT_FILE, None)  # so that a page that is built again is the same
     original, compressed = (
@@ -71,21 +106,20 @@ def read_run(run: Path) -> RunFacts:
             ("compressed", sides[1], GENERATOR_FILE),
         )
     )
-    measured = _bench(bench)
     return RunFacts(
         name=run.resolve().name,
         command=manifest.text("command") or "",
         command_line=manifest.text("command_line"),
         method=result.text("method"),
         plan=plan,
-        discriminator=_plan(run / DISCRIMINATOR_PLAN_FILE),
+        discriminator=discriminator,
         original=original,
         compressed=compressed,
-        latency=_latency(result.fields("latency")) or _benched(bench, measured),
+        latency=_latency(result.fields("latency")) or benched,
         bench=measured,
-        quality=_quality(read_fields(run / "quality.json", QUALITY_SCHEMA)),
-        samples=_samples(run / "samples"),
-        log=read_log(run / "logs" / "metrics.jsonl"),
+        quality=quality,
+        samples=samples,
+        log=log,
         artifacts=tuple(map(_artifact, result.objects("artifacts"))),
         settings=_mapping(manifest, "settings"),
         tools=_mapping(manifest, "tools"),
@@ -196,6 +230,7 @@ def _latency(fields: Fields | None) -> Latency | None:
         device=fields.text("device"),
         runtime=fields.text("runtime"),
         precision=fields.text("precision"),
+        verdict=fields.text("verdict"),
     )
 
 
@@ -215,6 +250,7 @@ def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -
         device=None if context is None else context.text("device"),
         runtime=runs[1].text("runtime"),
         precision=runs[1].text("precision"),
+        verdict=None if comparison is None else comparison.text("verdict"),
     )
 
 
@@ -256,6 +292,7 @@ def _distances(fields: Fields) -> tuple[Distance, ...]:
                 kid=_pair(row.fields("kid"), "value", "std", "ci95"),
                 frechet=_sides(row.fields("frechet")),
                 reason=row.text("reason"),
+                kid_reason=row.text("kid_reason"),
             )
             for row in rows
         )

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from mggc_edge.report.charts import kept_bar, strip_plot
-from mggc_edge.report.facts import COLUMNS, Artifact, Measured, Pair, Plan, Quality, RunFacts, Sample
+from mggc_edge.report.facts import COLUMNS, Artifact, Latency, Measured, Pair, Plan, Quality, RunFacts, Sample
 from mggc_edge.report.numbers import DASH, count, decibel, interval, milliseconds, percent, plain, size
-from mggc_edge.report.words import image_size, network, place, tested
+from mggc_edge.report.words import UNCLEAR, image_size, network, place, tested
 
 NS_PER_MS = 1e6
 NAMES = {"input": "Input", "original": "Original", "compressed": "Compressed", "truth": "Truth"}
@@ -41,9 +41,7 @@ def tiles(facts: RunFacts) -> str:
         found.append((percent(plan.budget_met), "of the MACs kept", f"{percent(plan.budget)} asked for"))
     if latency is not None and latency.speedup:
         times = [DASH if time is None else milliseconds(time) for time in (latency.original_ms, latency.compressed_ms)]
-        told_apart = latency.ci95 is None or not latency.ci95[0] <= 1 <= latency.ci95[1]
-        change = _change(latency.speedup, "faster", "slower") if told_apart else ("?", "these samples cannot tell")
-        found.append((*change, " \u2192 ".join(times)))
+        found.append((*_speed(latency, latency.speedup), " \u2192 ".join(times)))
     if quality is not None and quality.psnr_to_original is not None:
         shown = decibel(quality.psnr_to_original)
         on = "" if quality.pictures is None else f"on {quality.pictures:,} {tested(quality)}"
@@ -53,6 +51,12 @@ def tiles(facts: RunFacts) -> str:
         f"<small>{escape(detail)}</small></div>"
         for number, label, detail in found
     )
+
+
+def _speed(latency: Latency, ratio: float) -> tuple[str, str]:
+    if not latency.told_apart:
+        return "?", "these samples cannot tell"
+    return ("=", "as fast as the original") if latency.verdict == "same" else _change(ratio, "faster", "slower")
 
 
 def _change(ratio: float, better: str, worse: str) -> tuple[str, str]:
@@ -117,9 +121,11 @@ def costs(facts: RunFacts) -> str:
         rows.append(_cost_row("First picture", "", x.first_inference_ms, y.first_inference_ms, milliseconds))
         rows.append(_cost_row("Memory", "peak of the process", x.rss_peak_bytes, y.rss_peak_bytes, size))
     if latency is not None:
-        real = value(latency.realisation, percent)
+        real = value(latency.realisation if latency.told_apart else None, percent)
         none = value(None, plain)
-        rows.append(_row("Realisation", "part of the MACs ratio that arrives as speed", none, none, real))
+        note = "part of the MACs ratio that arrives as speed"
+        unclear = "" if latency.told_apart or latency.realisation is None else f"; {UNCLEAR}"
+        rows.append(_row("Realisation", note + unclear, none, none, real))
     if facts.bench is not None:
         tail = strip(facts.bench)
     elif latency is None:
@@ -175,12 +181,12 @@ def channels(facts: RunFacts) -> str:
     """Return a bar for each channel group of the generator and, where it was pruned as well, the discriminator."""
     body = _groups(facts.plan, "Generator")
     if facts.discriminator is not None:
-        body += _groups(facts.discriminator, "Discriminator")
+        body += _groups(facts.discriminator, "Discriminator", asked=False)  # has no budget to ask for
     lead = "<p>A bar is as long as its group is wide; the filled part stays.</p>"
     return section("channels", "Channels that stay", f'{lead}<div class="plans">{body}</div>')
 
 
-def _groups(plan: Plan, name: str) -> str:
+def _groups(plan: Plan, name: str, *, asked: bool = True) -> str:
     largest = max((group.total for group in plan.groups), default=0)
     kept, total = sum(group.kept for group in plan.groups), sum(group.total for group in plan.groups)
     rows = "".join(
@@ -191,7 +197,7 @@ def _groups(plan: Plan, name: str) -> str:
     )
     caption = (
         f"<strong>{escape(name)}</strong> {escape(network(plan))}: {kept:,} of {total:,} channels, "
-        f"{percent(plan.budget_met)} of the MACs ({percent(plan.budget)} asked for)"
+        f"{percent(plan.budget_met)} of the MACs" + (f" ({percent(plan.budget)} asked for)" if asked else "")
     )
     return f'<table class="groups"><caption>{caption}</caption><tbody>{rows}</tbody></table>'
 
@@ -245,7 +251,7 @@ def _distances(found: Quality) -> list[str]:
     for one in found.distances:
         name = "FID" if one.metric == "fid" else "Fr\u00e9chet distance"
         few = f"not measured: {one.reason or 'it needs twice as many pictures as features'}"
-        kid_note = "lower is better" if one.kid else "not measured"
+        kid_note = "lower is better" if one.kid else "not measured" + (f": {one.kid_reason}" if one.kid_reason else "")
         rows.append(_pair_row(f"KID ({one.features})", kid_note, one.kid or unknown, plain))
         note = "lower is better" if one.frechet else few
         rows.append(_pair_row(f"{name} ({one.features})", note, one.frechet or unknown, plain))

@@ -9,6 +9,7 @@ from mggc_edge.report.numbers import count, decibel, interval, milliseconds, per
 
 ENGINES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "openvino": "OpenVINO", "ort-mobile": "ORT mobile"}
 FAMILIES = {"patchgan": "PatchGAN"}
+UNCLEAR = "these samples cannot tell whether it is faster"
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator"}
 
 
@@ -53,11 +54,11 @@ def _speed(latency: Latency) -> str:
     where = place(latency)
     change = f"from {milliseconds(before)} to {milliseconds(after)} a picture{where}"
     ends = latency.ci95
-    if ends is not None and ends[0] <= 1 <= ends[1]:
-        return (
-            f"Its latency goes {change}, a ratio of {plain(speedup)} [{interval(ends)}]: "
-            "these samples cannot tell whether it is faster."
+    if not latency.told_apart or latency.verdict == "same":
+        what = f"Its latency goes {change}, a ratio of {plain(speedup)}" + (
+            "" if ends is None else f" [{interval(ends)}]"
         )
+        return f"{what}: {'it is as fast as the original' if latency.told_apart else UNCLEAR}."
     bracket = "" if ends is None else f" [{interval(ends if speedup >= 1 else (1 / ends[1], 1 / ends[0]))}]"
     return f"It runs {times(speedup, f'faster{bracket}', f'slower{bracket}')}, {change}."
 

@@ -26,6 +26,7 @@ from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
+from mggc_edge.models.weights import load_network, weights_sha256
 from mggc_edge.settings import Settings
 from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
@@ -150,6 +151,27 @@ def test_the_folder_is_what_the_command_line_promises_and_its_manifest_describes
     assert manifest["unreadable_pictures"] == 0
 
 
+def test_the_manifest_says_what_every_file_was_made_from(given: Path, finished: Path) -> None:
+    run = finished / "runs/latest"
+    manifest = json.loads((run / "manifest.json").read_text())
+    source, sha = sha256_of(given / "generator.pth"), {entry["path"]: entry["sha256"] for entry in manifest["files"]}
+    original, judge = (sha[f"original/{name}weights.safetensors"] for name in ("", "discriminator/"))
+    assert {entry["path"]: entry["parent"] for entry in manifest["files"] if entry["parent"] is not None} == {
+        "plan.json": source,
+        "discriminator-plan.json": original,  # the discriminator was fitted to the original
+        **{f"original/{part}": source for part in ("spec.json", "weights.safetensors")},
+        **{f"original/discriminator/{part}": original for part in ("spec.json", "weights.safetensors")},
+        **{f"slim/{part}": original for part in ("spec.json", "weights.safetensors")},
+        "export/portable/original.fp32.onnx": original,
+        "export/portable/generator.fp32.onnx": sha["slim/weights.safetensors"],
+    }
+    assert judge != original
+    network = weights_sha256(load_network(given / "generator.pth"))
+    assert manifest["sources"] == {"generator": {"sha256": source, "network_sha256": network}}
+    assert manifest["source_sha256"] == source
+    assert manifest["split_sha256"] == json.loads((run / "quality.json").read_text())["split_sha256"]
+
+
 def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
     lines = (finished / "err.txt").read_text().splitlines()
     told = [line for line in lines if not re.match(r"\w+: \d+ of \d+", line)]  # how far it is, on a slow machine
@@ -208,7 +230,10 @@ def document_of(**changes: Any) -> dict[str, Any]:
         "compressed": {"parameters": 650_000, "macs_true": 2_463_000_000, "macs_paper": 1, "size_bytes": 2_600_000},
         "quality": {
             "psnr_to_original": 24.318, "ssim_to_original": 0.8123, "frechet": None, "where": "test", "pictures": 120,
-            "kid": {"original": {"value": 0.01234}, "compressed": {"value": 0.01432}},
+            "kid": {
+                "original": {"value": 0.01234, "ci95": [0.01011, 0.01457]},
+                "compressed": {"value": 0.01432, "ci95": [0.01193, 0.01681]},
+            },
             "to_truth": {"original": {"psnr": 20.123}, "compressed": {"psnr": 19.987}},
         },
         "latency": {
@@ -233,7 +258,8 @@ kept             0.0497 of the MACs; asked for were 0.05
 realisation      0.41 (ratio of latencies / ratio of MACs)
 to the original  24.32 dB, SSIM 0.812 (120 pictures, test)
 to the truth     original 20.12 dB, compressed 19.99 dB
-KID              original 0.01234, compressed 0.01432; lower is better
+KID              original 0.01234 (0.01011 to 0.01457),
+                 compressed 0.01432 (0.01193 to 0.01681); lower is better
 """
 
 
@@ -259,6 +285,35 @@ def test_the_table_of_numbers_that_do_not_exist(
         "kept             0.0497 of the MACs; asked for were 0.05",
         "to the original  identical (1 picture, test)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kid", "reason", "words"),
+    [
+        (
+            {"original": None, "compressed": {"value": 0.5, "ci95": [0.25, 0.75]}, "difference": None},
+            None,
+            "compressed 0.5 (0.25 to 0.75) to the original's pictures; lower is better",
+        ),
+        (
+            {"original": {"value": 2.0, "std": 0.1}, "compressed": {"value": 1.5, "std": 0.1}},
+            None,
+            "original 2, compressed 1.5; lower is better",
+        ),
+        (None, "5 pictures are too few for KID: 6 are needed", "5 pictures are too few for KID: 6 are needed"),
+    ],
+)
+def test_the_kid_has_its_interval_or_a_reason(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kid: dict[str, Any] | None,
+    reason: str | None,
+    words: str,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    quality = {**document_of()["quality"], "kid": kid, "kid_reason": reason}
+    Output(color=False).result(page(document_of(quality=quality)))
+    assert capsys.readouterr().out.splitlines()[-1] == f"KID              {words}"
 
 
 # --- budgets ---
@@ -405,10 +460,12 @@ def write_labelled(root: Path) -> Path:
     return root
 
 
-def test_paired_pictures_give_every_measure_with_its_interval(compress: Command, tmp_path: Path) -> None:
+def test_paired_pictures_give_every_measure_with_its_interval(compress: Command, given: Path, tmp_path: Path) -> None:
     data = write_labelled(tmp_path / "data")
+    roles = {role: given / f"{role}.pth" for role in ("generator", "discriminator", "partner")}
     words = ("--data", data, "--direction", "BtoA", "--method", "magnitude", "--out", "o", "--json")
-    ran = compress(*words, "--segmenter", data / "painter.onnx", "--feature-net", data / "painter.onnx")
+    networks = ("--discriminator", roles["discriminator"], "--partner", roles["partner"])
+    ran = compress(*words, *networks, "--segmenter", data / "painter.onnx", "--feature-net", data / "painter.onnx")
     assert ran.code == 0, ran.err
     document = json.loads(ran.out, parse_constant=pytest.fail)["quality"]
     quality = json.loads((tmp_path / "o/quality.json").read_text(), parse_constant=pytest.fail)
@@ -429,6 +486,11 @@ def test_paired_pictures_give_every_measure_with_its_interval(compress: Command,
         assert quality["to_truth"][side]["psnr_ci95"][0] < quality["to_truth"][side]["psnr"]
         assert quality["to_truth"][side]["ssim_ci95"][0] < quality["to_truth"][side]["ssim"]
     assert "mIoU of the labels found in them" in (tmp_path / "o/report.html").read_text()
+    manifest = json.loads((tmp_path / "o/manifest.json").read_text())
+    sha = {role: source["sha256"] for role, source in manifest["sources"].items()}
+    assert sha == {role: sha256_of(path) for role, path in roles.items()}
+    parents = {entry["path"]: entry["parent"] for entry in manifest["files"]}
+    assert parents["original/discriminator/weights.safetensors"] == sha["discriminator"]
 
 
 def test_an_encoder_that_cannot_be_used_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from PIL import Image
 
 from mggc_edge.artifacts import sha256_of, writing
 from mggc_edge.models.checkpoint import read_checkpoint
+from mggc_edge.training.pix2pix import Pix2Pix
 from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import write_networks, write_pairs, write_pictures, write_unpaired
 from tests.models.reference_networks import PatchDiscriminator, ResnetGenerator, UnetGenerator
@@ -149,6 +152,31 @@ def full(_stage: object, folder: Path, *_: object, **__: object) -> bool:
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.parametrize("value", [float("nan"), 3e38])
+def test_weights_that_broke_do_not_replace_those_before(
+    train: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    names = [*(f"latest_net_{name}.pth" for name in "GD"), "samples.png"]
+    healthy, before = Pix2Pix.step, dict[str, bytes]()
+
+    def step(stage: Pix2Pix, number: int) -> Mapping[str, Any]:
+        metrics = healthy(stage, number)
+        if number == 2:
+            before.update({name: (tmp_path / "run" / name).read_bytes() for name in names})
+            with torch.no_grad():
+                for parameter in stage.networks["G"].parameters():
+                    parameter.fill_(value)
+        return metrics
+
+    monkeypatch.setattr(Pix2Pix, "step", step)
+    monkeypatch.setattr("mggc_edge.jobs.train.seconds_of", lambda _stage, _seed: 0.0)  # it takes steps of its own
+    ran = train("--recipe", "pix2pix", "--data", "pairs", *SMALL, "--epochs", 1, "--out", "run")
+    what = "a value of the sample pictures" if math.isfinite(value) else "a weight of G"
+    assert refused(ran) == f"after 3 steps, {what} is no longer a number; what was written before is kept"
+    assert ran.err.splitlines()[1].startswith("hint: lower --set train.learning_rate=, and start into a new folder")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in names} == before
+
+
 def test_a_finished_training_is_shown_again_and_not_done_again(train: Command, tmp_path: Path) -> None:
     first = train("--recipe", "pix2pix", "--data", "pairs", "--out", "run", *SMALL, "--json")
     before = (tmp_path / "run/latest_net_G.pth").stat().st_mtime_ns
@@ -175,6 +203,13 @@ def test_training_goes_on_from_given_weights(train: Command, tmp_path: Path) -> 
     assert 0 < (first[key] - more[key]).abs().max() < 1e-6
     spec = read_checkpoint(tmp_path / "more/latest_net_G.pth").spec
     assert spec == read_checkpoint(tmp_path / "first/latest_net_G.pth").spec
+    manifest = json.loads((tmp_path / "more/manifest.json").read_text())
+    given = {f"latest_net_{name}.pth": sha256_of(tmp_path / f"first/latest_net_{name}.pth") for name in "GD"}
+    assert manifest["sources"] == {name: {"sha256": sha256} for name, sha256 in given.items()}
+    parents = {entry["path"]: entry["parent"] for entry in manifest["files"]}
+    assert {name: parent for name, parent in parents.items() if parent is not None} == given
+    assert manifest["split_sha256"] == manifest["result"]["split_sha256"]
+    assert json.loads((tmp_path / "first/manifest.json").read_text())["sources"] == {}
 
 
 def test_given_weights_that_do_not_belong_together_are_refused(train: Command, tmp_path: Path) -> None:

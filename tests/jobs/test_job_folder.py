@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -214,4 +215,19 @@ def test_outputs_that_are_no_pictures_are_refused(tmp_path: Path) -> None:
     pictures = ProceduralPictures(2, (32, 32), PictureFormat.for_channels(3), seed=0)
     with pytest.raises(InputError, match="the original's output for 'built-in 0' or one after it is no picture"):
         original_outputs(network, pictures, PictureFormat.for_channels(3), tmp_path / "outputs", precision="fp32")
+    assert list((tmp_path / "outputs").iterdir()) == []
+
+
+def test_outputs_that_do_not_fit_on_the_disk_say_why(tmp_path: Path) -> None:
+    network = network_of(resnet_spec(blocks=1, ngf=4), size=(32, 32), dtype=torch.float32)
+    format_ = PictureFormat.for_channels(3)
+    pictures = ProceduralPictures(12, (32, 32), format_, seed=0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_000, hard))  # no file may grow beyond it: of 36,992 bytes are 16,000
+    try:
+        with pytest.raises(OutputError) as caught:
+            original_outputs(network, pictures, format_, tmp_path / "outputs", precision="fp32")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.message == f"'{tmp_path}/outputs/000000.npy' cannot be written: File too large"
     assert list((tmp_path / "outputs").iterdir()) == []

@@ -167,13 +167,28 @@ def test_one_picture_is_no_distribution() -> None:
     one = tuple(side[:1] for side in OUTPUTS)
     document = measured([Mean()], one, material(test=picture_set(REAL[:1])))
     assert (document["kid"], document["frechet"]) == (None, None)
-    assert document["frechet_reason"] == "1 picture is no distribution"
+    assert document["frechet_reason"] == document["kid_reason"] == "1 picture is no distribution"
+
+
+@pytest.mark.parametrize(("outputs", "reals"), [(5, 5), (12, 5)])
+def test_of_few_pictures_there_is_no_kid_and_a_reason(outputs: int, reals: int) -> None:
+    few = tuple(side[:outputs] for side in OUTPUTS)
+    truth = picture_set(REAL[:reals])
+    document = measured([Mean()], few, material(test=picture_set(REAL[:outputs]), reals=(truth,)))
+    assert (document["kid"], document["kid_reason"]) == (None, "5 pictures are too few for KID: 6 are needed")
+    assert document["distances"][0]["kid_reason"] == document["kid_reason"]
+    assert document["frechet"] is None
+    enough = tuple(side[:6] for side in OUTPUTS)
+    document = measured([Mean()], enough, material(test=picture_set(REAL[:6]), reals=(picture_set(REAL[:6]),)))
+    assert document["kid_reason"] is None
+    assert document["kid"]["compressed"]["subset_size"] == 3
+    assert document["kid"]["compressed"]["ci95"] is not None
 
 
 def test_without_a_network_there_are_no_distances() -> None:
     document = measured([], OUTPUTS, material(test=picture_set(REAL)))
-    assert document == {"features": None, "kid": None, "frechet": None, "frechet_reason": None, "fid": None,
-                        "distributions_against": None, "distances": []}  # fmt: skip
+    assert document == {"features": None, "kid": None, "kid_reason": None, "frechet": None, "frechet_reason": None,
+                        "fid": None, "distributions_against": None, "distances": []}  # fmt: skip
 
 
 def test_the_fid_of_unpaired_pictures_is_to_training_and_test_pictures_up_to_a_limit() -> None:

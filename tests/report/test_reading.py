@@ -116,6 +116,45 @@ def test_a_damaged_document_is_named_with_what_is_wrong(
     assert words in caught.value.message
 
 
+WITHOUT = "bring it back from a copy, or move '{}' away: the report then leaves that part out"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("quality.json", "quality.json"),
+        ("bench.json", "bench.json"),
+        ("discriminator-plan.json", "discriminator-plan.json"),
+        ("samples/index.json", "samples"),
+        ("samples/000-input.png", "samples"),
+        ("logs/metrics.jsonl", "logs/metrics.jsonl"),
+    ],
+)
+def test_a_report_can_do_without_a_damaged_part_and_the_hint_says_how(run: Path, name: str, part: str) -> None:
+    (run / name).write_text("[]\n")
+    with pytest.raises(ArtifactError) as caught:
+        read_run(run)
+    assert caught.value.hint == WITHOUT.format(run / part)
+    (run / part).rename(run / "away")
+    assert read_run(run).plan.blocks == 9
+
+
+def test_a_sample_that_is_gone_has_a_way_out(run: Path) -> None:
+    (run / "samples/000-input.png").unlink()
+    with pytest.raises(ArtifactError) as caught:
+        read_run(run)
+    assert caught.value.hint == WITHOUT.format(run / "samples")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "plan.json"])
+def test_without_a_whole_manifest_and_plan_there_is_nothing_to_report(run: Path, name: str) -> None:
+    (run / name).write_text("[]")
+    with pytest.raises(ArtifactError) as caught:
+        read_run(run)
+    assert caught.value.message == f"'{run / name}' is damaged: it holds no JSON object"
+    assert caught.value.hint == "bring it back from a copy, or compress anew: without it there is nothing to report"
+
+
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "1" * 5000, "\xff"])
 @pytest.mark.parametrize("name", ["manifest.json", "plan.json", "quality.json", "samples/index.json"])
 def test_what_is_no_json_cannot_be_read(run: Path, name: str, text: str) -> None:

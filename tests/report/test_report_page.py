@@ -87,7 +87,34 @@ def test_the_headline_says_macs_latency_and_psnr_with_their_numbers(whole: Path)
             Latency(10.0, 20.0, 0.5, (0.4, 0.625)),
             "It runs 2.00 times slower [1.60 to 2.50], from 10.0 ms to 20.0 ms a picture.",
         ),
-        (Latency(30.0, 10.0, 3.0), "It runs 3.00 times faster, from 30.0 ms to 10.0 ms a picture."),
+        (
+            Latency(30.0, 10.0, 3.0, verdict="inconclusive"),
+            (
+                "Its latency goes from 30.0 ms to 10.0 ms a picture, a ratio of 3.00: "
+                "these samples cannot tell whether it is faster."
+            ),
+        ),
+        (
+            Latency(30.0, 10.0, 3.0),
+            (
+                "Its latency goes from 30.0 ms to 10.0 ms a picture, a ratio of 3.00: "
+                "these samples cannot tell whether it is faster."
+            ),
+        ),
+        (
+            Latency(30.0, 10.0, 3.0, (1.5, 6.0), verdict="inconclusive"),
+            (
+                "Its latency goes from 30.0 ms to 10.0 ms a picture, a ratio of 3.00 [1.50 to 6.00]: "
+                "these samples cannot tell whether it is faster."
+            ),
+        ),
+        (
+            Latency(10.0, 9.8, 1.02, (1.01, 1.03), verdict="same"),
+            (
+                "Its latency goes from 10.0 ms to 9.80 ms a picture, a ratio of 1.02 [1.01 to 1.03]: "
+                "it is as fast as the original."
+            ),
+        ),
         (Latency(None, 10.0, None), ""),
     ],
 )
@@ -95,6 +122,34 @@ def test_a_speed_up_is_claimed_only_as_far_as_the_samples_carry_it(whole: Path, 
     facts = replace(read_run(whole), latency=latency)
     said = typed(headline(facts)).split("256 x 256. ")[1].split("Its pictures")[0].strip()
     assert said == words
+
+
+@pytest.mark.parametrize(
+    ("changes", "tile", "row"),
+    [
+        (
+            {"speedup": 1.31, "ci95": None, "verdict": "inconclusive"},
+            "? | these samples cannot tell | 842 ms → 68.4 ms",
+            "arrives as speed; these samples cannot tell whether it is faster | - | - | - |",
+        ),
+        (
+            {"speedup": 1.02, "ci95": [1.01, 1.03], "verdict": "same"},
+            "= | as fast as the original | 842 ms → 68.4 ms",
+            "arrives as speed | - | - | 60 % |",
+        ),
+        ({}, "12.3x | faster | 842 ms → 68.4 ms", "arrives as speed | - | - | 60 % |"),
+    ],
+)
+def test_tile_and_realisation_say_what_the_benchmark_says(
+    tmp_path: Path, changes: dict[str, object], tile: str, row: str
+) -> None:
+    run = write_run(tmp_path / "run", steps=3, samples=1)
+    result = run_folder.result()
+    result["latency"] |= changes
+    write(run / "manifest.json", run_folder.manifest(result=result))
+    text = Text(render(read_run(run))).text
+    assert tile in text
+    assert row in text
 
 
 def test_the_command_stands_on_the_page_as_it_was_typed(whole: Path, page: Text) -> None:
@@ -133,7 +188,7 @@ def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole
         "Fréchet distance (squeezenet fire9/concat_1) | not measured: it needs twice as many pictures as features | -",
         "Generator | ResNet-9: 714 of 2,944 channels, 4.9 % of the MACs (5.0 % asked for)",
         "block6.inner | 0 of 256 | removed",
-        "Discriminator | PatchGAN: 297 of 960 channels, 30 % of the MACs (30 % asked for) | conv0 | 16 of 64 | 25 %",
+        "Discriminator | PatchGAN: 297 of 960 channels, 30 % of the MACs | conv0 | 16 of 64 | 25 %",
         "Pruning | Losses | generator | discriminator | kept | Pruning: losses",
         "MACs kept | T(v) of the generator | budget 5.0 % | Pruning: MACs kept",
         "Held-out PSNR (dB)",
@@ -243,7 +298,7 @@ def test_without_a_result_latency_and_macs_come_from_the_bench(tmp_path: Path) -
     write(tmp_path / "plan.json", run_folder.plan())
     write(tmp_path / "bench.json", run_folder.bench())
     facts = read_run(tmp_path)
-    assert facts.latency == Latency(842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32")
+    assert facts.latency == Latency(842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32", "faster")
     assert typed(headline(facts)).split("256 x 256. ")[1] == (
         "It runs 12.3 times faster [11.9 to 12.7], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in fp32."
     )
@@ -355,6 +410,14 @@ def distance(metric: str, **more: object) -> dict[str, object]:
                 }
             },
             "0.412 of the true photographs; 95 % interval below | 0.3100 | 0.2800 to 0.3400 | 0.3000 | Pixels with the",
+        ),
+        (
+            {
+                "distances": [
+                    {**distance("fid", reason="x"), "kid": None, "kid_reason": "5 pictures are too few for KID"}
+                ]
+            },
+            "KID (Inception 2015-12-05) | not measured: 5 pictures are too few for KID | - | -",
         ),
         ({"pictures": 1, "where": "built-in"}, "Measured on 1 built-in picture."),
     ],
