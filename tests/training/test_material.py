@@ -165,6 +165,22 @@ def test_a_pair_of_which_one_side_is_unreadable_is_left_out_on_both(tmp_path: Pa
     assert views_of(found.target) == halves([tmp_path / "b" / name for name in found.target.names], "whole")
 
 
+def test_sides_of_different_shapes_are_no_pair(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a", named(9), (12, 16), seed=1)
+    write_pictures(tmp_path / "b", named(9), (6, 8), seed=2)  # of another size, but of the same shape
+    write_pictures(tmp_path / "b", ["04.png"], (5, 8))  # up to rounding
+    places = {"source": tmp_path / "a", "target": tmp_path / "b", "layout": "paired"}
+    assert material(**places).objective == "paired"
+    write_pictures(tmp_path / "b", ["02.png", "07.png"], (16, 12))
+    with pytest.raises(PictureError) as caught:
+        material(**places)
+    assert caught.value.message == (
+        f"the sides of 2 of 9 pairs have different shapes: '{tmp_path / 'a/02.png'}' is 12x16 (height x width) and "
+        f"'{tmp_path / 'b/02.png'}' is 16x12"
+    )
+    assert caught.value.hint == "a pair shows the same scene in the same frame; cut both sides to one shape"
+
+
 def test_a_pair_of_odd_width_cannot_be_cut_and_is_unreadable(tmp_path: Path) -> None:
     root = paired_root(tmp_path)
     Image.new("RGB", (15, 8)).save(root / "train" / "04.png")
