@@ -64,10 +64,25 @@ def test_too_few_pictures_cannot_be_divided() -> None:
     message = "2 pictures cannot be divided into training, held-out and test pictures"
     with pytest.raises(PictureError) as caught:
         split(2, fraction=0.1, most=40, test=True, seed=0)
-    assert caught.value.message == message
+    assert (caught.value.message, caught.value.hint) == (message, "give at least 3")
     assert split(2, fraction=0.1, most=40, test=False, seed=0).test == ()
-    with pytest.raises(PictureError, match="1 pictures cannot be divided"):
+    with pytest.raises(
+        PictureError, match=r"^1 picture cannot be divided into training and held-out pictures"
+    ) as caught:
         split(1, fraction=0.1, most=40, test=False, seed=0)
+    assert caught.value.hint == "give at least 2"
+
+
+@pytest.mark.parametrize("test", [False, True])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4])
+def test_as_many_pictures_as_are_advised_can_be_divided(fraction: float, test: bool) -> None:
+    with pytest.raises(PictureError) as caught:
+        split(1, fraction=fraction, most=40, test=test, seed=0)
+    assert caught.value.hint is not None
+    least = int(caught.value.hint.removeprefix("give at least "))
+    assert split(least, fraction=fraction, most=40, test=test, seed=0).train != ()
+    with pytest.raises(PictureError):
+        split(least - 1, fraction=fraction, most=40, test=test, seed=0)
 
 
 def test_the_hash_of_a_division_tells_lists_apart() -> None:
