@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
-from mggc_edge.errors import CheckFailedError, InputError
+from mggc_edge.errors import CheckFailedError, InputError, counted
 from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
 from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
@@ -162,7 +162,7 @@ def _choose(
     outputs = None
     if searching or fitting:
         with work.job.stage("outputs"):
-            work.tell(f"running the original on {len(material.source)} pictures")
+            work.tell(f"running the original on {counted(len(material.source), 'picture')}")
             outputs = original_outputs(
                 generator,
                 material.source,

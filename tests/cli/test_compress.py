@@ -165,7 +165,7 @@ def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
         "finetuning the slim generator: 8 steps",
         "exporting the original generator and proving it equal",
         "exporting the compressed generator and proving it equal",
-        "comparing on 1 pictures (built-in)",
+        "comparing on 1 picture (built-in)",
         "measuring latency: fresh processes, in pairs",
     ]
     out = (finished / "out.txt").read_text()
