@@ -279,7 +279,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
-    facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {document['budget']:.4g}")
+    facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
     if latency.get("verdict") == "inconclusive":
         facts.add_row("latency", "these samples cannot tell; `mggc-edge bench` measures longer")
     elif latency["realisation"] is not None:
@@ -306,3 +306,13 @@ def page(document: dict[str, Any]) -> RenderableType:
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
     return Group(table, facts)
+
+
+def _asked(document: dict[str, Any]) -> str:
+    """Return the budget as it was written, and what fraction that is."""
+    from mggc_edge.jobs.request import parse_budget
+
+    asked = document.get("budget_asked")  # a run of an older version has none
+    if asked is None:
+        return f"{document['budget']:.4g}"
+    return f"{shown(asked)} ({document['budget']:.4f})" if parse_budget(asked)[1] else shown(asked)

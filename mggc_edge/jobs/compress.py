@@ -23,7 +23,7 @@ from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Yardsticks
 from mggc_edge.jobs.prove import prove
-from mggc_edge.jobs.request import CompressRequest, budget_fraction
+from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
@@ -121,7 +121,8 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
                 hint="give the budget that the plan was made for",
             )
         return budget, plan
-    check_budget(generator.table, budget, request.macs_convention)
+    asked = request.budget.strip() if parse_budget(request.budget)[1] else None
+    check_budget(generator.table, budget, request.macs_convention, asked=asked)
     return budget, None
 
 
