@@ -92,14 +92,15 @@ def bench(
             seed=seed,
             progress=progress,
         )
-    if out.document(report.to_json(), as_json=as_json or format_ == "json", file=output):
-        return
-    if format_ == "markdown":
-        for line in markdown(report):
-            out.text(line)
-        return
-    for block in pages(report, width=out.console().width):
-        out.result(block)
+    with out.document(report.to_json(), as_json=as_json or format_ == "json", file=output) as taken:
+        if taken:
+            return
+        if format_ == "markdown":
+            for line in markdown(report):
+                out.text(line)
+        else:
+            for block in pages(report, width=out.console().width):
+                out.result(block)
 
 
 def _check_device(device: str) -> None:

@@ -20,7 +20,7 @@ from mggc_edge.cli.options import (
     Preset,
     Seed,
     Set,
-    default_folder,
+    job_folder,
     load_settings,
     parse_image_size,
     with_preset,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Method = Literal["mggc", "magnitude", "uniform", "random"]  # of `jobs.methods`, which --help must not load
 DataLayout = Literal["paired", "unpaired"]
 Convention = Literal["true", "paper"]
+MAX_STEM = 80  # characters of a checkpoint's name in that of the run
 PICTURES, CHANNELS, PROOF, JOB = "Pictures", "Choosing channels and finetuning", "Proof", "The run"
 
 
@@ -233,17 +234,20 @@ def compress(
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
             **flags,
         )  # fmt: skip
-        folder = out_folder or default_folder(f"{Path(model).stem}-{request.budget.strip()}")
+        stem = Path(model).stem[:MAX_STEM]  # so that the budget stays in the name
+        folder, made = job_folder(out_folder, f"{stem}-{request.budget.strip()}")
         job = start(folder, "compress", request.to_json(), settings, seed, threads)
+        job.made = job.made or made
 
     def begun() -> None:
         if job.folder.parent == RUNS and not point_latest(job.folder, RUNS):
             out.remark(f"note: no link {RUNS}/latest could be made")
 
     document = run_job(out, job, lambda job, hooks: run(job, request, hooks), begun)
-    if not out.document(document, as_json=as_json, file=output):
-        out.result(page(document))
-        out.text(f"Look at {job.folder / 'report.html'}")
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(page(document))
+            out.text(f"Look at {job.folder / 'report.html'}")
     check_floor(request, document)
 
 
@@ -275,7 +279,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
-    facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {document['budget']:.4g}")
+    facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
     if latency.get("verdict") == "inconclusive":
         facts.add_row("latency", "these samples cannot tell; `mggc-edge bench` measures longer")
     elif latency["realisation"] is not None:
@@ -318,3 +322,13 @@ def _kid(kid: dict[str, Any]) -> str:
             sides.append(f"{name} {kid[name]['value']:.4g}{spread}")
     between = ",\n" if any("(" in side for side in sides) else ", "
     return between.join(sides) + ("" if len(sides) == 2 else " to the original's pictures")
+
+
+def _asked(document: dict[str, Any]) -> str:
+    """Return the budget as it was written, and what fraction that is."""
+    from mggc_edge.jobs.request import parse_budget
+
+    asked = document.get("budget_asked")  # a run of an older version has none
+    if asked is None:
+        return f"{document['budget']:.4g}"
+    return f"{shown(asked)} ({document['budget']:.4f})" if parse_budget(asked)[1] else shown(asked)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mggc_edge.cli.compress import page
-from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, default_folder, load_settings
+from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, folder_for, load_settings
 from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress
 
@@ -38,7 +38,7 @@ def demo(
 
     out: Output = context.obj
     settings = load_settings(config, set_)
-    folder = out_folder or default_folder("demo")
+    folder = folder_for(out_folder, "demo")
     check_output_folder(folder)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
@@ -51,15 +51,16 @@ def demo(
         result = demonstrate(folder, settings, seed=seed, hooks=hooks)
     if out_folder is None and not point_latest(result.run, RUNS):
         out.remark(f"note: no link {RUNS}/latest could be made")
-    if not out.document({"schema": SCHEMA, **result.to_json()}, as_json=as_json, file=output):
-        out.result(page(result.document))
-        out.text("")
-        out.result(_truths(result))
-        if result.regained is not None:
-            out.text(f"Finetuning regained {result.regained:.0%} of the L1 distance that slimming lost.")
-        out.text(f"Look at {result.sheet}")
-        out.text(f"and at {result.run / 'report.html'}")
-        out.text(f"It took {time.perf_counter() - started:.0f} s.")
+    with out.document({"schema": SCHEMA, **result.to_json()}, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(page(result.document))
+            out.text("")
+            out.result(_truths(result))
+            if result.regained is not None:
+                out.text(f"Finetuning regained {result.regained:.0%} of the L1 distance that slimming lost.")
+            out.text(f"Look at {result.sheet}")
+            out.text(f"and at {result.run / 'report.html'}")
+            out.text(f"It took {time.perf_counter() - started:.0f} s.")
     result.check()
 
 

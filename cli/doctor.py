@@ -17,24 +17,28 @@ if TYPE_CHECKING:
 
 def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = None) -> None:
     """Show this machine, which engines and libraries work here, and for each that does not, why and what to install."""
-    from rich import box
-    from rich.table import Table
-
     from mggc_edge.backends.registry import ENGINES, LIBRARIES, library_states
 
     out: Output = context.obj
     machine = _machine()
     engines, libraries = ([_entry(state) for state in library_states(rows)] for rows in (ENGINES, LIBRARIES))
     document = {"schema": "mggc-edge/doctor/1", "machine": machine, "engines": engines, "libraries": libraries}
-    if out.document(document, as_json=as_json, file=output):
-        return
-    out.result(_machine_page(machine))
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(_machine_page(machine))
+            out.result(_libraries_page([*engines, *libraries]))
+
+
+def _libraries_page(entries: list[dict[str, Any]]) -> RenderableType:
+    from rich import box
+    from rich.table import Table
+
     page = Table(box=box.SIMPLE, pad_edge=False)
     page.add_column("engine or library", no_wrap=True)
     page.add_column("works", no_wrap=True)
     page.add_column("version", no_wrap=True)
     page.add_column("detail", overflow="fold")
-    for entry in (*engines, *libraries):
+    for entry in entries:
         detail = entry["detail"] if entry["hint"] is None else f"{entry['detail']}: {entry['hint']}"
         page.add_row(
             entry["name"],
@@ -42,7 +46,7 @@ def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = N
             shown(entry["version"] or "-"),
             shown(detail),
         )
-    out.result(page)
+    return page
 
 
 def _machine() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mggc_edge.cli.options import (
     OutputFile,
     Seed,
     Set,
-    default_folder,
+    folder_for,
     load_settings,
     parse_image_size,
     parse_names,
@@ -73,7 +73,7 @@ def export(
     parse_names(runtime, RUNTIMES, "--runtime")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
-    folder = out_folder or default_folder(f"{file.stem}-export")
+    folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)
     if kind == "run":
@@ -120,8 +120,9 @@ def export(
         out.remark(f"note: no link {RUNS}/latest could be made")
     for remark in result.remarks:
         out.remark(f"note: {remark}")
-    if not out.document(export_document(result), as_json=as_json, file=output):
-        out.result(export_page(result))
+    with out.document(export_document(result), as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(export_page(result))
 
 
 def export_document(result: Export) -> dict[str, Any]:

@@ -58,10 +58,10 @@ def inspect(
         max_bytes=load_settings(config, set_)["checkpoint.max_bytes"],
     )
     document = found.document()
-    if out.document(document, as_json=as_json, file=output):
-        return
-    for block in _page(found, document, wide=out.console().width >= WIDE):
-        out.result(block)
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            for block in _page(found, document, wide=out.console().width >= WIDE):
+                out.result(block)
 
 
 def _page(found: Inspection, document: dict[str, Any], *, wide: bool) -> list[RenderableType]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 
 
 RUNS = Path("runs")  # where results go that were given no folder
+LATEST = "latest"  # in it, a link to the newest run
+MAX_NAME_BYTES = 120  # of what a folder is named after; a name of 255 bytes is as long as file systems allow
 
 
 # The same words as in `mggc_edge.models`, which `--help` must not load.
@@ -45,7 +50,21 @@ def parse_names(text: str, known: Sequence[str], flag: str) -> tuple[str, ...]:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the JSON document to a file.")]
+
+
+def _checked(context: typer.Context, path: Path | None) -> Path | None:
+    """Return where a document goes, once it is sure that it can be written: an hour of work may come before it."""
+    from mggc_edge.cli.output import check_document_file
+
+    if path is not None and not context.resilient_parsing:
+        check_document_file(path)
+    return path
+
+
+OutputFile = Annotated[
+    Path | None,
+    typer.Option("--output", metavar="FILE", help="Write the JSON document to a file.", callback=_checked),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(
@@ -89,9 +108,51 @@ LayoutFlag = Annotated[
 ]
 
 
-def default_folder(name: str) -> Path:
-    """Return the folder for results that were given none, told apart by the time."""
-    return RUNS / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+def folder_for(given: Path | None, name: str) -> Path:
+    """Return the folder for results: `given`, or one below `runs` that is not there yet, named by `name` and the time.
+
+    Raises:
+        OutputError: `given` is where the link to the newest run lies.
+    """
+    if given is not None:
+        _check_not_latest(given)
+        return given
+    short = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    first = RUNS / f"{short}-{time.strftime('%Y%m%d-%H%M%S')}"
+    later = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(folder for folder in itertools.chain([first], later) if not os.path.lexists(folder))
+
+
+def job_folder(given: Path | None, name: str) -> tuple[Path, bool]:
+    """Return the folder of a new job as `folder_for` does, and whether it was made here.
+
+    One with a name of ours is made at once, so that two jobs that begin in the same moment do not share it.
+
+    Raises:
+        OutputError: as for `folder_for`, or no folder can be made below `runs`.
+    """
+    from mggc_edge.artifacts import check_output_folder, writing
+
+    while True:
+        folder = folder_for(given, name)
+        if given is not None:
+            return folder, False
+        check_output_folder(folder)
+        with writing(folder), contextlib.suppress(FileExistsError):  # another job was faster: the next number
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
+            return folder, True
+
+
+def _check_not_latest(folder: Path) -> None:
+    from mggc_edge.errors import OutputError
+
+    # The link itself, not what it leads to: `resolve` goes to the parent only.
+    if folder.parent.resolve() / folder.name == RUNS.resolve() / LATEST:
+        raise OutputError(
+            f"'{folder}' is kept for the link to the newest run",
+            hint="name another folder, or leave --out away; --resume goes on with the newest run",
+        )
 
 
 def load_settings(config: Path | None, overrides: list[str] | None, preset: str | None = None) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -54,13 +55,20 @@ class Output:
         """Print a line of a result without markup or wrapping."""
         sys.stdout.write(f"{printable(line)}\n")
 
-    def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> bool:
-        """Write the JSON document of a result where it was asked for; return whether stdout has been taken by it."""
-        if file is not None:
-            _write_document(file, json_text(document).encode())
-        if as_json:
-            sys.stdout.write(json_text(document, sys.stdout.encoding or "utf-8"))
-        return as_json
+    @contextlib.contextmanager
+    def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> Iterator[bool]:
+        """Print the JSON document of a result where it was asked for, and yield whether stdout has been taken by it.
+
+        The block prints what people shall see. The file is written after it: where that fails, the result is shown.
+        """
+        text = json_text(document)  # refused before anything is printed
+        try:
+            if as_json:
+                sys.stdout.write(json_text(document, sys.stdout.encoding or "utf-8"))
+            yield as_json
+        finally:
+            if file is not None:
+                _write_document(file, text.encode())
 
     def remark(self, text: str) -> None:
         """Print a line about what goes on."""
@@ -96,13 +104,25 @@ class Output:
                     self.remark(f"{what}: {done} of {total}, about {left:.0f} s left")
 
 
-def _write_document(path: Path, data: bytes) -> None:
-    from mggc_edge.artifacts import atomic_write, writing
+def check_document_file(path: Path) -> None:
+    """Raise OutputError where `Output.document` could not write its file, before the work that leads to it."""
+    from mggc_edge.artifacts import check_writable, writing
     from mggc_edge.errors import OutputError
 
+    with writing(path):
+        path = path.resolve()
+        if path.is_dir():
+            raise OutputError(f"'{path}' is a folder, not a file", hint="name a file in it")
+        special = path.exists() and not path.is_file()
+    if not special:  # a pipe would wait for its reader
+        check_writable(path)
+
+
+def _write_document(path: Path, data: bytes) -> None:
+    from mggc_edge.artifacts import atomic_write, writing
+
+    check_document_file(path)
     path = path.resolve()  # a link stays a link, and what it leads to is written
-    if path.is_dir():
-        raise OutputError(f"'{path}' is a folder, not a file", hint="name a file in it")
     if path.exists() and not path.is_file():  # a device or a pipe is written to, not put a file over
         with writing(path):
             path.write_bytes(data)

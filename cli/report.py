@@ -33,5 +33,6 @@ def report(
     path = build_report(folder)
     renew_entry(folder, path)
     document = {"schema": SCHEMA, "run": str(folder), "report": str(path)}
-    if not out.document(document, as_json=as_json, file=output):
-        out.text(str(path))
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.text(str(path))

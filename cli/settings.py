@@ -51,8 +51,9 @@ def settings(
         ],
         "preset": None if chosen is None else _preset_document(chosen),
     }
-    if not out.document(document, as_json=as_json, file=output):
-        out.result(_page(values, chosen))
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(_page(values, chosen))
 
 
 def _preset_document(preset: ChosenPreset) -> dict[str, Any]:

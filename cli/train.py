@@ -16,7 +16,7 @@ from mggc_edge.cli.options import (
     OutputFile,
     Seed,
     Set,
-    default_folder,
+    job_folder,
     load_settings,
     parse_image_size,
 )
@@ -85,10 +85,12 @@ def train(
         assert recipe is not None
         assert data is not None
         request = TrainRequest(recipe, data, direction, family, ngf, ndf, size, epochs, init)
-        folder = out_folder or default_folder(request.recipe)
+        folder, made = job_folder(out_folder, request.recipe)
         job = start(folder, "train", request.to_json(), settings, seed, threads)
+        job.made = job.made or made
     document = run_job(out, job, lambda job, hooks: run(job, request, hooks))
-    if not out.document(document, as_json=as_json, file=output):
-        for name in document["weights"].values():
-            out.text(str(job.folder / name))
-        out.text(f"Look at {job.folder / 'samples.png'}")
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            for name in document["weights"].values():
+                out.text(str(job.folder / name))
+            out.text(f"Look at {job.folder / 'samples.png'}")

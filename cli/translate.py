@@ -18,7 +18,7 @@ from mggc_edge.cli.options import (
     NormStatsFlag,
     OutputFile,
     Set,
-    default_folder,
+    folder_for,
     input_half,
     load_settings,
     parse_image_size,
@@ -62,7 +62,7 @@ def translate(
     out: Output = context.obj
     settings = load_settings(config, set_)
     size = parse_image_size(image_size)
-    folder = out_folder or default_folder(f"{artifact.stem}-translate")
+    folder = folder_for(out_folder, f"{artifact.stem}-translate")
     check_output_folder(folder)
     paths = find_pictures(images)
     names = result_names(paths, images)
@@ -117,10 +117,11 @@ def translate(
         "contact_sheet": None if sheet_path is None else str(sheet_path),
         "seconds": round(seconds, 3),
     }
-    if not out.document(document, as_json=as_json, file=output):
-        out.text(f"{written} pictures of {size[0]}x{size[1]} in {folder} ({seconds:.1f} s)")
-        if sheet_path is not None:
-            out.text(f"Look at {sheet_path}")
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.text(f"{written} pictures of {size[0]}x{size[1]} in {folder} ({seconds:.1f} s)")
+            if sheet_path is not None:
+                out.text(f"Look at {sheet_path}")
 
 
 def result_names(paths: list[Path], root: Path) -> dict[Path, Path]:

@@ -116,8 +116,9 @@ def verify(
         out.remark(f"note: the largest difference is at '{names[report.worst]}'; where a picture has little contrast,")
         out.remark("      instance norms make large differences of small ones")
     document = {"schema": SCHEMA, "reference": str(reference), "candidate": str(candidate), **report.to_json()}
-    if not out.document(document, as_json=as_json, file=output):
-        out.result(_page(report))
+    with out.document(document, as_json=as_json, file=output) as taken:
+        if not taken:
+            out.result(_page(report))
     report.check(f"'{candidate}' does not equal '{reference}'")
 
 

@@ -146,6 +146,21 @@ def _partial(path: Path, folder: Path) -> Path:
     return folder / f".{path.name}.{secrets.token_hex(8)}.partial"
 
 
+def check_writable(path: Path) -> None:
+    """Raise OutputError where no file can be put at `path`, before there is one; nothing is left behind.
+
+    Where folders above it are missing, the one in which they would be made is tried.
+    """
+    with writing(path):
+        temporary = _partial(path, next(place for place in path.absolute().parents if place.exists()))
+    try:
+        with writing(path):
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    finally:
+        with contextlib.suppress(OSError):  # what could not be made cannot be removed
+            temporary.unlink(missing_ok=True)
+
+
 def atomic_write(path: Path, data: bytes) -> None:
     """Write `data` to `path`: the whole of it, or nothing.
 

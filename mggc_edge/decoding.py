@@ -110,6 +110,8 @@ def as_mode(picture: Image.Image, mode: str) -> Image.Image:
         picture = _grey8(picture)
     elif picture.mode in ("P", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
+    elif picture.mode == "LAB":  # Pillow knows no way from it to grey
+        picture = picture.convert("RGB")
     picture = picture.convert(mode)
     picture.info = {}  # a colour profile or a rotation would not be true any more
     return picture

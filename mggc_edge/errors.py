@@ -44,6 +44,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: "1 step", "2 steps"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class InputError(MggcEdgeError):
     """What was given cannot be used."""
 

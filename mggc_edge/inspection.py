@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mggc_edge.artifacts import SLIM_FOLDER, SPEC_FILE, read_json
 from mggc_edge.errors import ArtifactError, SpecError
-from mggc_edge.models.checkpoint import MAX_BYTES, Checkpoint, Direction, read_checkpoint, read_network_folder
+from mggc_edge.models.checkpoint import (
+    MAX_BYTES,
+    MAX_SPEC_BYTES,
+    Checkpoint,
+    Direction,
+    read_checkpoint,
+    read_network_folder,
+)
 from mggc_edge.models.cost import layer_macs, macs, parameters
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.family import NormStats
@@ -35,6 +42,8 @@ class Inspection:
         original: of a plan, the layer table of the network that it was made for.
         checkpoint, plan: where it is one.
         onnx: facts about the ONNX file (of a run: the generator's).
+        slim: of a run, the layer table of the network that was exported, where the run holds it. Its parameters count;
+            an ONNX file also keeps constants of its graph among its initializers.
     """
 
     kind: str
@@ -44,6 +53,7 @@ class Inspection:
     checkpoint: Checkpoint | None = None
     plan: PruningPlan | None = None
     onnx: OnnxFacts | None = None
+    slim: LayerTable | None = None
 
     def document(self) -> dict[str, Any]:
         """Return the JSON document of `inspect --json`; what a file does not tell is null."""
@@ -82,10 +92,14 @@ class Inspection:
 
     def _network(self) -> dict[str, Any]:
         table, facts = self.table, self.onnx
+        described = table if facts is None else self.slim
+        count = 0 if facts is None else facts.parameters
+        if described is not None:
+            count = parameters(described)
         if table is None:
             assert facts is not None
             return {
-                "family": None, "role": None, "norm": None, "parameters": facts.parameters,
+                "family": None, "role": None, "norm": None, "parameters": count,
                 "image_size": _onnx_size(facts), "macs_true": facts.macs_true, "macs_paper": facts.macs_paper,
                 "groups": [], "layers": [],
             }  # fmt: skip
@@ -96,7 +110,7 @@ class Inspection:
             "norm": table.spec.norm,
             "in_channels": table.spec.in_channels,
             "out_channels": table.spec.out_channels,
-            "parameters": parameters(table) if facts is None else facts.parameters,
+            "parameters": count,
             "image_size": list(table.image_size),
             "macs_true": macs(table, "true"),
             "macs_paper": macs(table, "paper"),
@@ -154,7 +168,7 @@ def inspect_path(
 
 
 def _read_spec(path: Path) -> NetworkSpec:
-    return NetworkSpec.from_json(json.loads(path.read_text(encoding="utf-8")))
+    return NetworkSpec.from_json(read_json(path, max_bytes=MAX_SPEC_BYTES))
 
 
 def _of_plan(path: Path, plan: PruningPlan, image_size: Size) -> Inspection:
@@ -182,7 +196,16 @@ def _of_onnx(kind: str, path: Path, file: Path, image_size: Size | None) -> Insp
     # The metadata is a claim: it is shown only if the graph does as many multiplications.
     if table is not None and macs(table, "true") != facts.macs_true:
         table = None
-    return Inspection(kind, path, table, onnx=facts)
+    return Inspection(kind, path, table, onnx=facts, slim=_slim_table(path, facts) if kind == "run" else None)
+
+
+def _slim_table(run: Path, facts: OnnxFacts) -> LayerTable | None:
+    """Return the layer table of a run's slim network, where it has one that does as much as the exported file."""
+    file, size = run / SLIM_FOLDER / SPEC_FILE, _onnx_size(facts)
+    if size is None or not file.is_file():
+        return None
+    table = layer_table(_read_spec(file), (size[0], size[1]))
+    return table if macs(table, "true") == facts.macs_true else None
 
 
 def _onnx_size(facts: OnnxFacts) -> list[int] | None:

@@ -114,6 +114,15 @@ def test_every_kind_of_picture_becomes_the_colours_asked_for(tmp_path: Path) -> 
     assert read_picture(tmp_path / "p-many.png", "RGBA").getpixel((0, 0)) == (*red, 7)
 
 
+def test_a_lab_tiff_becomes_the_colours_asked_for(tmp_path: Path) -> None:
+    path = saved(tmp_path / "lab.tif", Image.new("LAB", (4, 4), (128, 128, 128)))
+    color = read_picture(path)
+    assert read_picture(path, "L").tobytes() == color.convert("L").tobytes()
+    assert read_picture(path, "RGBA").tobytes() == color.convert("RGBA").tobytes()
+    red, green, blue = np.asarray(color)[0, 0].astype(int)
+    assert (abs(red - green) <= 2, abs(green - blue) <= 2, 100 < red < 140) == (True, True, True)
+
+
 def test_a_cmyk_jpeg_becomes_rgb(tmp_path: Path) -> None:
     picture = read_picture(saved(tmp_path / "c.jpg", Image.new("CMYK", (16, 16), (255, 0, 0, 0)), quality=100))
     assert picture.mode == "RGB"

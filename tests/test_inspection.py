@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, sha256_of
+from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, SLIM_FOLDER, SPEC_FILE, sha256_of
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import ArtifactError, InputError, SpecError
 from mggc_edge.inspection import inspect_path
@@ -113,6 +114,24 @@ def test_a_layer_is_described_in_full(material: dict[str, Path]) -> None:
         "name": "model.4", "op": "conv", "group": "down1", "in_channels": 4, "out_channels": 8, "kernel": 3,
         "stride": 2, "out_size": [8, 12], "macs_true": 8 * 12 * 9 * 4 * 8, "macs_paper": 8 * 12 * 9 * 4 * 8,
     }  # fmt: skip
+
+
+def test_a_run_has_the_parameters_of_its_slim_network_and_not_the_constants_of_the_graph(
+    material: dict[str, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(material["run"], tmp_path / "run")
+    in_graph = document(run)["parameters"]
+    (run / SLIM_FOLDER).mkdir()
+    (run / SLIM_FOLDER / SPEC_FILE).write_text(SPEC.dumps())
+    count = parameters(layer_table(SPEC, SIZE))
+    assert in_graph != count
+    assert document(run)["parameters"] == count
+    other = resnet_spec(blocks=2, ngf=4)  # not what was exported
+    (run / SLIM_FOLDER / SPEC_FILE).write_text(other.dumps())
+    assert document(run)["parameters"] == in_graph
+    (run / SLIM_FOLDER / SPEC_FILE).write_text("{")
+    with pytest.raises(InputError, match=r"spec\.json"):
+        document(run)
 
 
 def test_a_checkpoint_says_what_else_is_in_its_file(material: dict[str, Path], tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from mggc_edge.artifacts import EXPORT_FOLDER, GENERATOR_FILE, ORIGINAL_FILE, PORTABLE, atomic_path
+from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.benchmarks.experiments.study.intervals import agreement, estimate
 from mggc_edge.benchmarks.experiments.study.measure import material_of
@@ -41,7 +42,7 @@ Numbers = npt.NDArray[np.int64]
 class Generated:
     """What a generator makes of pictures: made when asked for, so that only features are kept for all of them."""
 
-    def __init__(self, runner: OnnxRuntimeRunner, inputs: PictureSet) -> None:
+    def __init__(self, runner: Runner, inputs: PictureSet) -> None:
         self._runner, self._inputs = runner, inputs
 
     def picture(self, index: int) -> Image.Image:

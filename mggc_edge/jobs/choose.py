@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mggc_edge.errors import counted
 from mggc_edge.jobs.encoders import ChosenEncoder, find_neighbors
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
@@ -131,7 +132,10 @@ def make_game(
     size = batch_size(settings, "mggc.batch_size", generator)
     count = len(material.source)
     if chosen.k >= count:
-        work.tell(f"note: {count} pictures have at most {count - 1} neighbors each, not {chosen.k}")
+        most = f"{counted(count, 'picture')} have at most {counted(count - 1, 'neighbor')} each, not {chosen.k}"
+        if count == 1:
+            most = f"1 picture has no neighbors; it is pruned with mggc.k=0, not {chosen.k}"
+        work.tell(f"note: {most}")
         chosen = replace(chosen, k=count - 1)
     neighbors = find_neighbors(work, encoder, material, outputs, chosen.k, quick=request.quick)
     return Game(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
-from mggc_edge.errors import CheckFailedError, InputError
+from mggc_edge.errors import CheckFailedError, InputError, counted
 from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
 from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
@@ -23,7 +23,7 @@ from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Yardsticks
 from mggc_edge.jobs.prove import prove
-from mggc_edge.jobs.request import CompressRequest, budget_fraction
+from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.models.cost import macs
@@ -121,7 +121,8 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
                 hint="give the budget that the plan was made for",
             )
         return budget, plan
-    check_budget(generator.table, budget, request.macs_convention)
+    asked = request.budget.strip() if parse_budget(request.budget)[1] else None
+    check_budget(generator.table, budget, request.macs_convention, asked=asked)
     return budget, None
 
 
@@ -162,7 +163,7 @@ def _choose(
     outputs = None
     if searching or fitting:
         with work.job.stage("outputs"):
-            work.tell(f"running the original on {len(material.source)} pictures")
+            work.tell(f"running the original on {counted(len(material.source), 'picture')}")
             outputs = original_outputs(
                 generator,
                 material.source,

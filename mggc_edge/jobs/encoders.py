@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mggc_edge.artifacts import sha256_of, writing
 from mggc_edge.compiler.facts import check_onnx
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, counted
 from mggc_edge.jobs.outputs import write_array
 from mggc_edge.jobs.request import ONNX_ENCODER, CompressRequest
 from mggc_edge.pictures import to_picture
@@ -125,7 +125,7 @@ def find_neighbors(
             network = stack.enter_context(
                 FeatureNetwork(chosen.onnx, preprocessing=chosen.preprocessing, threads=work.job.threads)
             )
-            work.tell(f"running {network.name} on {len(outputs)} outputs")
+            work.tell(f"running {network.name} on {counted(len(outputs), 'output')}")
             encode = _with_onnx(network, outputs)
         else:
             encode = _with_torch(_trained(work, chosen, material, outputs, quick=quick), outputs)
@@ -150,7 +150,7 @@ def _trained(work: Work, chosen: ChosenEncoder, material: Material, outputs: Pic
         precision = work.job.facts.get("encoder_precision") or convolution_precision(settings["train.precision"])
         work.job.remember("encoder_precision", precision, "the encoder's precision")
         common: dict[str, Any] = {"seed": work.job.seed, "steps": steps, "precision": precision}
-        work.tell(f"training the encoder on {len(taught)} pictures: {steps} step{'' if steps == 1 else 's'}")
+        work.tell(f"training the encoder on {counted(len(taught), 'picture')}: {counted(steps, 'step')}")
         if chosen.weights is None and settings["encoder.objective"] == "simclr":
             work.run(SimclrTraining(encoder, taught, simclr_settings(settings), **common))
         else:

@@ -7,6 +7,7 @@ import time
 
 import torch
 
+from mggc_edge.errors import counted
 from mggc_edge.jobs.choose import Work, batch_size, prune_steps
 from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds
 from mggc_edge.jobs.methods import METHODS
@@ -73,11 +74,6 @@ def sentence(seconds: float, threads: int, precision: str) -> str:
         f"about {duration(max(seconds, 1.0))} on this machine with {counted(threads, 'thread')}, "
         f"training in {precision}; it can be stopped and resumed at any time"
     )
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: "1 step", "2 steps"."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.errors import counted
 from mggc_edge.jobs.distances import Distances, Extractor
 from mggc_edge.jobs.segmenting import Agreements
 from mggc_edge.pictures import PictureFormat, png_bytes, to_picture
@@ -95,7 +96,7 @@ def measure_quality(
         watch(Progress("quality", number + 1, count, {}, None))
 
     numbers = iter(range(count))
-    tell(f"comparing on {count} pictures ({material.where})")
+    tell(f"comparing on {counted(count, 'picture')} ({material.where})")
     segmenter = yardsticks.segmenter
     with contextlib.ExitStack() as stack:
         distances = stack.enter_context(Distances(yardsticks.networks, max_real=yardsticks.max_real))

@@ -116,6 +116,7 @@ def prove(
         "run": str(folder),
         "method": plan.criterion,
         "budget": budget,
+        "budget_asked": request.budget.strip(),
         "budget_met": kept_macs(original.table, plan.kept, convention) / macs(original.table, convention),
         "macs_convention": convention,
         "encoder": job.facts.get("encoder"),

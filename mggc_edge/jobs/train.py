@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, sha256_of, write_manifest
-from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError
-from mggc_edge.jobs.estimate import counted, seconds_of, sentence
+from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError, counted
+from mggc_edge.jobs.estimate import seconds_of, sentence
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.pictures import read_folders, reading_for
@@ -230,7 +230,12 @@ def _given_networks(folder: Path, names: Sequence[str], image_size: Size | None)
 def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], size: Size, hooks: Hooks) -> Material:
     layout: Literal["paired", "unpaired"] = "paired" if request.recipe == "pix2pix" else "unpaired"
     folders: Folders = find_folders(
-        data=Path(request.data), layout=layout, source=None, target=None, direction=request.direction
+        data=Path(request.data),
+        layout=layout,
+        source=None,
+        target=None,
+        direction=request.direction,
+        flags={"paired": "--recipe pix2pix", "unpaired": "--recipe cyclegan"},
     )
     spec = next(iter(networks.values())).spec
     reading = reading_for(job.settings, spec, size, job.seed)

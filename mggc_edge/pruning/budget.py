@@ -32,19 +32,37 @@ def _best_first(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
-def check_budget(table: LayerTable, budget: float, convention: MacsConvention = "true") -> None:
-    """Raise PlanError unless a budget is a fraction that the smallest network that can be left meets."""
+def check_budget(
+    table: LayerTable, budget: float, convention: MacsConvention = "true", *, asked: str | None = None
+) -> None:
+    """Raise PlanError unless a budget is a fraction that the smallest network that can be left meets.
+
+    `asked`: where the user wrote MACs, what was written; the error then speaks of MACs too.
+    """
     if not 0 < budget <= 1:
         raise PlanError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
     minimum = {group.name: min(group.minimum, group.size) for group in table.groups}
-    least = _macs_of(table, minimum, convention) / macs(table, convention)
+    count = _macs_of(table, minimum, convention)
+    least = count / macs(table, convention)
     if least > budget:
-        enough = Context(prec=3, rounding=ROUND_CEILING).create_decimal(least)  # less than TOLERANCE above `least`
+        # Three digits, rounded up: less than TOLERANCE above what is needed.
+        enough, enough_macs = (Context(prec=3, rounding=ROUND_CEILING).create_decimal(n) for n in (least, count))
+        written, in_macs = f"{budget:g}", ""
+        if asked is not None:
+            written = f"{asked} MACs ({budget:.3g} of the original's)"
+            in_macs = f", or {_short(int(enough_macs))}"
         raise PlanError(
-            f"a budget of {budget:g} cannot be met: the smallest network that can be left already keeps {least:.2g} "
+            f"a budget of {written} cannot be met: the smallest network that can be left already keeps {least:.2g} "
             "of the MACs",
-            hint=f"ask for at least {float(enough):g}",
+            hint=f"ask for at least {float(enough):g}{in_macs}",
         )
+
+
+def _short(count: int) -> str:
+    """Return a count of at most three digits and zeros as it can be asked for: 12.3M."""
+    units = (("T", 10**12), ("G", 10**9), ("M", 10**6), ("k", 10**3), ("", 1))
+    unit, size = next((unit, size) for unit, size in units if count >= size)
+    return f"{count / size:g}{unit}"
 
 
 def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: MacsConvention = "true") -> Kept:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from mggc_edge.errors import InputError, PictureError
+from mggc_edge.errors import InputError, PictureError, counted
 from mggc_edge.pictures import find_pictures
 
 Layout = Literal["paired", "unpaired"]
+LAYOUT_FLAGS: Mapping[Layout, str] = {"paired": "--layout paired", "unpaired": "--layout unpaired"}
+_HOLDS: Mapping[Layout, str] = {"paired": "side-by-side pairs (train/)", "unpaired": "two sides (trainA/ and trainB/)"}
+_NEEDS: Mapping[Layout, str] = {"paired": "train/", "unpaired": "trainA/ and trainB/"}
 Direction = Literal["AtoB", "BtoA"]
 
 
@@ -53,6 +57,7 @@ def find_folders(
     source: Path | None,
     target: Path | None,
     direction: Direction,
+    flags: Mapping[Layout, str] = LAYOUT_FLAGS,
 ) -> Folders:
     """Return the files below the folders that a user named.
 
@@ -61,15 +66,16 @@ def find_folders(
         layout: which of the two; None: as its folders say. With `source` and `target`, "paired" pairs equal names.
         source, target: plain folders instead of `data`.
         direction: "AtoB": the left half, or trainA, goes in.
+        flags: what the user asks for either layout with.
 
     Raises:
-        InputError: the flags contradict each other, or there is nothing where they point.
+        InputError: the flags contradict each other, there is nothing where they point, or it lies otherwise.
         PictureError: a folder has no pictures, or pairs are not complete.
     """
     if data is not None:
         if source is not None or target is not None:
             raise InputError("--data and --source or --target name the same pictures twice", "give one of the two")
-        return _in_root(data, layout or _layout_of(data), direction)
+        return _in_root(data, _layout_of(data, layout, flags), direction)
     if source is None:
         raise InputError("--target without --source says what comes out, but not what goes in", "add --source DIR")
     goes_in = Files(tuple(find_pictures(source)))
@@ -83,16 +89,33 @@ def find_folders(
     return Folders("unpaired", goes_in, comes_out)
 
 
-def _layout_of(root: Path) -> Layout:
-    if (root / "trainA").is_dir():
-        return "unpaired"
-    if (root / "train").is_dir():
-        return "paired"
+def _layout_of(root: Path, asked: Layout | None, flags: Mapping[Layout, str]) -> Layout:
+    """Return the layout of a folder, the one that is asked for if it has both; InputError if it has not that one."""
     if not root.is_dir():
         raise InputError(f"there is no folder '{root}'")
+    sides = [name for name in ("trainA", "trainB") if (root / name).is_dir()]
+    has: dict[Layout, bool] = {"paired": (root / "train").is_dir(), "unpaired": len(sides) == 2}
+    layout = asked or ("unpaired" if sides and (has["unpaired"] or not has["paired"]) else "paired")
+    if has[layout]:
+        return layout
+    other: Layout = "unpaired" if layout == "paired" else "paired"
+    if has[other]:
+        raise InputError(
+            f"'{root}' holds {_HOLDS[other]}; {flags[layout]} needs {_NEEDS[layout]}",
+            hint=f"name a folder with {_NEEDS[layout]}, or give {flags[other]}",
+        )
+    if layout == "unpaired" and sides:
+        missing = "trainB" if sides == ["trainA"] else "trainA"
+        raise InputError(
+            f"'{root}' has {sides[0]}/ but no {missing}/",
+            hint=f"pictures of the other side belong into '{root / missing}'",
+        )
+    plain = ", or plain folders with --source and --target" if flags == LAYOUT_FLAGS else ""
     raise InputError(
-        f"'{root}' has neither trainA/ and trainB/ nor train/",
-        hint="give the folder above them, or plain folders with --source and --target",
+        f"'{root}' has neither trainA/ and trainB/ nor train/"
+        if asked is None
+        else f"'{root}' has no {_NEEDS[layout].replace(' and ', ' and no ')}",
+        hint=f"give the folder above them{plain}",
     )
 
 
@@ -165,18 +188,28 @@ def split(count: int, *, fraction: float, most: int, test: bool, seed: int) -> S
     """Divide `count` pictures by chance: `fraction` of them, at most `most`, are held out, and `fraction` for a test.
 
     Args:
+        fraction: up to 0.4.
         test: whether test pictures are to be taken out of these as well, because there is no test folder.
 
     Raises:
         PictureError: there are too few pictures to divide.
     """
-    reported = max(1, round(count * fraction)) if test else 0
-    chosen = max(1, min(most, round(count * fraction)))
+    reported, chosen = _parts(count, fraction, most, test=test)
     if count < reported + chosen + 1:
-        raise PictureError(f"{count} pictures cannot be divided into training, held-out and test pictures")
+        least = next(n for n in itertools.count(count) if n > sum(_parts(n, fraction, most, test=test)))
+        parts = "training, held-out and test" if test else "training and held-out"
+        raise PictureError(
+            f"{counted(count, 'picture')} cannot be divided into {parts} pictures",
+            hint=f"give at least {least}",
+        )
     order = np.random.default_rng((seed, count)).permutation(count).tolist()
     held_out, tested, train = order[:chosen], order[chosen : chosen + reported], order[chosen + reported :]
     return Split(tuple(sorted(train)), tuple(sorted(held_out)), tuple(sorted(tested)))
+
+
+def _parts(count: int, fraction: float, most: int, *, test: bool) -> tuple[int, int]:
+    """Return how many of `count` pictures are reported on, and how many are held out."""
+    return max(1, round(count * fraction)) if test else 0, max(1, min(most, round(count * fraction)))
 
 
 def split_sha256(*lists: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mggc_edge.decoding import picture_size
 from mggc_edge.errors import PictureError
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.training.bank import FolderPictures, PictureSet, ProceduralPictures, Selection, readable
@@ -102,7 +103,8 @@ def from_folders(
     """Read every picture of `folders` once, and divide them.
 
     Raises:
-        PictureError: too many pictures are unreadable, or there are too few to divide.
+        PictureError: too many pictures are unreadable, there are too few to divide, or the sides of a pair are of
+            different shapes.
     """
     reader = _Reader(reading, on_unreadable, track)
     paired = folders.layout == "paired"
@@ -200,6 +202,7 @@ class _Reader:
 
     def _read_matched(self, first: Files, second: Files) -> Sequence[PictureSet]:
         reading = self._reading
+        _check_shapes(first.paths, second.paths)
 
         def make(_: Sequence[Path]) -> list[PictureSet]:
             return [
@@ -226,4 +229,25 @@ class _Reader:
             max_unreadable=self._reading.max_unreadable,
             on_unreadable=self._on_unreadable,
             track=self._track,
+        )
+
+
+def _check_shapes(first: Sequence[Path], second: Sequence[Path]) -> None:
+    """Raise PictureError where the sides of a pair are of different shapes: both are brought to one, the network's."""
+    odd = []
+    for a, b in zip(first, second, strict=True):
+        try:
+            sizes = picture_size(a), picture_size(b)
+        except PictureError:  # unreadable: named and counted by who reads it
+            continue
+        (height, width), (other_height, other_width) = sizes
+        # Of one shape, up to a pixel of the smaller one: h1 / w1 = h2 / w2.
+        if abs(height * other_width - other_height * width) > max(*sizes[0], *sizes[1]):
+            odd.append((a, b, sizes))
+    if odd:
+        a, b, (size, other) = odd[0]
+        raise PictureError(
+            f"the sides of {len(odd)} of {len(first)} pairs have different shapes: '{a}' is {size[0]}x{size[1]} "
+            f"(height x width) and '{b}' is {other[0]}x{other[1]}",
+            hint="a pair shows the same scene in the same frame; cut both sides to one shape",
         )

@@ -92,7 +92,12 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     )
     document = json.loads(ran.out, parse_constant=pytest.fail)
     assert document["schema"] == "mggc-edge/compress/1"
-    assert (document["method"], document["budget"], document["encoder"]) == ("mggc", 0.5, {"name": "self"})
+    assert (document["method"], document["budget"], document["budget_asked"], document["encoder"]) == (
+        "mggc",
+        0.5,
+        "0.5",
+        {"name": "self"},
+    )
     assert 0.49 <= document["budget_met"] <= 0.5
     run = finished / document["run"]
     for name, file in (("original", "original.fp32.onnx"), ("compressed", "generator.fp32.onnx")):
@@ -187,7 +192,7 @@ def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
         "finetuning the slim generator: 8 steps",
         "exporting the original generator and proving it equal",
         "exporting the compressed generator and proving it equal",
-        "comparing on 1 pictures (built-in)",
+        "comparing on 1 picture (built-in)",
         "measuring latency: fresh processes, in pairs",
     ]
     out = (finished / "out.txt").read_text()
@@ -336,6 +341,25 @@ def test_a_budget_below_what_can_be_left_is_refused_with_the_smallest_there_is(
     least = ran.err.splitlines()[1].removeprefix("hint: ask for at least ")
     assert 0.001 < float(least) < 0.2
     assert list(tmp_path.iterdir()) == []  # nothing was begun, so the same folder can be named again
+
+
+def test_a_budget_in_macs_is_refused_in_the_words_it_was_asked_in(compress: Command) -> None:
+    ran = compress("--budget", " 1k", "--out", "o")
+    assert ran.code == 1
+    error, hint = ran.err.splitlines()
+    assert error.startswith("error: a budget of 1k MACs (0.000557 of the original's) cannot be met: ")
+    assert re.fullmatch(r"hint: ask for at least 0\.\d+, or \d+k", hint)
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"), [("0.99999", "0.99999"), ("1793k", "1793k (0.9994)"), (None, "1")]
+)  # None: a run of an older version
+def test_the_page_says_what_budget_was_asked_for(
+    asked: str | None, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = {**document_of(), "budget": 0.99999 if asked != "1793k" else 1793e3 / 1794e3}
+    Output(color=False).result(page(document if asked is None else {**document, "budget_asked": asked}))
+    assert f"of the MACs; asked for were {shown}\n" in capsys.readouterr().out
 
 
 def test_an_absolute_budget_above_the_original_is_refused(compress: Command, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def broken(root: Path) -> None:
     ("write", "message"),
     [
         (nothing, "no pictures in 'data/train'"),
-        (no_root, "there is no folder 'data/train'"),
+        (no_root, "there is no folder 'data'"),
         (broken, "1 of 9 pictures are unreadable; the first: "),
     ],
 )
@@ -257,6 +257,32 @@ def test_pictures_that_cannot_be_used_leave_no_folder_behind(
     write(tmp_path / "data")
     assert refused(train("--recipe", "pix2pix", "--data", "data", "--out", "o", *SMALL)).startswith(message)
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "message", "hint"),
+    [
+        (
+            "cyclegan",
+            "pairs",
+            "'pairs' holds side-by-side pairs (train/); --recipe cyclegan needs trainA/ and trainB/",
+            "name a folder with trainA/ and trainB/, or give --recipe pix2pix",
+        ),
+        (
+            "pix2pix",
+            "unpaired",
+            "'unpaired' holds two sides (trainA/ and trainB/); --recipe pix2pix needs train/",
+            "name a folder with train/, or give --recipe cyclegan",
+        ),
+        ("pix2pix", "pairs/train", "'pairs/train' has no train/", "give the folder above them"),
+    ],
+)
+def test_pictures_that_lie_otherwise_than_the_recipe_needs_are_named(
+    train: Command, recipe: str, data: str, message: str, hint: str
+) -> None:
+    ran = train("--recipe", recipe, "--data", data, "--out", "o", *SMALL)
+    assert refused(ran) == message
+    assert ran.err.splitlines()[1] == f"hint: {hint}"
 
 
 def test_training_that_diverges_keeps_the_last_good_state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.pruning.mggc.agents import FreeAgent, GruAgent
 from mggc_edge.settings import SETTINGS, Settings
-from mggc_edge.training.bank import GivenPictures
+from mggc_edge.training.bank import GivenPictures, Selection
 from mggc_edge.training.finetune import Finetune
 from mggc_edge.training.material import Material
 from tests.jobs.conftest import MakeWork, making
@@ -283,3 +284,20 @@ def test_without_distillation_a_stage_goes_on_bit_for_bit(work: MakeWork) -> Non
     fresh.load_state(copied(halved.state()))
     run_steps(fresh, 0, 2, 4)
     assert_equal(fresh.state(), whole.state())
+
+
+@pytest.mark.parametrize(
+    ("count", "k", "note"),
+    [
+        (1, 0, "note: 1 picture has no neighbors; it is pruned with mggc.k=0, not 3"),
+        (2, 1, "note: 2 pictures have at most 1 neighbor each, not 3"),
+        (3, 2, "note: 3 pictures have at most 2 neighbors each, not 3"),
+    ],
+)
+def test_fewer_pictures_than_neighbors_are_noted(work: MakeWork, count: int, k: int, note: str) -> None:
+    told: list[str] = []
+    few, some = Selection(X, range(count)), Selection(OUTPUTS, range(count))
+    at = replace(work(**TINY), tell=told.append)
+    encoder = check_encoder(at.job.settings, request())
+    game = make_game(at, GENERATOR, PAIR_JUDGE, replace(material(), source=few), some, request(), 0.5, encoder)
+    assert (told[0], game.settings.k) == (note, k)

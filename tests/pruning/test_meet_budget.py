@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
-from mggc_edge.pruning.budget import kept_macs, meet_budget
+from mggc_edge.pruning.budget import check_budget, kept_macs, meet_budget
 
 CONVENTIONS: tuple[MacsConvention, ...] = ("true", "paper")
 TABLES: dict[str, LayerTable] = {
@@ -187,6 +188,25 @@ def test_the_smallest_budget_that_is_recommended_can_be_met(name: str, conventio
     advised = float(error.value.hint.removeprefix("ask for at least "))
     kept = meet_budget(table, scores, advised, convention)
     assert 0.98 * advised <= kept_macs(table, kept, convention) / macs(table, convention) <= advised
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_a_budget_in_macs_is_answered_in_macs_too(name: str, convention: MacsConvention) -> None:
+    table, scores = TABLES[name], random_scores(TABLES[name], 0)
+    total = macs(table, convention)
+    with pytest.raises(PlanError) as error:
+        check_budget(table, 1000 / total, convention, asked="1k")
+    written, keeps = error.value.message.split(" cannot be met: ")
+    assert written == f"a budget of 1k MACs ({1000 / total:.3g} of the original's)"
+    assert keeps.startswith("the smallest network that can be left already keeps ")
+    assert error.value.hint is not None
+    match = re.fullmatch(r"ask for at least (0\.\d+), or ([\d.]+)([kMG])", error.value.hint)
+    assert match is not None
+    advised = float(match[2]) * {"k": 1e3, "M": 1e6, "G": 1e9}[match[3]]
+    assert 0.98 * float(match[1]) <= advised / total <= 1.02 * float(match[1])
+    kept = meet_budget(table, scores, advised / total, convention)
+    assert 0.98 * advised <= kept_macs(table, kept, convention) <= advised
 
 
 def test_a_budget_finer_than_the_network_is_refused_with_what_is_nearest() -> None:

@@ -148,23 +148,49 @@ def test_a_root_without_known_folders_is_refused(tmp_path: Path) -> None:
     assert caught.value.hint == "give the folder above them, or plain folders with --source and --target"
 
 
+PLAIN = "give the folder above them, or plain folders with --source and --target"
+
+
 @pytest.mark.parametrize(
-    ("there", "layout", "missing"),
+    ("there", "layout", "message", "hint"),
     [
-        (("trainA",), None, "trainB"),
-        (("trainB",), "unpaired", "trainA"),
-        (("trainA", "trainB"), "paired", "train"),
-        (("train",), "unpaired", "trainA"),
+        (("trainA",), None, "'{0}' has trainA/ but no trainB/", "pictures of the other side belong into '{0}/trainB'"),
+        (
+            ("trainB",),
+            "unpaired",
+            "'{0}' has trainB/ but no trainA/",
+            "pictures of the other side belong into '{0}/trainA'",
+        ),
+        (
+            ("trainA", "trainB"),
+            "paired",
+            "'{0}' holds two sides (trainA/ and trainB/); --layout paired needs train/",
+            "name a folder with train/, or give --layout unpaired",
+        ),
+        (
+            ("train",),
+            "unpaired",
+            "'{0}' holds side-by-side pairs (train/); --layout unpaired needs trainA/ and trainB/",
+            "name a folder with trainA/ and trainB/, or give --layout paired",
+        ),
+        (("other",), "unpaired", "'{0}' has no trainA/ and no trainB/", PLAIN),
+        (("other",), "paired", "'{0}' has no train/", PLAIN),
     ],
 )
-def test_a_folder_that_the_layout_needs_and_that_is_missing_is_named(
-    tmp_path: Path, there: tuple[str, ...], layout: Layout | None, missing: str
+def test_a_root_without_the_layout_that_is_asked_for_says_what_it_has(
+    tmp_path: Path, there: tuple[str, ...], layout: Layout | None, message: str, hint: str
 ) -> None:
     for name in there:
         touched(tmp_path / name, "1.png")
-    with pytest.raises(PictureError) as caught:
+    with pytest.raises(InputError) as caught:
         find(tmp_path, layout=layout)
-    assert caught.value.message == f"there is no folder '{tmp_path / missing}'"
+    assert (caught.value.message, caught.value.hint) == (message.format(tmp_path), hint.format(tmp_path))
+
+
+def test_pairs_beside_one_side_of_two_are_pairs(tmp_path: Path) -> None:
+    touched(tmp_path / "train", "1.png")
+    touched(tmp_path / "trainB", "1.png")
+    assert find(tmp_path).layout == "paired"
 
 
 @pytest.mark.parametrize("empty", ["train", "test"])

@@ -64,10 +64,25 @@ def test_too_few_pictures_cannot_be_divided() -> None:
     message = "2 pictures cannot be divided into training, held-out and test pictures"
     with pytest.raises(PictureError) as caught:
         split(2, fraction=0.1, most=40, test=True, seed=0)
-    assert caught.value.message == message
+    assert (caught.value.message, caught.value.hint) == (message, "give at least 3")
     assert split(2, fraction=0.1, most=40, test=False, seed=0).test == ()
-    with pytest.raises(PictureError, match="1 pictures cannot be divided"):
+    with pytest.raises(
+        PictureError, match=r"^1 picture cannot be divided into training and held-out pictures"
+    ) as caught:
         split(1, fraction=0.1, most=40, test=False, seed=0)
+    assert caught.value.hint == "give at least 2"
+
+
+@pytest.mark.parametrize("test", [False, True])
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.4])
+def test_as_many_pictures_as_are_advised_can_be_divided(fraction: float, test: bool) -> None:
+    with pytest.raises(PictureError) as caught:
+        split(1, fraction=fraction, most=40, test=test, seed=0)
+    assert caught.value.hint is not None
+    least = int(caught.value.hint.removeprefix("give at least "))
+    assert split(least, fraction=fraction, most=40, test=test, seed=0).train != ()
+    with pytest.raises(PictureError):
+        split(least - 1, fraction=fraction, most=40, test=test, seed=0)
 
 
 def test_the_hash_of_a_division_tells_lists_apart() -> None:
@@ -163,6 +178,22 @@ def test_a_pair_of_which_one_side_is_unreadable_is_left_out_on_both(tmp_path: Pa
     assert found.target is not None
     assert found.target.names == found.source.names
     assert views_of(found.target) == halves([tmp_path / "b" / name for name in found.target.names], "whole")
+
+
+def test_sides_of_different_shapes_are_no_pair(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "a", named(9), (12, 16), seed=1)
+    write_pictures(tmp_path / "b", named(9), (6, 8), seed=2)  # of another size, but of the same shape
+    write_pictures(tmp_path / "b", ["04.png"], (5, 8))  # up to rounding
+    places: dict[str, Any] = {"source": tmp_path / "a", "target": tmp_path / "b", "layout": "paired"}
+    assert material(**places).objective == "paired"
+    write_pictures(tmp_path / "b", ["02.png", "07.png"], (16, 12))
+    with pytest.raises(PictureError) as caught:
+        material(**places)
+    assert caught.value.message == (
+        f"the sides of 2 of 9 pairs have different shapes: '{tmp_path / 'a/02.png'}' is 12x16 (height x width) and "
+        f"'{tmp_path / 'b/02.png'}' is 16x12"
+    )
+    assert caught.value.hint == "a pair shows the same scene in the same frame; cut both sides to one shape"
 
 
 def test_a_pair_of_odd_width_cannot_be_cut_and_is_unreadable(tmp_path: Path) -> None:

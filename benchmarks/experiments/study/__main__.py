@@ -43,7 +43,7 @@ def write_pages(study: Study, results: Path) -> list[Path]:
             picture = None
     except MissingDependencyError as error:
         print(f"no picture: {error}", file=sys.stderr)
-        picture = picture if picture.is_file() else None
+        picture = picture if picture is not None and picture.is_file() else None
     markdown = results.with_name(f"{study.name}.md")
     atomic_write(markdown, page(study, numbers, None if picture is None else picture.name).encode())
     return [results, markdown, *([] if picture is None else [picture])]

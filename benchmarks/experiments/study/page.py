@@ -63,8 +63,9 @@ def _rows(study: Study, numbers: Numbers) -> str:
             lines.append(_line([row.title, "0", *[NONE] * (len(titles) - 2)]))
             continue
         kept = [record["budget_met"] for record in records]
-        held_out = [(record["held_out"]["after_finetuning"] or {}).get("psnr") for record in records]
-        psnr = NONE if None in held_out else f"{_mean(held_out):.2f}"
+        measured = [(record["held_out"]["after_finetuning"] or {}).get("psnr") for record in records]
+        held_out = [psnr for psnr in measured if psnr is not None]
+        psnr = f"{_mean(held_out):.2f}" if len(held_out) == len(records) else NONE
         cells = [
             row.title,
             f"{len(records)}",
