@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mggc_edge.errors import ArtifactError, InputError, OutputError, SettingError
-from mggc_edge.jobs.estimate import counted, sentence
+from mggc_edge.errors import ArtifactError, InputError, OutputError, SettingError, counted
+from mggc_edge.jobs.estimate import sentence
 from mggc_edge.jobs.folder import alone_in, command_line, files_below, resume_job, start_job
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget

@@ -184,7 +184,7 @@ def test_sides_of_different_shapes_are_no_pair(tmp_path: Path) -> None:
     write_pictures(tmp_path / "a", named(9), (12, 16), seed=1)
     write_pictures(tmp_path / "b", named(9), (6, 8), seed=2)  # of another size, but of the same shape
     write_pictures(tmp_path / "b", ["04.png"], (5, 8))  # up to rounding
-    places = {"source": tmp_path / "a", "target": tmp_path / "b", "layout": "paired"}
+    places: dict[str, Any] = {"source": tmp_path / "a", "target": tmp_path / "b", "layout": "paired"}
     assert material(**places).objective == "paired"
     write_pictures(tmp_path / "b", ["02.png", "07.png"], (16, 12))
     with pytest.raises(PictureError) as caught:
