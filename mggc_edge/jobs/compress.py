@@ -70,8 +70,7 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         precision = job.facts.get("precision") or choose_precision(job.settings["train.precision"], generator)
         job.remember("precision", precision, "the precision")
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
-        if not job.resumed:
-            hooks.tell(estimate(work, originals, material, request, budget, encoder))
+        hooks.tell(estimate(work, originals, material, request, budget, encoder))
         hooks.begun()
         originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
         slim = _finetune(work, originals, material, choice, request)

@@ -14,7 +14,7 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, sha256_of, write_manifest
 from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError, counted
-from mggc_edge.jobs.estimate import seconds_of, sentence
+from mggc_edge.jobs.estimate import seconds_of, sentence, steps_left
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.pictures import read_folders, reading_for
@@ -126,9 +126,8 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
                 _save(job, request, stage.networks, material, progress.done)
             hooks.watch(progress)
 
-        if not job.resumed:
-            seconds = _expected_seconds(job, request, networks, material)
-            hooks.tell(sentence(seconds, job.threads, job.facts["precision"]))
+        seconds = _expected_seconds(job, request, networks, material) * steps_left(job.work / f"{stage.name}.state")
+        hooks.tell(sentence(seconds, job.threads, job.facts["precision"], more=job.resumed))
         hooks.begun()
         hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
         with job.stage("train"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +73,23 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     Raises:
         ArtifactError: the file is damaged.
     """
+    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  no dictionary
+
+
+def read_facts(path: Path) -> dict[str, Any] | None:
+    """Return the facts of `read_state` alone, without its tensors."""
+    found = _read(path, lambda _: {})
+    return None if found is None else found[1]
+
+
+def _read(path: Path, pick: Callable[[Any], dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.is_file():
         return None
     safetensors = require("safetensors", extra="torch")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dictionary
+            tensors = pick(file)
     except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"the state '{path}' is damaged: {error}", "remove it to do this stage again") from error
     if not isinstance(facts, dict):
