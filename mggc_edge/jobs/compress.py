@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
+from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, sha256_of, write_json
 from mggc_edge.errors import CheckFailedError, InputError
 from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
 from mggc_edge.jobs.distances import feature_networks
@@ -58,10 +58,12 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
+        if request.plan is not None:
+            job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
         encoder = check_encoder(job.settings, request)
         if METHODS[request.method].plays and plan is None and job.settings["mggc.k"]:
-            job.remember("encoder", encoder.facts, "the encoder")
+            job.remember("encoder", _encoder_facts(job, encoder), "the encoder")
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
@@ -77,6 +79,13 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
         slim = _finetune(work, originals, material, choice, request)
         return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
+
+
+def _encoder_facts(job: Job, encoder: ChosenEncoder) -> dict[str, Any]:
+    """Return what the job keeps of its encoder; a file of the same bytes under another name is the same one."""
+    known = job.facts.get("encoder", {})
+    same = "sha256" in known and known["sha256"] == encoder.facts.get("sha256")
+    return {**encoder.facts, "file": known["file"]} if same else encoder.facts
 
 
 def check_floor(request: CompressRequest, document: Mapping[str, Any]) -> None:

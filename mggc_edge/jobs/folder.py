@@ -230,11 +230,11 @@ def _reached(request: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
         if isinstance(value, str) and value.startswith(prefix):
             path = value.removeprefix(prefix)
             there = str(base / path)  # an absolute path stays as it is
-            found[name] = prefix + (path if _leads_somewhere(path) and not _leads_somewhere(there) else there)
+            found[name] = prefix + (path if leads_somewhere(path) and not leads_somewhere(there) else there)
     return found
 
 
-def _leads_somewhere(text: str) -> bool:
+def leads_somewhere(text: str) -> bool:
     """Return whether a path, or the path before a colon of FILE:TENSOR, is there."""
     ends = [len(text), *(at for at, letter in enumerate(text) if letter == ":" and at > 0)]
     try:
