@@ -359,6 +359,45 @@ def test_a_plan_of_another_network_and_one_above_the_budget_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_too_small_for_a_fitted_discriminator_are_refused_before_anything_long(
+    compress: Command, tmp_path: Path
+) -> None:
+    for size in ("16", "23", "64x20"):
+        height, _, width = size.partition("x")
+        assert_refused(
+            compress("--image-size", size, "--out", "o"),
+            1,
+            "a discriminator is fitted where none is given, to pictures of at least 24x24, and these have "
+            f"{height}x{width or height}",
+            "give a larger --image-size, or a discriminator for such pictures with --discriminator FILE",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_pictures_can_have_a_discriminator_of_their_own(compress: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(Network(patchgan_spec(ndf=4, layers=1)).state_dict(), "small.pth")
+    ran = compress("--image-size", "16", "--discriminator", "small.pth", "--method", "magnitude", "--out", "o")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_flags_that_a_plan_takes_the_place_of_are_told(
+    command: Command, given: Path, finished: Path, tmp_path: Path
+) -> None:
+    plan = finished / "runs/latest/plan.json"
+    words = ("--model", given / "generator.pth", "--plan", plan, "--image-size", "32", "--out", tmp_path / "o")
+    stop = ("--set", "finetune.gan_weight=0", "--set", "distill.enabled=false")  # nothing to learn from: an early end
+    ran = command("compress", *words, *QUICK, *stop, "--budget", "0.9", "--method", "random")
+    keeps = json.loads(plan.read_text())["budget_met"]
+    assert [line for line in ran.err.splitlines() if "plan" in line] == [
+        "note: the channels are those of the plan (mggc); --method random is not used",
+        f"note: the plan keeps {keeps:.4g} of the MACs, less than the budget 0.9 allows",
+    ]
+    shutil.rmtree(tmp_path / "o")
+    ran = command("compress", *words, *QUICK, *stop, "--budget", "0.5")
+    assert [line for line in ran.err.splitlines() if "plan" in line] == []
+
+
 def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y"))
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
@@ -602,7 +641,10 @@ def unfinished(command: Command, given: Path, folder: Path, *words: object) -> P
     )  # fmt: skip
     assert ran.code == 1
     assert ran.err.splitlines()[0].endswith("is no longer a number; the last good state is kept"), ran.err
-    assert ran.err.splitlines()[1] == "hint: lower --set mggc.learning_rate=, and start into a new folder"
+    assert ran.err.splitlines()[1] == (
+        "hint: nothing was learnt yet: lower --set mggc.lambda_1= if it was raised, else the values of the networks "
+        "that were given are too large; start into a new folder"
+    )
     return folder / "run"
 
 
