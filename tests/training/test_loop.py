@@ -296,6 +296,15 @@ def test_at_the_first_step_the_weight_of_a_loss_is_named_and_not_the_learning_ra
     )
 
 
+def test_of_finite_parts_with_too_large_a_sum_the_weight_of_the_largest_is_named(tmp_path: Path) -> None:
+    def harm(_stage: Little, _number: int, metrics: dict[str, Any]) -> None:
+        metrics |= {"loss_g": math.inf, "loss_gan": 1.0, "loss_style": 3e38, "loss_content": 2e38}
+
+    with pytest.raises(TrainingError, match=r"^step 0 of stage 'finetune': loss_g is no") as caught:
+        run(Little(3, harm), tmp_path)
+    assert str(caught.value.hint).startswith("nothing was learnt yet: lower --set distill.style= if it was raised")
+
+
 def test_the_advice_names_settings_that_there_are() -> None:
     settings = Settings()
     for weights in loop._WEIGHTS.values():
