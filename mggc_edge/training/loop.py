@@ -271,9 +271,9 @@ _WEIGHTS = {
         "gradient_norm_d": "mggc.lambda_2",
     },
     "finetune": {
-        "loss_content": "distill.content",
-        "loss_style": "distill.style",
-        "loss_pixels": "distill.pixels",
+        "loss_distill_content": "distill.content",
+        "loss_distill_style": "distill.style",
+        "loss_distill_pixels": "distill.pixels",
         "loss_gan": "finetune.gan_weight",
         "loss_cycle": "train.lambda_cycle",
         "loss_identity": "train.lambda_identity",

@@ -270,9 +270,14 @@ def test_what_is_no_number_stops_a_stage_and_the_last_good_state_is_kept(
 @pytest.mark.parametrize(
     ("bad", "step", "named", "setting"),
     [
-        (("loss_g", "loss_content"), 0, "loss_content", "distill.content"),  # the part, not the sum
+        (("loss_g", "loss_distill_content"), 0, "loss_distill_content", "distill.content"),  # the part, not the sum
         (("loss_l1",), 0, "loss_l1", "train.lambda_l1"),
-        (("loss_g", "loss_content"), 1, "loss_g", None),  # after an update, any of them may follow from the rate
+        (
+            ("loss_g", "loss_distill_content"),
+            1,
+            "loss_g",
+            None,
+        ),  # after an update, any of them may follow from the rate
         (("loss_d",), 0, "loss_d", None),
     ],
 )
@@ -298,7 +303,7 @@ def test_at_the_first_step_the_weight_of_a_loss_is_named_and_not_the_learning_ra
 
 def test_of_finite_parts_with_too_large_a_sum_the_weight_of_the_largest_is_named(tmp_path: Path) -> None:
     def harm(_stage: Little, _number: int, metrics: dict[str, Any]) -> None:
-        metrics |= {"loss_g": math.inf, "loss_gan": 1.0, "loss_style": 3e38, "loss_content": 2e38}
+        metrics |= {"loss_g": math.inf, "loss_gan": 1.0, "loss_distill_style": 3e38, "loss_distill_content": 2e38}
 
     with pytest.raises(TrainingError, match=r"^step 0 of stage 'finetune': loss_g is no") as caught:
         run(Little(3, harm), tmp_path)
