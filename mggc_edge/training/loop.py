@@ -213,7 +213,7 @@ def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
         weights = {} if number else _WEIGHTS.get(stage, {})
         name = next((name for name in bad if name in weights), bad[0])  # a part says more than the sum
         blamed = name
-        if name == "loss_g" and name not in weights:  # finite parts whose sum is too large
+        if bad == ["loss_g"] and name not in weights:  # finite parts whose sum is too large
             blamed = max(weights.keys() & metrics.keys(), key=lambda part: abs(metrics[part]), default=name)
         raise TrainingError(
             f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
