@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # Parameters of a job's command that do not change what is done; those of a request may be others when it goes on.
 _FREE = {"resume", "out_folder", "as_json", "output"}
 _FREE_OF_REQUEST = {"min_psnr"}
+_FREE_UNTIL_MEASURED = {"feature_net", "inception", "segmenter"}  # they take part in nothing before quality.json
+
+_FOLDERS = {"source": "DIR", "target": "DIR", "init": "DIR", "data": "ROOT"}  # of the flags that name one
 
 
 class JobInterruptedError(Exception):
@@ -48,6 +51,9 @@ def start(
 def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | None, usual: Path | None) -> Job:
     """Open the job that `--resume` means. Flags may be left out; those that are given must be what it began with.
 
+    A path may be another one, as files move: what was read is checked by its hash. What only measures may be another
+    network until it has measured, and "" leaves it out.
+
     Args:
         resume: the value of --resume, "" for none.
         usual: the folder where neither --resume nor --out names one.
@@ -64,9 +70,40 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
         raise typer.BadParameter("--resume needs the run to go on with: --resume RUN, or --out RUN --resume.")
     job = resume_job(folder, command)
     _check_same(context, job)
-    new = {name: context.params[name] for name in _FREE_OF_REQUEST & job.typed.keys() if was_given(context, name)}
-    job.request, job.typed = {**job.request, **new}, {**job.typed, **new}
+    names = [name for name in job.typed if was_given(context, name) and _may_change(job, name, context.params[name])]
+    new = {name: None if context.params[name] == "" else context.params[name] for name in names}
+    new = {name: value for name, value in new.items() if not _equal(name, job.request.get(name), value)}
+    job.request = {**job.request, **new}
+    job.typed = {**job.typed, **{name: _from_base(job, name, value) for name, value in new.items()}}
     return job
+
+
+def _may_change(job: Job, name: str, now: object) -> bool:
+    """Return whether a job may go on with this value of a flag, whatever it was started with."""
+    from mggc_edge.jobs.folder import PATHS, PREFIXES
+
+    if name in _FREE_OF_REQUEST:
+        return True
+    if name in _FREE_UNTIL_MEASURED:
+        from mggc_edge.jobs.prove import QUALITY_FILE
+
+        return not (job.folder / QUALITY_FILE).is_file()
+    before, prefix = job.request.get(name), PREFIXES.get(name, "")
+    named = isinstance(before, str) and isinstance(now, str) and now != ""
+    # Where nothing is left to do, nothing is read, and no hash can tell.
+    return (
+        name in PATHS and named and str(before).startswith(prefix) and str(now).startswith(prefix) and not job.finished
+    )
+
+
+def _from_base(job: Job, name: str, value: object) -> object:
+    """Return a flag's value as it is typed where the job was started."""
+    from mggc_edge.jobs.folder import PATHS, PREFIXES
+
+    if name not in PATHS or not isinstance(value, str) or job.base == Path.cwd():
+        return value
+    prefix = PREFIXES.get(name, "")
+    return prefix + str(Path.cwd() / value.removeprefix(prefix))
 
 
 def run_job(
@@ -87,6 +124,12 @@ def run_job(
     if job.finished:
         out.remark(f"'{job.folder}' is finished; nothing is left to do")
         return job.result()
+
+    def checked() -> None:
+        if job.resumed:
+            job.save()  # with the flags that it goes on with
+        begun()
+
     try:
         with StageProgress(out) as progress:
             return run(
@@ -96,7 +139,7 @@ def run_job(
                     watch=progress.watch,
                     track=progress.track,
                     skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
-                    begun=begun,
+                    begun=checked,
                 ),
             )
     except MggcEdgeError as error:
@@ -114,22 +157,35 @@ def _way_on(error: MggcEdgeError, job: Job) -> str | None:
     from mggc_edge.jobs.folder import resume_line
 
     line = printable(resume_line(job.command, job.folder))
+    if gone := _gone(job):
+        return f"bring back what was there, or name where it is now: {line} {gone}"
     if error.hint is None:
         return None if isinstance(error, CheckFailedError) else f"go on with: {line}"  # it would fail again
     return f"{error.hint}; go on with: {line}" if isinstance(error, OutputError) else error.hint
 
 
+def _gone(job: Job) -> str:
+    """Return the flags, with what they stand for, whose files or folders are not where they were; "" for none."""
+    from mggc_edge.jobs.folder import PATHS, PREFIXES, leads_somewhere
+
+    flags = []
+    for name in PATHS:
+        value, prefix = job.request.get(name), PREFIXES.get(name, "")
+        if isinstance(value, str) and value.startswith(prefix) and not leads_somewhere(value.removeprefix(prefix)):
+            flags.append(f"--{name.replace('_', '-')} {prefix}{_FOLDERS.get(name, 'FILE')}")
+    return " ".join(flags)
+
+
 def _check_same(context: typer.Context, job: Job) -> None:
     """Compare the flags on the command line with what the job was started with."""
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
-    free = _FREE | _FREE_OF_REQUEST
-    given = {name: value for name, value in context.params.items() if was_given(context, name) and name not in free}
+    given = {name: value for name, value in context.params.items() if was_given(context, name) and name not in _FREE}
     config, overrides = given.pop("config", None), given.pop("set_", None)
     before = {**job.request, "seed": job.seed, "threads": job.threads}
     for name, value in given.items():
         if name == "image_size":
             value = list(parse_image_size(value) or ())
-        if not _equal(name, before.get(name), value):
+        if not (_may_change(job, name, value) or _equal(name, before.get(name), value)):
             raise _other(job.folder, flags[name], before.get(name), value)
     if config or overrides:
         now = load_settings(config, overrides, job.request.get("preset")).to_json()

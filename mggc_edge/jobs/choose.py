@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from mggc_edge.errors import counted
+from mggc_edge.errors import InputError, SpecError, counted
 from mggc_edge.jobs.encoders import ChosenEncoder, find_neighbors
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
@@ -54,7 +56,8 @@ class Work:
 
     def run(self, stage: Stage) -> None:
         """Run a stage to its end, or go on with it."""
-        run_stage(stage, self.job.work, self.journal, seed=self.job.seed, watch=self.watch)
+        job = self.job
+        run_stage(stage, job.work, self.journal, seed=job.seed, watch=self.watch, saved=job.save)
 
 
 def gan_loss(settings: Settings, material: Material) -> GanLoss:
@@ -69,6 +72,30 @@ def batch_size(settings: Settings, name: str, generator: Network) -> int:
     """Return the setting `name`, where 0 stands for 4 with batch norm and else 1."""
     size: int = settings[name]
     return size or (4 if generator.spec.norm == "batch" else 1)
+
+
+def check_fitting(generator: Network) -> None:
+    """Check that a discriminator can be fitted to a generator, at its picture size.
+
+    Raises:
+        InputError: its pictures are too small.
+    """
+    size, smallest = generator.table.image_size, _smallest_judged()
+    if min(size) < smallest:
+        raise InputError(
+            f"a discriminator is fitted where none is given, to pictures of at least {smallest}x{smallest}, and these "
+            f"have {size[0]}x{size[1]}",
+            hint="give a larger --image-size, or a discriminator for such pictures with --discriminator FILE",
+        )
+
+
+def _smallest_judged() -> int:
+    """Return the side of the smallest picture that a PatchGAN can judge, in pixels; its widths have no part in it."""
+    for side in itertools.count(1):
+        with contextlib.suppress(SpecError):
+            layer_table(patchgan_spec(ndf=1), (side, side))
+            return side
+    raise AssertionError
 
 
 def fit_discriminator(

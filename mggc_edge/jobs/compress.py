@@ -9,20 +9,30 @@ from typing import Any
 
 import torch
 
-from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, write_json
+from mggc_edge.artifacts import (
+    DISCRIMINATOR_PLAN_FILE,
+    EXPORT_FOLDER,
+    MANIFEST_FILE,
+    ORIGINAL_FOLDER,
+    PLAN_FILE,
+    REPORT_FILE,
+    SLIM_FOLDER,
+    sha256_of,
+    write_json,
+)
 from mggc_edge.errors import CheckFailedError, InputError, counted
-from mggc_edge.jobs.choose import Choice, Work, fit_discriminator
+from mggc_edge.jobs.choose import Choice, Work, check_fitting, fit_discriminator
 from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
 from mggc_edge.jobs.estimate import estimate
-from mggc_edge.jobs.folder import LOG_FILE, Job, alone_in
+from mggc_edge.jobs.folder import LOG_FILE, WORK_FOLDER, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER, Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Yardsticks
-from mggc_edge.jobs.prove import prove
+from mggc_edge.jobs.prove import BENCH_FILE, QUALITY_FILE, prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair
@@ -37,6 +47,7 @@ from mggc_edge.training.loop import Journal, Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
 
+LEAST_OF_BUDGET = 0.98  # what a method uses of it
 CHOSEN_FOLDER = "chosen"  # in the folder of states: the slim network of a method that does not slice
 
 
@@ -57,10 +68,14 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
+        if originals.discriminator is None:
+            check_fitting(generator)
+        if request.plan is not None:
+            job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
         encoder = check_encoder(job.settings, request)
         if METHODS[request.method].plays and plan is None and job.settings["mggc.k"]:
-            job.remember("encoder", encoder.facts, "the encoder")
+            job.remember("encoder", _encoder_facts(job, encoder), "the encoder")
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
@@ -70,11 +85,20 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         precision = job.facts.get("precision") or choose_precision(job.settings["train.precision"], generator)
         job.remember("precision", precision, "the precision")
         work = Work(job, journal, precision, hooks.watch, hooks.tell)
+        if not job.resumed:
+            _tell_of_plan(plan, request, generator, budget, hooks)
         hooks.tell(estimate(work, originals, material, request, budget, encoder))
         hooks.begun()
         originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
         slim = _finetune(work, originals, material, choice, request)
         return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
+
+
+def _encoder_facts(job: Job, encoder: ChosenEncoder) -> dict[str, Any]:
+    """Return what the job keeps of its encoder; a file of the same bytes under another name is the same one."""
+    known = job.facts.get("encoder", {})
+    same = "sha256" in known and known["sha256"] == encoder.facts.get("sha256")
+    return {**encoder.facts, "file": known["file"]} if same else encoder.facts
 
 
 def check_floor(request: CompressRequest, document: Mapping[str, Any]) -> None:
@@ -125,6 +149,23 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
     return budget, None
 
 
+def _tell_of_plan(
+    plan: PruningPlan | None, request: CompressRequest, generator: Network, budget: float, hooks: Hooks
+) -> None:
+    """Say what of the flags a given plan takes the place of."""
+    if plan is None:
+        return
+    usual = CompressRequest.method
+    if request.method != usual and request.method != plan.criterion:
+        hooks.tell(
+            f"note: the channels are those of the plan ({plan.criterion}); --method {request.method} is not used"
+        )
+    keeps = kept_macs(generator.table, plan.kept, request.macs_convention)
+    fraction = keeps / macs(generator.table, request.macs_convention)
+    if fraction < LEAST_OF_BUDGET * budget:
+        hooks.tell(f"note: the plan keeps {fraction:.4g} of the MACs, less than the budget {request.budget} allows")
+
+
 def _check_pairs(originals: Originals, material: Material) -> None:
     """Raise InputError where a discriminator of pairs meets pictures that are none."""
     judge, generator = originals.discriminator, originals.generator
@@ -156,6 +197,7 @@ def _choose(
     judge = originals.discriminator or fitted
     if (chosen := _saved_choice(work.job, size)) is not None:
         return replace(originals, discriminator=judge), chosen
+    _discard_after_choice(work.job)
     method = METHODS[request.method]
     searching = given is None and method.plays
     fitting = judge is None  # whatever the method: finetuning, and the choice of its best, are the same for all
@@ -189,6 +231,24 @@ def _choose(
     return replace(originals, discriminator=judge), choice
 
 
+def _discard_after_choice(job: Job) -> None:
+    """Remove what followed from a choice that is not there: the one that is made now may be another."""
+    _discard_after_finetuning(job)
+    job.discard(
+        (SLIM_FOLDER, DISCRIMINATOR_PLAN_FILE, f"{WORK_FOLDER}/finetune.state", f"{WORK_FOLDER}/{CHOSEN_FOLDER}"),
+        facts=("before_finetuning", "after_finetuning"),
+        stages=("finetune",),
+    )
+
+
+def _discard_after_finetuning(job: Job) -> None:
+    """Remove what was exported from, and measured with, a slim generator that is not there."""
+    job.discard(
+        (MANIFEST_FILE, REPORT_FILE, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE, "samples"),
+        stages=("export", "quality", "bench"),
+    )
+
+
 def _saved_choice(job: Job, size: Size) -> Choice | None:
     """Return what was chosen before; the generator's plan is written last."""
     if not (job.folder / PLAN_FILE).is_file():
@@ -208,6 +268,9 @@ def _finetune(
     folder = work.job.folder / SLIM_FOLDER
     if (found := saved_network(folder, originals.generator.table.image_size)) is not None:
         return found
+    _discard_after_finetuning(work.job)
+    if not (work.job.work / "finetune.state").is_file():
+        work.job.discard((), facts=("before_finetuning", "after_finetuning"), stages=("finetune",))
     with work.job.stage("finetune"):
         tuned = finetune_pair(work, originals, material, choice, request)
     work.job.remember("after_finetuning", tuned.after, "the slim network")

@@ -24,6 +24,7 @@ from mggc_edge.training.material import Material
 
 SIDES = ("original", "compressed")
 MAX_SUBSET = 1000  # vectors of a KID's subset
+TRIAL_SIDE = 64  # pixels
 
 
 class Extractor(Protocol):
@@ -41,14 +42,14 @@ class Extractor(Protocol):
 
 
 def feature_networks(settings: Settings, feature_net: str | None, inception: str | None) -> list[Extractor]:
-    """Return the networks to measure by, opened once, so that what is wrong with one is known before anything long.
+    """Return the networks to measure by, each tried on a picture: what is wrong with one is known before anything long.
 
     Args:
         feature_net: "FILE" or "FILE:TENSOR" of an ONNX network.
         inception: the file with the weights of the FID's network.
 
     Raises:
-        ArtifactError: there is no such ONNX file or tensor, or it is damaged.
+        ArtifactError: there is no such ONNX file or tensor, it is damaged, or it does not give one finite vector.
         CheckpointError: the weights cannot be read, or are those of another network.
     """
     networks: list[Extractor] = []
@@ -58,9 +59,21 @@ def feature_networks(settings: Settings, feature_net: str | None, inception: str
     if inception is not None:
         networks.append(Inception(Path(inception), max_bytes=settings["checkpoint.max_bytes"]))
     for network in networks:
-        with network:
-            pass
+        try_out(network)
     return networks
+
+
+def try_out(network: Extractor) -> None:
+    """Open a network and show it one picture of noise.
+
+    A file can open, and yet give what is no vector of features, or not a finite one.
+
+    Raises:
+        ArtifactError: it cannot be opened or run, or gives something that is not one finite vector.
+    """
+    levels = np.random.default_rng(0).integers(0, 256, (TRIAL_SIDE, TRIAL_SIDE, 3), dtype=np.uint8)
+    with network:
+        network.features([Image.fromarray(levels)])
 
 
 class Distances:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mggc_edge.artifacts import sha256_of, writing
 from mggc_edge.compiler.facts import check_onnx
 from mggc_edge.errors import ArtifactError, counted
+from mggc_edge.jobs.distances import try_out
 from mggc_edge.jobs.outputs import write_array
 from mggc_edge.jobs.request import ONNX_ENCODER, CompressRequest
 from mggc_edge.pictures import to_picture
@@ -63,7 +64,7 @@ def check_encoder(settings: Settings, request: CompressRequest) -> ChosenEncoder
 
     Raises:
         CheckpointError: the weights are no ResNet-50's, or cannot be read.
-        ArtifactError: the ONNX file cannot be read, is no feature network, or has no such tensor.
+        ArtifactError: the ONNX file cannot be read, has no such tensor, or gives no finite features.
     """
     preprocessing: str = settings["features.preprocessing"]
     if request.encoder_weights is not None:
@@ -77,8 +78,7 @@ def check_encoder(settings: Settings, request: CompressRequest) -> ChosenEncoder
     which = request.encoder.removeprefix(ONNX_ENCODER)
     path, tensor = split_feature_net(which)
     check_onnx(path)
-    with FeatureNetwork(which, preprocessing=preprocessing):
-        pass
+    try_out(FeatureNetwork(which, preprocessing=preprocessing))
     facts = {"name": "onnx", "file": path.name, "tensor": tensor, "sha256": sha256_of(path)}
     return ChosenEncoder(None, which, preprocessing, {**facts, "preprocessing": preprocessing})
 

@@ -132,8 +132,8 @@ def _left(work: Work, stage: str) -> float:
 def steps_left(state: Path) -> float:
     """Return the fraction of a stage's steps that are left by its state; 1 where there is none that can be read."""
     try:
-        facts = read_facts(state) or {}
-    except ArtifactError:  # said by the stage, when it comes to it
+        facts = read_facts(state)
+    except ArtifactError:  # none yet, or damaged: then the stage says so when it comes to it
         return 1.0
     done, steps = facts.get("step"), facts.get("steps")
     return 1 - done / steps if type(done) is int and type(steps) is int and 0 <= done <= steps and steps else 1.0

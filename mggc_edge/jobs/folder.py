@@ -51,7 +51,7 @@ class Job:
         settings, seed, threads: the same from start to end, whatever the flags of a resumed run are.
         resumed: it was started before. made: its folder was not there before.
         facts: what the job found out and must find again: hashes of what it reads.
-        timings_s: seconds that each finished stage took in the process that finished it.
+        timings_s: seconds that each stage took so far, in all processes together.
     """
 
     folder: Path
@@ -66,6 +66,7 @@ class Job:
     timings_s: dict[str, float] = field(default_factory=dict)
     base: Path | None = None
     typed: Mapping[str, Any] = field(default_factory=dict)
+    _running: tuple[str, float] | None = field(default=None, init=False)  # a stage, and the clock when it last counted
 
     @property
     def work(self) -> Path:
@@ -104,14 +105,29 @@ class Job:
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Keep how many seconds a stage took."""
-        start = time.perf_counter()
-        yield
-        self.timings_s[name] = round(time.perf_counter() - start, 3)
-        self.save()
+        """Keep how many seconds a stage takes, also where it is stopped: it goes on in another process."""
+        self._running = (name, time.perf_counter())
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(OutputError):  # what stopped the stage is what matters
+                self.save()
+            raise
+        else:
+            self.save()
+        finally:
+            self._running = None
+
+    def _count(self) -> None:
+        """Add to the running stage's seconds those since it last counted."""
+        if self._running is not None:
+            (name, before), now = self._running, time.perf_counter()
+            self.timings_s[name] = round(self.timings_s.get(name, 0.0) + now - before, 3)
+            self._running = (name, now)
 
     def save(self) -> None:
-        """Write job.json."""
+        """Write job.json, with the seconds of a stage that is running."""
+        self._count()
         write_json(
             self.folder / JOB_FILE,
             {
@@ -138,6 +154,21 @@ class Job:
         if self.made:
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 self.folder.rmdir()
+
+    def discard(self, names: Sequence[str], facts: Sequence[str] = (), stages: Sequence[str] = ()) -> None:
+        """Remove files, folders, facts and timings that followed from what is made again.
+
+        Raises:
+            OutputError: they cannot be removed.
+        """
+        for path in (self.folder / name for name in names):
+            with writing(path):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+        self.facts = {name: value for name, value in self.facts.items() if name not in facts}
+        self.timings_s = {name: value for name, value in self.timings_s.items() if name not in stages}
 
     def clear_work(self) -> None:
         """Remove the states; the job is done."""
@@ -230,11 +261,11 @@ def _reached(request: Mapping[str, Any], base: Path | None) -> dict[str, Any]:
         if isinstance(value, str) and value.startswith(prefix):
             path = value.removeprefix(prefix)
             there = str(base / path)  # an absolute path stays as it is
-            found[name] = prefix + (path if _leads_somewhere(path) and not _leads_somewhere(there) else there)
+            found[name] = prefix + (path if leads_somewhere(path) and not leads_somewhere(there) else there)
     return found
 
 
-def _leads_somewhere(text: str) -> bool:
+def leads_somewhere(text: str) -> bool:
     """Return whether a path, or the path before a colon of FILE:TENSOR, is there."""
     ends = [len(text), *(at for at, letter in enumerate(text) if letter == ":" and at > 0)]
     try:

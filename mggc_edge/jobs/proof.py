@@ -13,8 +13,9 @@ from PIL import Image
 
 from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.errors import counted
+from mggc_edge.errors import ArtifactError, counted
 from mggc_edge.jobs.distances import Distances, Extractor
+from mggc_edge.jobs.folder import resume_line
 from mggc_edge.jobs.segmenting import Agreements
 from mggc_edge.pictures import PictureFormat, png_bytes, to_picture
 from mggc_edge.quality.compare import compare_pictures
@@ -83,11 +84,12 @@ def measure_quality(
     def keep(x: Array, first: Array, second: Array, truth: Array | None) -> None:
         number = next(numbers)
         pictures = {"original": to_picture(first, output_format), "compressed": to_picture(second, output_format)}
-        distances.add(pictures)
-        if agreements is not None:
-            assert truth is not None
-            real = to_picture(truth, output_format)
-            agreements.add(to_picture(x, material.test.format), {**pictures, "real": real})
+        with _replaceable(folder):
+            distances.add(pictures)
+            if agreements is not None:
+                assert truth is not None
+                real = to_picture(truth, output_format)
+                agreements.add(to_picture(x, material.test.format), {**pictures, "real": real})
         if number in chosen:
             pictures["input"] = to_picture(x, material.test.format)
             if truth is not None:
@@ -105,7 +107,8 @@ def measure_quality(
         comparison = compare_pictures(a, b, _pairs(material), on_pictures=keep, seed=seed)
         if yardsticks.networks:
             tell("comparing distributions of features")
-        distributions = distances.to_json(material, seed)
+        with _replaceable(folder):
+            distributions = distances.to_json(material, seed)
     document = {
         "schema": QUALITY_SCHEMA,
         "where": material.where,
@@ -119,6 +122,19 @@ def measure_quality(
     _write_samples(folder / "samples", kept.samples, material)
     write_json(folder / "quality.json", document)  # last: where it is, the stage is finished
     return document
+
+
+@contextlib.contextmanager
+def _replaceable(folder: Path) -> Iterator[None]:
+    """Say that a job can go on with another yardstick where one fails on a picture: what it measures is finished."""
+    try:
+        yield
+    except ArtifactError as error:
+        raise ArtifactError(
+            error.message,
+            hint=f"everything else is kept; go on with another network, or with '' for none: "
+            f"{resume_line('compress', folder)} with --feature-net, --inception or --segmenter",
+        ) from error
 
 
 def _pairs(material: Material) -> Iterator[tuple[FloatArray, FloatArray | None]]:

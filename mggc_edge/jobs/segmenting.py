@@ -26,7 +26,7 @@ MOST_LEARNT_FROM = 400  # training label pictures
 def segmenter_for(
     settings: Settings, file: str | None, material: Material, tell: Callable[[str], None]
 ) -> Segmenter | None:
-    """Return the segmenter of a job, opened once, so that what is wrong with it is known before anything long.
+    """Return the segmenter of a job, tried on a photograph: what is wrong with it is known before anything long.
 
     Where the setting segmenter.palette is empty, the colours of the classes are learnt from training pictures that go
     into the generator, and never from test pictures.
@@ -62,8 +62,9 @@ def segmenter_for(
     segmenter = Segmenter(
         path, palette, gives=settings["segmenter.gives"], preprocessing=settings["segmenter.preprocessing"]
     )
+    truth = material.test_truth
     with segmenter:
-        pass
+        segmenter.classes(to_picture(truth.batch([0])[0].numpy(), truth.format), truth.size)
     return segmenter
 
 

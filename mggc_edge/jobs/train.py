@@ -131,7 +131,7 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         hooks.begun()
         hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
         with job.stage("train"):
-            run_stage(stage, job.work, journal, seed=job.seed, watch=watch)
+            run_stage(stage, job.work, journal, seed=job.seed, watch=watch, saved=job.save)
         _save(job, request, stage.networks, material, stage.steps)
         document: dict[str, Any] = {
             "schema": "mggc-edge/train/1",

@@ -19,7 +19,7 @@ from torch import Tensor
 from mggc_edge.artifacts import writing
 from mggc_edge.errors import ArtifactError, TrainingError
 from mggc_edge.training.order import step_seed
-from mggc_edge.training.state import read_state, save_state
+from mggc_edge.training.state import read_facts, read_state, save_state
 
 SAVE_EVERY_S = 20.0
 MAX_SAVE_EVERY_S = 45.0  # with the time of one step below a minute, which is what a kill may cost
@@ -93,6 +93,16 @@ class Journal:
         with writing(self.path):
             self._file.truncate(size)
 
+    def start_of(self, stage: str) -> int | None:
+        """Return where the first line of a stage, or a line that was never ended, begins; None: there is neither."""
+        begins, at = json.dumps({"stage": stage}).encode().rstrip(b"}"), 0
+        with writing(self.path), self.path.open("rb") as file:
+            for line in file:
+                if line.startswith((begins + b",", begins + b"}")) or not line.endswith(b"\n"):
+                    return at
+                at += len(line)
+        return None
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -108,11 +118,23 @@ class Journal:
             self.close()
 
 
-def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch: Watch = lambda _: None) -> bool:
+def run_stage(
+    stage: Stage,
+    folder: Path,
+    journal: Journal,
+    *,
+    seed: int,
+    watch: Watch = lambda _: None,
+    saved: Callable[[], None] = lambda: None,
+) -> bool:
     """Run a stage to its end, from where its state in `folder` says it stopped; return whether there was one.
 
     Every step starts from its own seed, so that a run that was killed and goes on equals one that was not, bit for
-    bit on the same processor, libraries and number of threads.
+    bit on the same processor, libraries and number of threads. A stage without a state begins anew: if the log has
+    lines of it, they and what came after them are void, and the states of later stages go with them.
+
+    Args:
+        saved: called whenever a state was written.
 
     Raises:
         TrainingError: a loss or a weight is no longer a number; the last state that was saved is good.
@@ -121,8 +143,8 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
     """
     path = folder / f"{stage.name}.state"
     number = 0
-    if (saved := read_state(path)) is not None:
-        tensors, facts = saved
+    if (found := read_state(path)) is not None:
+        tensors, facts = found
         number = _resume_at(path, stage, facts)
         try:
             stage.load_state(tensors)
@@ -133,7 +155,9 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
             ) from error
         if number < stage.steps:
             journal.cut(facts["journal"])
-    else:  # it knows where the log was: what a process writes that is killed before the next state is cut off again
+    else:
+        _begin_anew(stage.name, folder, journal)
+        # It knows where the log was: what a process writes that is killed before the next state is cut off again.
         save_state(path, stage.state(), {"step": 0, "steps": stage.steps, "journal": journal.size})
     first, start = number, time.monotonic()
     last, every = start, SAVE_EVERY_S
@@ -148,12 +172,29 @@ def run_stage(stage: Stage, folder: Path, journal: Journal, *, seed: int, watch:
             tensors = stage.state()
             _check_tensors(stage.name, number, tensors)
             save_state(path, tensors, {"step": number, "steps": stage.steps, "journal": journal.size})
+            saved()
             last = time.monotonic()
             every = min(max(SAVE_EVERY_S, 20 * (last - now)), MAX_SAVE_EVERY_S)  # at most a twentieth of the time
         done = number - first
         left = (now - start) / done * (stage.steps - number) if done >= 3 or now - start > 2 else None
         watch(Progress(stage.name, number, stage.steps, metrics, left))
-    return saved is not None
+    return found is not None
+
+
+def _begin_anew(stage: str, folder: Path, journal: Journal) -> None:
+    """Forget what is logged from the first line of a stage on, and the states that were saved after it."""
+    start = journal.start_of(stage)
+    if start is None:
+        return
+    for path in folder.glob("*.state"):
+        try:
+            size = read_facts(path).get("journal")
+        except ArtifactError:  # damaged: it says so itself, if it is of use at all
+            continue
+        if isinstance(size, int) and size > start:
+            with writing(path):
+                path.unlink()
+    journal.cut(start)  # last: a process that is killed before finds the lines again
 
 
 def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any]) -> int:
@@ -167,25 +208,50 @@ def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any]) -> int:
 
 
 def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
+    bad = _not_finite(metrics)
+    if bad:
+        weights = {} if number else _WEIGHTS.get(stage, {})
+        name = next((name for name in bad if name in weights), bad[0])  # a part says more than the sum
+        blamed = name
+        if bad == ["loss_g"] and name not in weights:  # finite parts whose sum is too large
+            blamed = max(weights.keys() & metrics.keys(), key=lambda part: abs(metrics[part]), default=name)
+        raise TrainingError(
+            f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
+            hint=_way_out(stage, weights.get(blamed)),
+        )
+
+
+def _not_finite(metrics: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the names of the values that are no finite numbers, a value within another as outer.inner."""
+    found = []
     for name, value in metrics.items():
         if isinstance(value, Mapping):
-            _check(stage, number, {f"{name}.{inner}": part for inner, part in value.items()})
+            found += _not_finite(value, f"{prefix}{name}.")
         elif isinstance(value, float) and not math.isfinite(value):
-            raise _not_a_number(stage, number, name)
+            found.append(f"{prefix}{name}")
+    return found
 
 
 def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
     # A loss is computed before the update: finite losses do not show that the weights after the last update are finite.
+    # They are looked at before each save, not after each step: it may have happened earlier.
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise _not_a_number(stage, done - 1, f"a value of {name}")
+            raise TrainingError(
+                f"stage '{stage}', found at step {done - 1}: a value of {name} is no longer a number; "
+                "the last good state is kept",
+                hint=_way_out(stage),
+            )
 
 
-def _not_a_number(stage: str, number: int, name: str) -> TrainingError:
-    return TrainingError(
-        f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
-        hint=_ADVICE.get(stage, "lower the learning rate of this stage with --set") + ", and start into a new folder",
-    )
+def _way_out(stage: str, weight: str | None = None) -> str:
+    """Return what to do about values that are no numbers; `weight`: the setting of a loss that had learnt nothing."""
+    if weight is not None:
+        return (
+            f"nothing was learnt yet: lower --set {weight}= if it was raised, else the values of the networks that "
+            "were given are too large; start into a new folder"
+        )
+    return _ADVICE.get(stage, "lower the learning rate of this stage with --set") + ", and start into a new folder"
 
 
 _ADVICE = {
@@ -194,4 +260,28 @@ _ADVICE = {
     "prune": "lower --set mggc.learning_rate=",
     "finetune": "lower --set finetune.learning_rate=",
     "train": "lower --set train.learning_rate=",
+}
+# What a metric of a stage is multiplied by. Each is computed before the first update, and so at the first step no
+# learning rate has a part in it. A GAN's loss in `train` has no weight, and in pix2pix follows D's first update.
+_WEIGHTS = {
+    "prune": {
+        "loss_g": "mggc.lambda_1",
+        "loss_d": "mggc.lambda_2",
+        "gradient_norm_g": "mggc.lambda_1",
+        "gradient_norm_d": "mggc.lambda_2",
+    },
+    "finetune": {
+        "loss_distill_content": "distill.content",
+        "loss_distill_style": "distill.style",
+        "loss_distill_pixels": "distill.pixels",
+        "loss_gan": "finetune.gan_weight",
+        "loss_cycle": "train.lambda_cycle",
+        "loss_identity": "train.lambda_identity",
+        "loss_l1": "train.lambda_l1",
+    },
+    "train": {
+        "loss_cycle": "train.lambda_cycle",
+        "loss_identity": "train.lambda_identity",
+        "loss_l1": "train.lambda_l1",
+    },
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +73,29 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     Raises:
         ArtifactError: the file is damaged.
     """
-    return _read(path, lambda file: {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118  no dictionary
-
-
-def read_facts(path: Path) -> dict[str, Any] | None:
-    """Return the facts of `read_state` alone, without its tensors."""
-    found = _read(path, lambda _: {})
-    return None if found is None else found[1]
-
-
-def _read(path: Path, pick: Callable[[Any], dict[str, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     if not path.is_file():
         return None
+    facts, tensors = _read(path, tensors=True)
+    return tensors, facts
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the facts of a state that is there, and none of its tensors.
+
+    Raises:
+        ArtifactError: the file is damaged.
+    """
+    return _read(path, tensors=False)[0]
+
+
+def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
     safetensors = require("safetensors", extra="torch")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {})[_FACTS])
-            tensors = pick(file)
+            found = {name: file.get_tensor(name) for name in (file.keys() if tensors else ())}
     except (OSError, ValueError, KeyError, RecursionError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"the state '{path}' is damaged: {error}", "remove it to do this stage again") from error
     if not isinstance(facts, dict):
         raise ArtifactError(f"the state '{path}' is damaged", "remove it to do this stage again")
-    return tensors, facts
+    return facts, found

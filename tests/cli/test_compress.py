@@ -438,6 +438,45 @@ def test_a_plan_of_another_network_and_one_above_the_budget_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_pictures_too_small_for_a_fitted_discriminator_are_refused_before_anything_long(
+    compress: Command, tmp_path: Path
+) -> None:
+    for size in ("16", "20", "64x20"):
+        height, _, width = size.partition("x")
+        assert_refused(
+            compress("--image-size", size, "--out", "o"),
+            1,
+            "a discriminator is fitted where none is given, to pictures of at least 24x24, and these have "
+            f"{height}x{width or height}",
+            "give a larger --image-size, or a discriminator for such pictures with --discriminator FILE",
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_small_pictures_can_have_a_discriminator_of_their_own(compress: Command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(Network(patchgan_spec(ndf=4, layers=1)).state_dict(), "small.pth")
+    ran = compress("--image-size", "16", "--discriminator", "small.pth", "--method", "magnitude", "--out", "o")
+    assert (ran.code, ran.err) == (0, "")
+
+
+def test_flags_that_a_plan_takes_the_place_of_are_told(
+    command: Command, given: Path, finished: Path, tmp_path: Path
+) -> None:
+    plan = finished / "runs/latest/plan.json"
+    words = ("--model", given / "generator.pth", "--plan", plan, "--image-size", "32", "--out", tmp_path / "o")
+    stop = ("--set", "finetune.gan_weight=0", "--set", "distill.enabled=false")  # nothing to learn from: an early end
+    ran = command("compress", *words, *QUICK, *stop, "--budget", "0.9", "--method", "random")
+    keeps = json.loads(plan.read_text())["budget_met"]
+    assert [line for line in ran.err.splitlines() if "plan" in line] == [
+        "note: the channels are those of the plan (mggc); --method random is not used",
+        f"note: the plan keeps {keeps:.4g} of the MACs, less than the budget 0.9 allows",
+    ]
+    shutil.rmtree(tmp_path / "o")
+    ran = command("compress", *words, *QUICK, *stop, "--budget", "0.5")
+    assert [line for line in ran.err.splitlines() if "plan" in line] == []
+
+
 def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 8]) for name in ("x", "y"))
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
@@ -447,6 +486,82 @@ def test_a_feature_network_that_is_not_there_is_found_before_anything_long(compr
         ran = compress("--feature-net", text, "--out", "o")
         assert (ran.code, part in ran.err.splitlines()[0]) == (1, True), ran.err
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def write_network(path: Path, nodes: list[onnx.NodeProto], shape: list[int], size: int = 8) -> Path:
+    """An ONNX network from a picture x to y; `low` is a constant of its graph."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, size, size])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+    low = helper.make_tensor("low", TensorProto.FLOAT, [], [0.99])
+    graph = helper.make_graph(nodes, "g", [x], [y], [low])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def write_only_white(path: Path) -> Path:
+    """A feature network that is finite for pictures with a white value, such as noise; these generators give none."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["m"], axes=[2, 3]),
+        helper.make_node("Sub", ["m", "low"], ["d"]),
+        helper.make_node("Log", ["d"], ["y"]),
+    ]
+    return write_network(path, nodes, [1, 3, 1, 1], 64)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape", "size", "said"),
+    [
+        ([helper.make_node("Log", ["x"], ["y"])], [1, 3, 8, 8], 8, "gives values that are not finite for picture 0"),
+        ([helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)], [], 8, "has the shape []"),
+        ([helper.make_node("Flatten", ["x"], ["y"])], [1, 3 * 160**2], 160, "gives 76,800 features a picture"),
+    ],
+)
+def test_a_feature_network_that_gives_no_features_is_found_before_anything_long(
+    compress: Command, tmp_path: Path, nodes: list[onnx.NodeProto], shape: list[int], size: int, said: str
+) -> None:
+    (tmp_path / "net").mkdir()
+    file = write_network(tmp_path / "net/f.onnx", nodes, shape, size)
+    for words in (("--feature-net", file), ("--encoder", f"onnx:{file}")):
+        ran = compress(*words, "--out", "o")
+        assert (ran.code, ran.out, said in ran.err.splitlines()[0]) == (1, "", True), ran.err
+    assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_a_segmenter_that_gives_no_map_is_found_before_anything_long(compress: Command, tmp_path: Path) -> None:
+    data = write_labelled(tmp_path / "data")
+    file = write_network(data / "log.onnx", [helper.make_node("Log", ["x"], ["y"])], [1, 3, 8, 8])
+    ran = compress("--data", data, "--direction", "BtoA", "--segmenter", file, "--out", "o")
+    assert (ran.code, ran.err.splitlines()[-1]) == (1, f"error: '{file}' gives values that are not finite")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_job_goes_on_with_another_feature_network_than_the_one_that_failed(
+    compress: Command, command: Command, tmp_path: Path
+) -> None:
+    bad = write_only_white(tmp_path / "bad.onnx")
+    good = write_network(tmp_path / "good.onnx", [helper.make_node("Relu", ["x"], ["y"])], [1, 3, 8, 8])
+    words = ("--set", "features.preprocessing=unit", "--method", "magnitude")
+    assert_refused(
+        compress("--feature-net", bad, *words, "--out", "o"),
+        1,
+        f"'{bad}' gives values that are not finite for picture 0",
+        "everything else is kept; go on with another network, or with '' for none: mggc-edge compress --resume o "
+        "with --feature-net, --inception or --segmenter",
+    )
+    shutil.copytree("o", "p")
+    ran = command("--quiet", "compress", "--resume", "o", "--feature-net", good, "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert json.loads(Path("o/quality.json").read_text())["features"] == "good"
+    assert json.loads(Path("o/manifest.json").read_text())["settings"]["request.feature_net"] == str(good)
+    assert command("--quiet", "compress", "--resume", "p", "--feature-net", "", "--json").code == 0
+    assert json.loads(Path("p/quality.json").read_text())["features"] is None
+    assert "feature-net" not in json.loads(Path("p/manifest.json").read_text())["command_line"]
+    assert_refused(  # it has been measured
+        command("--quiet", "compress", "--resume", "o", "--feature-net", bad),
+        1,
+        f"'o' was started with --feature-net {good}, not with --feature-net {bad}",
+        "resume with the same flags, or with none but --resume and the folder",
+    )
 
 
 def test_weights_of_another_network_are_no_inception(compress: Command, given: Path, tmp_path: Path) -> None:
@@ -612,7 +727,10 @@ def unfinished(command: Command, given: Path, folder: Path, *words: object) -> P
     )  # fmt: skip
     assert ran.code == 1
     assert ran.err.splitlines()[0].endswith("is no longer a number; the last good state is kept"), ran.err
-    assert ran.err.splitlines()[1] == "hint: lower --set mggc.learning_rate=, and start into a new folder"
+    assert ran.err.splitlines()[1] == (
+        "hint: nothing was learnt yet: lower --set mggc.lambda_1= if it was raised, else the values of the networks "
+        "that were given are too large; start into a new folder"
+    )
     return folder / "run"
 
 
@@ -700,6 +818,53 @@ def test_a_job_goes_on_only_with_the_pictures_it_began_with(command: Command, gi
         command("--quiet", "compress", "--resume", run),
         1,
         "the pictures changed since this job was started",
+        "start a new job, or bring back what was there",
+    )
+
+
+def test_what_was_moved_is_named_where_it_is_now_and_its_hash_decides(
+    command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "a", 12)
+    run = unfinished(command, given, tmp_path, "--source", tmp_path / "a")
+    resume = f"mggc-edge compress --resume {run}"
+    (tmp_path / "deep").mkdir()
+    shutil.move(tmp_path / "a", tmp_path / "deep/b")
+    shutil.move(tmp_path / "model.pth", tmp_path / "deep/m.pth")
+    ran = command("--quiet", "compress", "--resume", run)
+    hint = f"hint: bring back what was there, or name where it is now: {resume} --model FILE --source DIR"
+    assert (ran.code, ran.err.splitlines()[1]) == (1, hint)
+    write_pictures(tmp_path / "other", 12, seed=1)
+    ran = command("--quiet", "compress", "--resume", run, "--model", tmp_path / "deep/m.pth", "--source",
+                  tmp_path / "other")  # fmt: skip
+    assert ran.err.splitlines()[0] == "error: the pictures changed since this job was started"
+    monkeypatch.chdir(tmp_path / "deep")
+    for words in (("--model", "m.pth", "--source", "b"), ()):  # what was named is kept
+        ran = command("--quiet", "compress", "--resume", run, *words)
+        assert ran.err.splitlines()[0].endswith("is no longer a number; the last good state is kept"), ran.err
+        monkeypatch.chdir(tmp_path)
+    hint = "resume with the same flags, or with none but --resume and the folder"
+    ran = command("--quiet", "compress", "--resume", run, "--target", "b")
+    assert_refused(ran, 1, f"'{run}' was started without --target, not with --target b", hint)
+    ran = command("--quiet", "compress", "--resume", run, "--model", given / "partner.pth")
+    assert_refused(
+        ran, 1, "a network changed since this job was started", "start a new job, or bring back what was there"
+    )
+
+
+def test_a_plan_that_was_changed_is_another_one(
+    compress: Command, command: Command, finished: Path, tmp_path: Path
+) -> None:
+    plan = tmp_path / "plan.json"
+    shutil.copy(finished / "runs/latest/plan.json", plan)
+    bad = write_only_white(tmp_path / "bad.onnx")
+    ran = compress("--plan", plan, "--feature-net", bad, "--set", "features.preprocessing=unit", "--out", "o")
+    assert ran.code == 1
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "seed": 7}))
+    assert_refused(
+        command("--quiet", "compress", "--resume", "o", "--feature-net", ""),
+        1,
+        "the plan changed since this job was started",
         "start a new job, or bring back what was there",
     )
 

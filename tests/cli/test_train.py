@@ -136,7 +136,10 @@ def test_a_training_goes_on_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     ran = command("--quiet", "train", "--resume", "../run", "--data", "pairs")
-    assert refused(ran) == f"'../run' was started with --data {tmp_path}/pairs, not with --data pairs"
+    assert refused(ran)  # there is none here
+    assert ran.err.splitlines()[1] == (
+        "hint: bring back what was there, or name where it is now: mggc-edge train --resume ../run --data ROOT"
+    )
     assert command("--quiet", "train", "--resume", "../run", "--data", "../pairs").code == 0
     monkeypatch.chdir(tmp_path)
     assert train(*words, "--out", "whole").code == 0

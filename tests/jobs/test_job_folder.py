@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from mggc_edge.errors import ArtifactError, InputError, OutputError, SettingError, counted
 from mggc_edge.jobs.estimate import sentence
-from mggc_edge.jobs.folder import alone_in, command_line, files_below, resume_job, start_job
+from mggc_edge.jobs.folder import Job, alone_in, command_line, files_below, resume_job, start_job
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.models.resnet import resnet_spec
@@ -38,6 +39,45 @@ def test_a_job_is_read_back_as_it_was_started(tmp_path: Path) -> None:
     again.remember("split", "abc", "the pictures")
     with pytest.raises(InputError, match=r"^the pictures changed since this job was started"):
         again.remember("split", "abd", "the pictures")
+
+
+def test_the_seconds_of_a_stage_are_those_of_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def kept() -> dict[str, float]:
+        found: dict[str, float] = json.loads((tmp_path / "run/job.json").read_text())["timings_s"]
+        return found
+
+    def stopped(job: Job) -> None:
+        with job.stage("prune"):
+            now[0] += 2.0
+            job.save()  # with a state: a process that is killed from here on has counted these
+            assert kept() == {"prune": 2.0}
+            now[0] += 1.0
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped(start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1))
+    assert kept() == {"prune": 3.0}
+    now[0] += 50.0  # between the processes
+    job = resume_job(tmp_path / "run", "compress")
+    with job.stage("prune"):
+        now[0] += 4.0
+    now[0] += 9.0
+    job.save()
+    assert kept() == {"prune": 7.0}
+
+
+def test_what_followed_from_something_that_is_made_again_is_removed(tmp_path: Path) -> None:
+    job = start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    for name in ("slim/spec.json", "quality.json", "plan.json"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).touch()
+    job.facts, job.timings_s = {"a": 1, "b": 2}, {"prune": 1.0, "quality": 2.0}
+    job.discard(("slim", "quality.json", "none"), facts=("a",), stages=("quality",))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["job.json", "plan.json", "work"]
+    assert (job.facts, job.timings_s) == ({"b": 2}, {"prune": 1.0})
 
 
 def test_a_job_that_goes_on_elsewhere_finds_what_was_named_where_it_was_started(

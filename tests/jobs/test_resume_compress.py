@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,10 +77,54 @@ def assert_stopped_as_meant(runs: Sequence[Done], stops: Sequence[Stop]) -> None
     assert runs[-1].code == 0, runs[-1].err
 
 
-def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
-    jobs: JobServer, given: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def built_in(jobs: JobServer, given: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    return whole(jobs, given, tmp_path_factory.mktemp("whole"), "built-in")
+
+
+@pytest.mark.parametrize(
+    ("removed", "again"),
+    [
+        (("slim/spec.json",), ["finetune", "export", "quality", "bench"]),
+        (("plan.json",), ["outputs", "prune", "finetune", "export", "quality", "bench"]),
+    ],
+)
+def test_what_is_made_again_and_all_that_follows_from_it_are_as_before(
+    jobs: JobServer, built_in: Whole, tmp_path: Path, removed: tuple[str, ...], again: list[str]
 ) -> None:
-    expected = whole(jobs, given, tmp_path, "built-in")
+    run = tmp_path / "RUN"
+    shutil.copytree(built_in.run, run)
+    for name in ("manifest.json", "report.html", *removed):
+        (run / name).unlink()
+    # Of another choice: were it kept, it would be seen.
+    for name in ("quality.json", "samples/index.json"):
+        (run / name).write_text("{}")
+    done = jobs.run(tmp_path, "compress", "--resume", "RUN")
+    assert done.code == 0, done.err
+    assert_equal_runs(run, built_in.run)
+    before, after = (json.loads((folder / "job.json").read_text())["timings_s"] for folder in (built_in.run, run))
+    assert sorted(name for name in after if after[name] != before[name]) == sorted(again)
+
+
+def test_a_damaged_state_is_removed_as_the_hint_says_and_no_step_is_logged_twice(
+    jobs: JobServer, built_in: Whole, tmp_path: Path
+) -> None:
+    stop = {"stage": "prune", "after_s": 0.5 * built_in.done.seconds["prune"], "signal": KILL}
+    assert jobs.run(tmp_path, "compress", *built_in.words, "--out", "RUN", stop=stop).code == -KILL
+    state = tmp_path / "RUN/work/prune.state"
+    state.write_bytes(b"damaged")
+    done = jobs.run(tmp_path, "compress", "--resume", "RUN")
+    assert (done.code, done.err.splitlines()[-1]) == (1, "hint: remove it to do this stage again")
+    state.unlink()
+    done = jobs.run(tmp_path, "compress", "--resume", "RUN")
+    assert done.code == 0, done.err
+    assert_equal_runs(tmp_path / "RUN", built_in.run)
+
+
+def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
+    jobs: JobServer, built_in: Whole, tmp_path: Path
+) -> None:
+    expected = built_in
     stops = [
         ("outputs", KILL), ("outputs", CTRL_C), ("discriminator", KILL), ("discriminator", TERM), ("encoder", KILL),
         ("encoder", CTRL_C), ("prune", KILL), ("prune", TERM), ("finetune", KILL), ("finetune", CTRL_C),

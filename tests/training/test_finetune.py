@@ -18,6 +18,7 @@ from mggc_edge.models.slim import slim
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
+from mggc_edge.training.loop import _WEIGHTS
 from mggc_edge.training.losses import GanLoss
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices
@@ -163,6 +164,7 @@ def test_each_objective_has_its_parts(objective: str, parts: set[str]) -> None:
     (metrics,) = run_steps(stage(objective), SEED, 0, 1)
     distilled = {"distill_content", "distill_style", "distill_pixels", "g"}
     assert {name.removeprefix("loss_") for name in metrics if name.startswith("loss_")} == parts | distilled
+    assert {f"loss_{name}" for name in (parts | distilled) - {"g", "d"}} <= set(_WEIGHTS["finetune"])
     total = sum(float(str(metrics[f"loss_{name}"])) for name in (parts | distilled) - {"g", "d"})
     assert metrics["loss_g"] == pytest.approx(total, rel=1e-5)
 

@@ -241,7 +241,7 @@ def nan_weight(stage: Little, number: int, metrics: dict[str, Any]) -> None:
     [
         (nan_loss, "step 9 of stage 'finetune': loss", 9),
         (nan_inside, "step 9 of stage 'finetune': held_out.distance", 9),
-        (nan_weight, "step 11 of stage 'finetune': a value of net.0.weight", 12),
+        (nan_weight, "stage 'finetune', found at step 11: a value of net.0.weight", 12),
     ],
 )
 def test_what_is_no_number_stops_a_stage_and_the_last_good_state_is_kept(
@@ -267,8 +267,53 @@ def test_what_is_no_number_stops_a_stage_and_the_last_good_state_is_kept(
     assert_equal(healed.state(), whole.state())
 
 
+@pytest.mark.parametrize(
+    ("bad", "step", "named", "setting"),
+    [
+        (("loss_g", "loss_distill_content"), 0, "loss_distill_content", "distill.content"),  # the part, not the sum
+        (("loss_l1",), 0, "loss_l1", "train.lambda_l1"),
+        (
+            ("loss_g", "loss_distill_content"),
+            1,
+            "loss_g",
+            None,
+        ),  # after an update, any of them may follow from the rate
+        (("loss_d",), 0, "loss_d", None),
+    ],
+)
+def test_at_the_first_step_the_weight_of_a_loss_is_named_and_not_the_learning_rate(
+    tmp_path: Path, bad: tuple[str, ...], step: int, named: str, setting: str | None
+) -> None:
+    def harm(_stage: Little, number: int, metrics: dict[str, Any]) -> None:
+        if number == step:
+            metrics |= dict.fromkeys(bad, math.inf)
+
+    with pytest.raises(TrainingError) as caught:
+        run(Little(3, harm), tmp_path)
+    assert caught.value.message == (
+        f"step {step} of stage 'finetune': {named} is no longer a number; the last good state is kept"
+    )
+    assert caught.value.hint == (
+        "lower --set finetune.learning_rate=, and start into a new folder"
+        if setting is None
+        else f"nothing was learnt yet: lower --set {setting}= if it was raised, else the values of the networks that "
+        "were given are too large; start into a new folder"
+    )
+
+
+def test_of_finite_parts_with_too_large_a_sum_the_weight_of_the_largest_is_named(tmp_path: Path) -> None:
+    def harm(_stage: Little, _number: int, metrics: dict[str, Any]) -> None:
+        metrics |= {"loss_g": math.inf, "loss_gan": 1.0, "loss_distill_style": 3e38, "loss_distill_content": 2e38}
+
+    with pytest.raises(TrainingError, match=r"^step 0 of stage 'finetune': loss_g is no") as caught:
+        run(Little(3, harm), tmp_path)
+    assert str(caught.value.hint).startswith("nothing was learnt yet: lower --set distill.style= if it was raised")
+
+
 def test_the_advice_names_settings_that_there_are() -> None:
     settings = Settings()
+    for weights in loop._WEIGHTS.values():
+        assert all(isinstance(settings[name], float) for name in weights.values())
     for advice in loop._ADVICE.values():
         name = advice.removeprefix("lower --set ").removesuffix("=")
         assert settings[name] > 0
@@ -315,6 +360,54 @@ def test_a_log_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None
         journal.write({"step": 0})
     with pytest.raises(OSError, match="No space left on device"):  # the line is still buffered
         journal.close()
+
+
+# --- beginning anew -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"stage": "fine'])
+def test_a_stage_whose_state_was_removed_begins_anew_and_logs_no_step_twice(
+    tmp_path: Path, clock: list[float], torn: bytes
+) -> None:
+    for folder in ("whole", "broken"):
+        with Journal(tmp_path / folder / "logs/metrics.jsonl") as journal:
+            journal.write({"stage": "fine", "step": 0})
+    run(Little(), tmp_path / "whole")
+    broken = tmp_path / "broken"
+    with pytest.raises(Stopped):
+        run(Little(), broken, stopping_after(8))
+    with (broken / "logs/metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    (broken / "finetune.state").unlink()
+    assert run(Little(), broken) is False
+    assert (broken / "logs/metrics.jsonl").read_bytes() == (tmp_path / "whole/logs/metrics.jsonl").read_bytes()
+    assert (broken / "finetune.state").read_bytes() == (tmp_path / "whole/finetune.state").read_bytes()
+
+
+def test_what_followed_from_a_stage_that_begins_anew_begins_anew_too(tmp_path: Path, clock: list[float]) -> None:
+    def named(name: str) -> Little:
+        stage = Little()
+        stage.name = name
+        return stage
+
+    def runs() -> list[bool]:
+        return [run(named(name), tmp_path) for name in ("discriminator", "encoder", "prune")]
+
+    assert runs() == [False, False, False]
+    log, names = (tmp_path / "logs/metrics.jsonl").read_bytes(), ("discriminator", "encoder", "prune")
+    states = {name: (tmp_path / f"{name}.state").read_bytes() for name in names}
+    (tmp_path / "encoder.state").unlink()
+    (tmp_path / "damaged.state").write_bytes(b"of no stage that runs here")
+    assert runs() == [True, False, False]
+    assert (tmp_path / "logs/metrics.jsonl").read_bytes() == log
+    assert {name: (tmp_path / f"{name}.state").read_bytes() for name in names} == states
+
+
+def test_whoever_asks_is_told_of_every_state_after_a_step(tmp_path: Path, clock: list[float]) -> None:
+    told: list[int] = []
+    with Journal(tmp_path / "logs/metrics.jsonl") as journal:
+        run_stage(Little(), tmp_path, journal, seed=3, saved=lambda: told.append(saved(tmp_path)[1]["step"]))
+    assert told == [5, 12]
 
 
 # --- states that do not belong here ---------------------------------------------------------------------------------
