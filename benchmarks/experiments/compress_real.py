@@ -124,7 +124,7 @@ def collect(case: Case, data: Path, trained: Path | None, folder: Path) -> dict[
         found["zebra"] = zebra(data, folder)
     sheet(folder).save(RESULTS / f"compress-{case.name}.jpg", quality=85)
     if case.in_table:
-        screenshots(case, data, folder)
+        screenshots(case, data, trained, folder)
     return found
 
 
@@ -191,7 +191,7 @@ def sheet(folder: Path) -> Image.Image:
     return contact_sheet(pictures, cell=160)
 
 
-def screenshots(case: Case, data: Path, folder: Path) -> None:
+def screenshots(case: Case, data: Path, trained: Path | None, folder: Path) -> None:
     """Write what the report looks like, light and dark, where Chromium is installed."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
@@ -201,7 +201,9 @@ def screenshots(case: Case, data: Path, folder: Path) -> None:
             # The command in it names this machine's folders: they are taken out of the page that is shown.
             page = (folder / "report.html").read_text(encoding="utf-8")
             name = Path(place) / "report.html"
-            name.write_text(page.replace(f"{data}/", "$DATA/"), encoding="utf-8")
+            for path, word in ((data, "$DATA"), *(((trained, "$TRAINED"),) if trained else ())):
+                page = page.replace(f"{path}/", f"{word}/")
+            name.write_text(page, encoding="utf-8")
             shot = Path(place) / "shot.png"
             line = [browser, "--headless=new", "--no-sandbox", "--hide-scrollbars", "--window-size=1100,5200"]
             line += [f"--screenshot={shot}", f"--blink-settings=preferredColorScheme={1 - int(scheme == 'dark')}"]
@@ -238,7 +240,24 @@ def table(document: dict[str, Any]) -> str:
             f"| {quality['psnr_to_original']:.1f} dB "
             f"| {kid_cell(quality['kid'])} |"
         )
-    return "\n".join(lines) + "\n"
+    sentences = [line for entry in document["cases"].values() for line in zebras(entry)]
+    return "\n".join([*lines, *sentences]) + "\n"
+
+
+def zebras(entry: dict[str, Any]) -> list[str]:
+    """Return what SqueezeNet sees in the pictures, after an empty line; nothing where it was not asked."""
+    found = entry.get("zebra")
+    if found is None:
+        return []
+    share = "none" if found["share_of_gain"] is None else f"{found['share_of_gain']:.1%}"
+    return [
+        "",
+        (
+            f"{entry['title']}: mean probability of a zebra over {found['pictures']} test pictures, by SqueezeNet: "
+            f"{found['input']:.4f} for the inputs, {found['original']:.3f} for the original's outputs, "
+            f"{found['generator']:.4f} for the compressed generator's, {share} of the original's gain."
+        ),
+    ]
 
 
 def kid_cell(kid: dict[str, Any] | None) -> str:
