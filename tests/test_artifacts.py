@@ -139,7 +139,7 @@ def test_ctrl_c_at_any_line_leaves_the_old_or_the_new_and_nothing_else(existing:
             assert (place / "file.json").read_text() in ("old", '{\n  "new": true\n}\n')
         if "run" in left:
             assert names(place / "run") == ["a.txt"]
-    assert line > 100  # it looked into the calls, not only at this test's own lines
+    assert line > 40  # it looked into the calls, not only at the lines of `write` above
 
 
 def test_an_older_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
