@@ -14,6 +14,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mggc_edge.models.layers import ChannelGroup, LayerTable
+from mggc_edge.training.optimizers import decaying_adamw
 
 AgentKind = Literal["gru", "free"]
 INPUT_SIZE = 64
@@ -104,16 +105,8 @@ def make_agent(kind: AgentKind, table: LayerTable, *, offset: float, feedback: b
 
 def agent_optimizer(agent: Agent, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """Return AdamW for an agent's parameters; only matrices decay, neither biases nor norms nor free logits."""
-    parameters = list(agent.parameters())
     rate = learning_rate * (FREE_RATE_FACTOR if isinstance(agent, FreeAgent) else 1.0)
-    matrices = [parameter for parameter in parameters if parameter.ndim > 1]
-    vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups = [
-        {"params": chosen, "weight_decay": decay}
-        for chosen, decay in ((matrices, weight_decay), (vectors, 0.0))
-        if chosen
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), fused=True)
+    return decaying_adamw(agent.parameters(), rate, weight_decay)
 
 
 def gated_groups(table: LayerTable) -> tuple[ChannelGroup, ...]:

@@ -18,6 +18,7 @@ from mggc_edge.errors import SettingError
 from mggc_edge.pruning.mggc.augment import random_views
 from mggc_edge.pruning.mggc.encoder import Encoder, device_of
 from mggc_edge.training.bank import Bank
+from mggc_edge.training.optimizers import decaying_adamw
 from mggc_edge.training.order import batch_indices, step_seed
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
@@ -84,14 +85,7 @@ class SimclrTraining:
                 nn.BatchNorm1d(projected, affine=False),
             ).to(self._device)
         parameters = [*encoder.parameters(), *self._projection.parameters()]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=self.settings.learning_rate,
-            fused=True,
-        )
+        self._optimizer = decaying_adamw(parameters, self.settings.learning_rate, self.settings.weight_decay)
 
     def step(self, number: int) -> dict[str, Any]:
         """Draw two views of every picture of the batch, and move equal ones together and others apart."""

@@ -22,6 +22,7 @@ from mggc_edge.errors import SettingError
 from mggc_edge.pruning.mggc.augment import random_views
 from mggc_edge.pruning.mggc.encoder import Encoder, device_of
 from mggc_edge.training.bank import Bank
+from mggc_edge.training.optimizers import decaying_adamw
 from mggc_edge.training.order import batch_indices, step_seed, steps_of
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
@@ -113,14 +114,7 @@ class SwavTraining:
             drawn = torch.randn(self.settings.prototypes, encoder.projected_size)
         self._prototypes = nn.Parameter(F.normalize(drawn, dim=1).to(self._device))
         parameters = [*encoder.parameters(), *self._projection.parameters()]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.settings.weight_decay},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=self.settings.learning_rate,
-            fused=True,
-        )
+        self._optimizer = decaying_adamw(parameters, self.settings.learning_rate, self.settings.weight_decay)
         # One of their own, which takes no step as long as prototypes are frozen.
         self._prototype_optimizer = torch.optim.AdamW(
             [self._prototypes], lr=self.settings.learning_rate, weight_decay=0.0, fused=True
