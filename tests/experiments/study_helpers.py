@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.benchmarks.experiments.study.runner import Runner
-from mggc_edge.benchmarks.experiments.study.table import Study, read_study
+from mggc_edge.benchmarks.experiments.study.table import DATA, Study, read_study
 
 TABLE = """
 title = "A study"
@@ -77,7 +77,7 @@ def fake_runner(folder: Path, study: Study | None = None, *, keep: bool = False)
         study or read_study(write_study(folder)),
         folder / "a-study.jsonl",
         folder / "runs",
-        folder / "runs/data",
+        {DATA: folder / "runs/data"},
         fake_measure,
         keep=keep,
         command=(sys.executable, str(script)),

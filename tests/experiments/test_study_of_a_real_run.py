@@ -30,6 +30,7 @@ base = '''
 '''
 seeds = [0]
 curves = true
+probability = 3
 [[rows]]
 name = "ours"
 flags = ""
@@ -74,6 +75,8 @@ def test_the_means_over_pictures_are_those_of_the_run(done: Path, kept: dict[str
             assert np.mean(test[side][f"{name}_to_truth"]) == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert len(test["compressed"]["kid"]) == len(test["original"]["kid"]) == TESTED
     assert all(0 <= share <= 1 for share in test["compressed"]["neighbors"])
+    assert all(0 < p < 1 for side in ("original", "compressed") for p in test[side]["probability"])
+    assert test["original"]["probability"] != test["compressed"]["probability"]
 
 
 def test_a_record_says_what_was_done_and_names_no_folder(done: Path, kept: dict[str, Any]) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from mggc_edge.benchmarks.experiments.study.table import STUDIES, find_study, read_study, without_data
+from mggc_edge.benchmarks.experiments.study.table import (
+    DATA,
+    STUDIES,
+    TRAINED,
+    find_study,
+    read_study,
+    with_folders,
+    without_folders,
+)
 from mggc_edge.cli.main import app
 from mggc_edge.errors import InputError, SettingError
 from mggc_edge.settings import Settings
@@ -81,6 +89,9 @@ def test_a_study_with_a_flag_or_a_setting_that_does_not_exist_would_be_noticed(t
         ("[0, 1]", "[true]", "needs rows, and whole numbers as seeds"),
         ("[0, 1]", "[0.5]", "needs rows, and whole numbers as seeds"),
         ("[0, 1]", "5", "makes no sense: TypeError"),
+        ("seeds", "probability = -1\nseeds", "needs the number of a class as probability"),
+        ("seeds", "probability = true\nseeds", "needs the number of a class as probability"),
+        ("seeds", "probability = 340\nseeds", "measures a probability, which needs --feature-net"),
         ('name = "theirs"', 'name = "ours"', "names a row or a seed twice"),
         ('name = "theirs"', 'name = "../x"', "'../x' is no name for a study or a row"),
         ('name = "theirs"', "", "makes no sense: KeyError: 'name'"),
@@ -105,5 +116,12 @@ def test_a_study_that_does_not_exist_is_named_with_those_that_do() -> None:
 
 def test_results_name_data_wherever_it_lies(tmp_path: Path) -> None:
     value = {"a": [f"{tmp_path}/x", 1, None], "b": (str(tmp_path),)}
-    assert without_data(value, tmp_path) == {"a": ["$DATA/x", 1, None], "b": ["$DATA"]}
-    assert without_data("a.b", Path()) == "a.b"
+    assert without_folders(value, {DATA: tmp_path}) == {"a": ["$DATA/x", 1, None], "b": ["$DATA"]}
+    assert without_folders("a.b", {DATA: Path()}) == "a.b"
+    both = {DATA: tmp_path / "data", TRAINED: tmp_path / "mine"}
+    assert without_folders(with_folders(("$DATA/x", "$TRAINED/y"), both), both) == ["$DATA/x", "$TRAINED/y"]
+
+
+def test_a_folder_that_flags_name_must_be_given(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"needs a folder for \$TRAINED \(--trained FOLDER\)"):
+        with_folders(("--model", "$TRAINED/g.pth"), {DATA: tmp_path})

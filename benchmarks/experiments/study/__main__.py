@@ -1,6 +1,7 @@
 """Run a study, or go on with it, and write its page and picture.
 
-    python -m mggc_edge.benchmarks.experiments.study NAME --data $DATA --runs DIR [--only ROW ...] [--keep] [--commit]
+    python -m mggc_edge.benchmarks.experiments.study NAME --data $DATA [--trained $TRAINED] --runs DIR [--only ROW ...]
+        [--keep] [--commit]
     python -m mggc_edge.benchmarks.experiments.study NAME --runs DIR --status
     python -m mggc_edge.benchmarks.experiments.study NAME --pages
 
@@ -22,7 +23,7 @@ from mggc_edge.artifacts import atomic_write
 from mggc_edge.benchmarks.experiments.study.numbers import Numbers
 from mggc_edge.benchmarks.experiments.study.record import check_records, read_records
 from mggc_edge.benchmarks.experiments.study.runner import Runner
-from mggc_edge.benchmarks.experiments.study.table import Run, Study, find_study, read_study
+from mggc_edge.benchmarks.experiments.study.table import DATA, TRAINED, Run, Study, find_study, read_study
 from mggc_edge.errors import MggcEdgeError, MissingDependencyError
 
 RESULTS = Path(__file__).parent.parent.parent / "results"
@@ -82,6 +83,7 @@ def main() -> int:
     )
     parser.add_argument("study")
     parser.add_argument("--data", type=Path, help="folder with data/ and weights/")
+    parser.add_argument("--trained", type=Path, help="folder with originals that `mggc-edge train` made")
     parser.add_argument("--runs", type=Path, default=Path("runs/studies"), help="folder for run folders")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for NAME.jsonl, NAME.md and NAME.svg")
     parser.add_argument("--only", nargs="+", default=[], metavar="ROW", help="these rows, or runs as ROW-SEED")
@@ -111,7 +113,7 @@ def _main(options: argparse.Namespace) -> int:
     def measure(folder: Path) -> dict[str, object]:
         from mggc_edge.benchmarks.experiments.study.measure import measure
 
-        return measure(folder, curves=study.curves)
+        return measure(folder, curves=study.curves, probability=study.probability)
 
     def after(run: Run) -> None:
         files = write_pages(study, results)
@@ -122,7 +124,7 @@ def _main(options: argparse.Namespace) -> int:
         study,
         results,
         options.runs,
-        options.data or Path(),
+        {name: path for name, path in ((DATA, options.data), (TRAINED, options.trained)) if path is not None},
         measure,
         keep=options.keep,
         tell=lambda line: print(line, file=sys.stderr, flush=True),

@@ -46,7 +46,7 @@ MAX_REAL_PICTURES = 2000
 SIDES = {"original": ORIGINAL_FILE, "compressed": GENERATOR_FILE}
 
 
-def measure(folder: Path, *, curves: bool = False) -> dict[str, Any]:
+def measure(folder: Path, *, curves: bool = False, probability: int | None = None) -> dict[str, Any]:
     """Return what is kept of a finished run, as JSON; paths in it are as they were typed.
 
     Per test picture: PSNR and SSIM to the original and to the truth, the KID's value (see `kid_values`), and the share
@@ -55,6 +55,7 @@ def measure(folder: Path, *, curves: bool = False) -> dict[str, Any]:
     Args:
         folder: of a finished `mggc-edge compress`.
         curves: keep the losses of the pruning stage too.
+        probability: a class of the feature network, whose probability is kept as well.
 
     Raises:
         ArtifactError: the run is not finished or damaged.
@@ -78,7 +79,7 @@ def measure(folder: Path, *, curves: bool = False) -> dict[str, Any]:
         "latency": result["latency"],
         "held_out": {name: quality[name] for name in ("before_finetuning", "after_finetuning")},
         "kid_by_subsets": result["quality"]["kid"],
-        "test": measure_test(folder),
+        "test": measure_test(folder, probability),
         **({"losses": _losses(folder, manifest["settings"])} if curves else {}),
         "tools": manifest["tools"],
         "machine": {"processor": this_machine().processor, "cores": this_machine().cores},
@@ -107,7 +108,7 @@ def material_of(folder: Path) -> tuple[Material, CompressRequest, dict[str, Any]
     return material, request, job.settings.to_json()
 
 
-def measure_test(folder: Path) -> dict[str, Any]:
+def measure_test(folder: Path, probability: int | None = None) -> dict[str, Any]:
     """Return the values of every test picture; one that has none is null. Only features are kept in memory."""
     material, request, settings = material_of(folder)
     truth = material.test_truth
@@ -132,7 +133,12 @@ def measure_test(folder: Path) -> dict[str, Any]:
                         add(side, "ssim_to_truth", _ssim(y, real))
                     if network is not None:
                         picture = to_picture(y, PictureFormat.for_channels(y.shape[1]))
-                        seen[side].append(network.features([picture])[0])
+                        if probability is None:
+                            seen[side].append(network.features([picture])[0])
+                        else:
+                            features, classes = network.features_and_probabilities([picture])
+                            seen[side].append(features[0])
+                            add(side, "probability", float(classes[0, probability]))
             if network is not None and material.test_target is not None:
                 target = material.test_target
                 for index in range(min(len(target), MAX_REAL_PICTURES)):

@@ -33,6 +33,7 @@ MEASURES = (
     Measured("ssim_to_original", "SSIM to the original", 1, lambda value: f"{value:.3f}"),
     Measured("psnr_to_truth", "PSNR to the truth, dB", 1, lambda value: f"{value:.2f}"),
     Measured("ssim_to_truth", "SSIM to the truth", 1, lambda value: f"{value:.3f}"),
+    Measured("probability", "probability of the class", 1, lambda value: f"{value:.3g}"),
     Measured("neighbors", "neighbors that agree", 1, lambda value: f"{100 * value:.1f} %"),
 )
 

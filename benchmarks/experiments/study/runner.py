@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import writing
 from mggc_edge.benchmarks.experiments.study.record import Record, append_record, check_records, read_records
-from mggc_edge.benchmarks.experiments.study.table import Run, Study, with_data, without_data
+from mggc_edge.benchmarks.experiments.study.table import Run, Study, with_folders, without_folders
 from mggc_edge.errors import ArtifactError, InputError
 
 COMPRESS = (sys.executable, "-m", "mggc_edge.cli", "compress")
@@ -34,7 +34,7 @@ class Runner:
         study: what to run.
         results: the file of lines, see `record`.
         runs: a folder for the run folders.
-        data: what DATA stands for.
+        folders: what DATA and TRAINED stand for, as far as they are there.
         measure: from a finished run folder to what is kept of it.
         keep: leave the folders of finished runs.
         tell: is told what happens.
@@ -45,7 +45,7 @@ class Runner:
     study: Study
     results: Path
     runs: Path
-    data: Path
+    folders: Mapping[str, Path]
     measure: Measure
     keep: bool = False
     tell: Callable[[str], None] = lambda _: None
@@ -130,7 +130,7 @@ class Runner:
         if place.exists() and not (place / "job.json").is_file():
             self._remove_empty(place)
         how = ["--resume", str(place)] if place.exists() else ["--out", str(place)]
-        line = [*self.command, *with_data(self.study.flags(run), self.data), *how]
+        line = [*self.command, *with_folders(self.study.flags(run), self.folders), *how]
         start = time.monotonic()
         code = subprocess.run(line, check=False, stdout=subprocess.DEVNULL, pass_fds=(self._lock,)).returncode
         self._took = time.monotonic() - start
@@ -154,7 +154,7 @@ class Runner:
             "seed": run.seed,
             "flags": list(self.study.flags(run)),
             "process_s": round(self._took, 1),  # of the one that came to the end
-            **without_data(found, self.data),
+            **without_folders(found, self.folders),
         }
         append_record(self.results, record)
 

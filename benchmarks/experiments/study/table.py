@@ -18,7 +18,8 @@ else:
     import tomli as tomllib
 
 STUDIES = Path(__file__).parent.parent / "studies"
-DATA = "$DATA"  # in flags: the folder with data/ and weights/
+# In flags: the folder with data/ and weights/, and one with originals that `mggc-edge train` made.
+DATA, TRAINED = "$DATA", "$TRAINED"
 PREVIOUS = "previous"  # `compare`: every row with the one before it
 MAX_RUNS = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
@@ -59,6 +60,7 @@ class Study:
         rows, seeds: every row runs with every seed.
         compare: the row that all others are compared with; "previous": each with the one before; None: none.
         curves: keep the losses of the pruning stage with every run.
+        probability: a class of the feature network, whose mean probability is measured.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Study:
     seeds: tuple[int, ...]
     compare: str | None = None
     curves: bool = False
+    probability: int | None = None
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -76,7 +79,7 @@ class Study:
         return tuple(Run(row, seed) for seed in self.seeds for row in self.rows)
 
     def flags(self, run: Run) -> tuple[str, ...]:
-        """Return the flags of `mggc-edge compress` for a run, with DATA for the folder of the data."""
+        """Return the flags of `mggc-edge compress` for a run, with DATA and TRAINED for folders."""
         return (*self.base, *run.row.flags, "--seed", str(run.seed))
 
     def row(self, name: str) -> Row:
@@ -128,7 +131,7 @@ def read_study(path: Path) -> Study:
 
 
 def _study(name: str, document: Mapping[str, Any]) -> Study:
-    unknown = set(document) - {"title", "text", "base", "seeds", "rows", "compare", "curves"}
+    unknown = set(document) - {"title", "text", "base", "seeds", "rows", "compare", "curves", "probability"}
     if unknown:
         raise InputError(f"the study {name} has unknown keys: {', '.join(sorted(unknown))}")
     rows = tuple(Row(row["name"], row.get("title", row["name"]), _flags(row["flags"])) for row in document["rows"])
@@ -143,6 +146,11 @@ def _study(name: str, document: Mapping[str, Any]) -> Study:
         raise InputError(f"the study {name} needs rows, and whole numbers as seeds")
     if len(rows) * len(seeds) > MAX_RUNS:
         raise InputError(f"the study {name} has more than {MAX_RUNS:,} runs")
+    probability = document.get("probability")
+    if probability is not None and (type(probability) is not int or probability < 0):
+        raise InputError(f"the study {name} needs the number of a class as probability")
+    if probability is not None and "--feature-net" not in _flags(document["base"]):
+        raise InputError(f"the study {name} measures a probability, which needs --feature-net in its base")
     return Study(
         name=name,
         title=str(document["title"]),
@@ -152,6 +160,7 @@ def _study(name: str, document: Mapping[str, Any]) -> Study:
         seeds=seeds,
         compare=document.get("compare"),
         curves=bool(document.get("curves", False)),
+        probability=probability,
     )
 
 
@@ -164,17 +173,30 @@ def _flags(text: str) -> tuple[str, ...]:
     return flags
 
 
-def with_data(flags: tuple[str, ...], data: Path) -> list[str]:
-    """Return flags with the real folder in DATA's place."""
-    return [flag.replace(DATA, str(data)) for flag in flags]
+def with_folders(flags: tuple[str, ...], folders: Mapping[str, Path]) -> list[str]:
+    """Return flags with the real folders in the places of their names, such as DATA.
+
+    Raises:
+        InputError: one of the names has no folder.
+    """
+    for name in (DATA, TRAINED):
+        if name not in folders and any(name in flag for flag in flags):
+            raise InputError(f"the study needs a folder for {name}", hint=f"--{name[1:].lower()} FOLDER")
+    found = list(flags)
+    for name, folder in folders.items():
+        found = [flag.replace(name, str(folder)) for flag in found]
+    return found
 
 
-def without_data(value: Any, data: Path) -> Any:
-    """Return a JSON value with DATA in the place of the real folder: results name no place on this machine."""
+def without_folders(value: Any, folders: Mapping[str, Path]) -> Any:
+    """Return a JSON value with names in the places of the real folders: results name no place on this machine."""
     if isinstance(value, str):
-        return value.replace(str(data.resolve()), DATA).replace(str(data), DATA) if str(data) != "." else value
+        for name, folder in folders.items():
+            if str(folder) != ".":
+                value = value.replace(str(folder.resolve()), name).replace(str(folder), name)
+        return value
     if isinstance(value, Mapping):
-        return {key: without_data(part, data) for key, part in value.items()}
+        return {key: without_folders(part, folders) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [without_data(part, data) for part in value]
+        return [without_folders(part, folders) for part in value]
     return value
