@@ -74,7 +74,7 @@ def test_means_of_few_pictures_stand_without_intervals(study: Study, tmp_path: P
         for side in one["test"]["compressed"], one["test"]["original"]:
             side.update({name: values[:2] for name, values in side.items()})
     text = page(study, Numbers(study, found), None)
-    assert "| Ours | 1 | 0.0490 | 10 | 14.50 | 15.00 | 2.0 |" in text
+    assert "| Ours | 1 | 0.0490 | 10 | 14.50 | 15.00 | 0.500 | 2.0 |" in text
     assert f"| Ours | Theirs | 1 | {MINUS}20 | 2.00 |" in text
     pytest.importorskip("matplotlib")
     from mggc_edge.benchmarks.experiments.study.figure import draw
@@ -119,9 +119,10 @@ def test_the_page_holds_the_numbers_of_the_results(study: Study) -> None:
         "# A study",
         "**3 of 4 runs are finished**; missing: ours-1.",
         "![Means with their 95 % intervals, and the mean of every seed](a-study.svg)",
-        "| row | seeds | MACs kept | KID | PSNR to the original, dB | held-out PSNR, dB | minutes |",
+        "| row | seeds | MACs kept | KID | PSNR to the original, dB | held-out PSNR, dB "
+        "| held-out distance | minutes |",
         "| the original | \u2013 | 1 | 20 [20, 20] | \u2013 | \u2013 | \u2013 |",
-        "| Ours | 1 | 0.0490 | 10 [10, 10] | 14.50 [14.17, 14.83] | 15.00 | 2.0 |",
+        "| Ours | 1 | 0.0490 | 10 [10, 10] | 14.50 [14.17, 14.83] | 15.00 | 0.500 | 2.0 |",
         "| row | minus | seeds | KID | PSNR to the original, dB |",
         "| Ours | Theirs | 1 | \u221220 [\u221220, \u221220] **better** | 2.00 [2.00, 2.00] **better** |",
         "| Ours | the original | 1 | \u221210 [\u221210, \u221210] **better** | \u2013 |",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from mggc_edge.benchmarks.experiments.study.intervals import DRAWS, NEIGHBORS
 from mggc_edge.benchmarks.experiments.study.numbers import ORIGINAL, Difference, Measured, Numbers
+from mggc_edge.benchmarks.experiments.study.record import Record
 from mggc_edge.benchmarks.experiments.study.runner import seconds
 from mggc_edge.benchmarks.experiments.study.table import Row, Study
 from mggc_edge.quality.bootstrap import Estimate
@@ -23,8 +24,8 @@ KID = (
     "jackknife values, in which {real}. Neighbors are the {k} nearest in the same features."
 )
 HELD_OUT = (
-    "The held-out PSNR (to the original, on pictures that are neither for training nor for testing) is the one to "
-    "choose settings by."
+    "Settings are to be chosen by the held-out columns (pictures that are neither for training nor for testing): PSNR "
+    "to the original, and the distance to it in what its discriminator sees, by which a run chooses its checkpoint."
 )
 
 
@@ -53,27 +54,40 @@ def _made(study: Study, numbers: Numbers) -> str:
 
 def _rows(study: Study, numbers: Numbers) -> str:
     measures = numbers.measures()
-    titles = ["row", "seeds", "MACs kept", *(one.title for one in measures), "held-out PSNR, dB", "minutes"]
+    titles = [
+        "row",
+        "seeds",
+        "MACs kept",
+        *(one.title for one in measures),
+        "held-out PSNR, dB",
+        "held-out distance",
+        "minutes",
+    ]
     lines = [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
     own = [_shown(one, numbers.original(one)) for one in measures]
-    lines.append(_line(["the original", NONE, "1", *own, NONE, NONE]))
+    lines.append(_line(["the original", NONE, "1", *own, NONE, NONE, NONE]))
     for row in study.rows:
         records = numbers.of(row)
         if not records:
             lines.append(_line([row.title, "0", *[NONE] * (len(titles) - 2)]))
             continue
         kept = [record["budget_met"] for record in records]
-        measured = [(record["held_out"]["after_finetuning"] or {}).get("psnr") for record in records]
-        held_out = [psnr for psnr in measured if psnr is not None]
-        psnr = f"{_mean(held_out):.2f}" if len(held_out) == len(records) else NONE
         cells = [
             row.title,
             f"{len(records)}",
             f"{_mean(kept):.4f}",
             *(_shown(m, numbers.mean(row, m)) for m in measures),
         ]
-        lines.append(_line([*cells, psnr, f"{_mean([seconds(record) for record in records]) / 60:.1f}"]))
+        held_out = [_held_out(records, name, digits) for name, digits in (("psnr", 2), ("distance", 3))]
+        lines.append(_line([*cells, *held_out, f"{_mean([seconds(record) for record in records]) / 60:.1f}"]))
     return "\n".join(lines)
+
+
+def _held_out(records: Sequence[Record], name: str, digits: int) -> str:
+    """Return the mean of a held-out value over the runs of a row; a dash where one has none."""
+    measured = [(record["held_out"]["after_finetuning"] or {}).get(name) for record in records]
+    found = [value for value in measured if value is not None]
+    return f"{_mean(found):.{digits}f}" if len(found) == len(records) else NONE
 
 
 def _differences(study: Study, measures: Sequence[Measured], differences: Sequence[Difference]) -> str:
