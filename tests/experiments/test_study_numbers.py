@@ -119,8 +119,10 @@ def test_the_page_holds_the_numbers_of_the_results(study: Study) -> None:
         "# A study",
         "**3 of 4 runs are finished**; missing: ours-1.",
         "![Means with their 95 % intervals, and the mean of every seed](a-study.svg)",
-        "| row | seeds | MACs kept | KID | PSNR to the original, dB | held-out PSNR, dB "
-        "| held-out distance | minutes |",
+        (
+            "| row | seeds | MACs kept | KID | PSNR to the original, dB | held-out PSNR, dB "
+            "| held-out distance | minutes |"
+        ),
         "| the original | \u2013 | 1 | 20 [20, 20] | \u2013 | \u2013 | \u2013 |",
         "| Ours | 1 | 0.0490 | 10 [10, 10] | 14.50 [14.17, 14.83] | 15.00 | 0.500 | 2.0 |",
         "| row | minus | seeds | KID | PSNR to the original, dB |",
