@@ -80,9 +80,10 @@ CASES = (
         (
             "--model", "$TRAINED/horse2zebra/latest_net_G_A.pth",
             "--discriminator", "$TRAINED/horse2zebra/latest_net_D_A.pth",
-            "--partner", "$TRAINED/horse2zebra/latest_net_G_B.pth",
             "--data", "$DATA/data/horse2zebra", "--image-size", "128", "--budget", "0.05",
-            "--prune-epochs", "8", "--finetune-epochs", "10", *FEATURES,
+            "--prune-epochs", "8", "--finetune-epochs", "20", "--set", "finetune.learning_rate=2e-3",
+            "--set", "finetune.gan_weight=0", "--set", "distill.content=1", "--set", "distill.style=10000",
+            "--set", "distill.pixels=5", "--threads", "1", *FEATURES,
         ),
         trained="horse2zebra",
         init="$DATA/weights/horse2zebra_cyclegan, trained on without the identity loss: 2,300 steps at 128 "
