@@ -81,7 +81,7 @@ CASES = (
             "--model", "$TRAINED/horse2zebra/latest_net_G_A.pth",
             "--discriminator", "$TRAINED/horse2zebra/latest_net_D_A.pth",
             "--data", "$DATA/data/horse2zebra", "--image-size", "128", "--budget", "0.05",
-            "--prune-epochs", "8", "--finetune-epochs", "20", "--set", "finetune.learning_rate=2e-3",
+            "--prune-epochs", "8", "--finetune-epochs", "70", "--set", "finetune.learning_rate=2e-3",
             "--set", "finetune.gan_weight=0", "--set", "distill.content=1", "--set", "distill.style=10000",
             "--set", "distill.pixels=5", "--threads", "1", *FEATURES,
         ),
