@@ -251,16 +251,15 @@ def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any], processes: in
     part is done.
     """
     number, steps, size, before = (facts.get(key) for key in ("step", "steps", "journal", "processes"))
-    good = type(number) is int and type(steps) is int and 0 <= number <= steps and type(size) is int
-    if good and type(before) is int and before != processes and _as_long(steps, before, stage.steps, processes):
-        return number * stage.steps // max(steps, 1)
-    if not good or steps != stage.steps:
-        raise ArtifactError(
-            f"the state '{path}' belongs to a stage of {steps} steps, and this one has {stage.steps}",
-            hint="go on with the flags that the job was started with",
-        )
-    assert isinstance(number, int)
-    return number
+    if type(number) is int and type(steps) is int and 0 <= number <= steps and type(size) is int:
+        if steps == stage.steps:
+            return number
+        if type(before) is int and before != processes and _as_long(steps, before, stage.steps, processes):
+            return number * stage.steps // max(steps, 1)
+    raise ArtifactError(
+        f"the state '{path}' belongs to a stage of {steps} steps, and this one has {stage.steps}",
+        hint="go on with the flags that the job was started with",
+    )
 
 
 def _as_long(steps: int, processes: int, other_steps: int, other_processes: int) -> bool:

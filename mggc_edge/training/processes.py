@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mggc_edge.errors import TrainingError
+from mggc_edge.errors import InputError, TrainingError
 from mggc_edge.lazy import require
 
 # A process that ends is noticed by the ones that see it end; no clock can tell it from one that computes for long.
@@ -133,10 +133,12 @@ class GatheredProcesses(Processes):
         """Do something in place to all tensors of a type at once, in a flat buffer on this process's device."""
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             chosen = [tensor for tensor in tensors if tensor.dtype == dtype]
+            if not any(tensor.numel() for tensor in chosen):
+                continue
             flat = torch.cat([tensor.detach().reshape(-1).to(self.device) for tensor in chosen])
             with _connected():
                 exchange(flat)
-            for tensor, part in zip(chosen, flat.split([tensor.numel() for tensor in chosen]), strict=True):
+            for tensor, part in zip(chosen, torch.split(flat, [tensor.numel() for tensor in chosen]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
 
@@ -160,6 +162,7 @@ def gather(device: torch.device, *, size: int, on_this_machine: int) -> Gathered
 
     Raises:
         MissingDependencyError: Lightning Fabric is not installed.
+        InputError: SLURM started the processes in a way that Fabric does not take.
         ConnectionLostError: the others cannot be reached.
     """
     fabric = require("lightning_fabric", extra="devices")
@@ -169,8 +172,12 @@ def gather(device: torch.device, *, size: int, on_this_machine: int) -> Gathered
     environment = environments.TorchElasticEnvironment
     if "RANK" not in os.environ:  # srun tells it by another name
         environment = functools.partial(environments.SLURMEnvironment, auto_requeue=False)
+    try:
+        found = environment()
+    except RuntimeError as error:  # a job that SLURM started in a way that Fabric does not know
+        raise InputError(str(error)) from error
     strategy = strategies.DDPStrategy(
-        cluster_environment=environment(),
+        cluster_environment=found,
         process_group_backend="nccl" if device.type == "cuda" else "gloo",
         timeout=PATIENCE,
     )

@@ -41,7 +41,7 @@ VIEWS = (20, 18)  # crops of 16x16 are cut from them
 A, B, MADE = pictures(12, VIEWS, seed=1), pictures(10, VIEWS, seed=2), pictures(12, seed=3)
 SMALL_A, SMALL_B = pictures(12, seed=4), pictures(10, seed=5)
 SEED, STEPS = 6, 10
-EPOCHS = {name: STEPS * 2 / count for name, count in (("a", 12), ("b", 10))}  # 10 steps of 2 pictures
+EPOCHS = STEPS * 2 / 12  # 10 steps of 2 of the 12 pictures
 
 
 def trained(spec: NetworkSpec, *, seed: int) -> Network:
@@ -50,7 +50,7 @@ def trained(spec: NetworkSpec, *, seed: int) -> Network:
     with torch.no_grad():
         if spec.family == "patchgan":
             for value in list(network.parameters())[-2:]:
-                value *= 0.1
+                value.mul_(0.1)
     return network
 
 
@@ -58,14 +58,14 @@ def cyclegan(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.n
     """Unpaired, without a pool."""
     specs = {"G_A": GENERATOR, "G_B": GENERATOR, "D_A": JUDGE, "D_B": JUDGE}
     networks = {name: trained(spec, seed=number) for number, (name, spec) in enumerate(specs.items())}
-    settings = CycleGanSettings(epochs=EPOCHS["a"], batch_size=batch, pool=0, lambda_cycle=0.03)
+    settings = CycleGanSettings(epochs=EPOCHS, batch_size=batch, pool=0, lambda_cycle=0.03)
     return CycleGan(networks, A, B, settings, seed=SEED, precision="fp32", processes=processes), {**networks}
 
 
 def pix2pix(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Paired."""
     networks = {"G": trained(GENERATOR, seed=1), "D": trained(PAIR_JUDGE, seed=2)}
-    settings = Pix2PixSettings(epochs=EPOCHS["a"], batch_size=batch, lambda_l1=1.0)
+    settings = Pix2PixSettings(epochs=EPOCHS, batch_size=batch, lambda_l1=1.0)
     targets = pictures(12, VIEWS, seed=2)
     return Pix2Pix(networks, A, targets, settings, seed=SEED, precision="fp32", processes=processes), {**networks}
 
@@ -73,7 +73,7 @@ def pix2pix(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn
 def discriminator(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Against the original with channels closed at random."""
     judge, generator = trained(JUDGE, seed=1), trained(GENERATOR, seed=2).eval()
-    settings = DiscriminatorSettings(epochs=EPOCHS["a"], batch_size=batch)
+    settings = DiscriminatorSettings(epochs=EPOCHS, batch_size=batch)
     stage = FitDiscriminator(
         judge, generator, SMALL_A, MADE, None, settings, paired=False, seed=SEED, precision="fp32", processes=processes
     )
@@ -103,7 +103,7 @@ def finetune(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.n
     )  # fmt: skip
     settings = FinetuneSettings(
         DistillSettings(content=0.1, style=1.0, pixels=0.1, form="mse"),
-        epochs=EPOCHS["a"],
+        epochs=EPOCHS,
         batch_size=batch,
         pool=0,
         lambda_cycle=0.03,

@@ -1,4 +1,4 @@
-"""Two processes train as one does with the same batch; what they cannot share, batch statistics, is not in these nets."""
+"""Two processes train as one does with the same batch, where nothing but batch statistics would tell them apart."""
 
 from __future__ import annotations
 
