@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from mggc_edge.errors import InputError, counted
+from mggc_edge.errors import InputError
 from mggc_edge.models.network import Network
 
 Compute = Literal["auto", "cpu", "cuda"]
@@ -92,7 +92,7 @@ def choose_devices(compute: Compute = "auto", count: int | None = None, *, follo
     launched = find_launched(os.environ)
     if launched is not None and count is not None and count != launched.size:
         raise InputError(
-            f"--devices {count} was asked for, and {launched.by} started {counted(launched.size, 'process')}",
+            f"--devices {count} was asked for, and {launched.by} started {launched.size} processes",
             hint=f"give --devices {launched.size}, or leave it out: the processes that exist are used",
         )
     size = launched.size if launched is not None else count or 1

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mggc_edge.errors import MggcEdgeError, TrainingError, counted
+from mggc_edge.errors import MggcEdgeError, TrainingError
 from mggc_edge.jobs.devices import Devices
 from mggc_edge.lazy import require
 from mggc_edge.training.processes import ConnectionLostError, Processes, gather, part
@@ -159,7 +159,7 @@ class _Children:
 
 def _failure(rank: int, count: int, code: int, said: str) -> MggcEdgeError:
     """Return what rank 0 says of a process that failed; its last line is the error, as `error_line` has it."""
-    who = f"process {rank} of {counted(count, 'process')} (0 to {count - 1})"
+    who = f"process {rank} of {count}, counted from 0,"
     try:
         document = json.loads(said.splitlines()[-1])
         return TrainingError(f"{who} failed: {document['message']}", document["hint"])
