@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mggc_edge.jobs.devices import on
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
@@ -54,17 +55,22 @@ def trained(spec: NetworkSpec, *, seed: int) -> Network:
     return network
 
 
+def placed(spec: NetworkSpec, processes: Processes, *, seed: int) -> Network:
+    """The same on the device of a process."""
+    return on(processes.device, trained(spec, seed=seed))
+
+
 def cyclegan(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Unpaired, without a pool."""
     specs = {"G_A": GENERATOR, "G_B": GENERATOR, "D_A": JUDGE, "D_B": JUDGE}
-    networks = {name: trained(spec, seed=number) for number, (name, spec) in enumerate(specs.items())}
+    networks = {name: placed(spec, processes, seed=number) for number, (name, spec) in enumerate(specs.items())}
     settings = CycleGanSettings(epochs=EPOCHS, batch_size=batch, pool=0, lambda_cycle=0.03)
     return CycleGan(networks, A, B, settings, seed=SEED, precision="fp32", processes=processes), {**networks}
 
 
 def pix2pix(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Paired."""
-    networks = {"G": trained(GENERATOR, seed=1), "D": trained(PAIR_JUDGE, seed=2)}
+    networks = {"G": placed(GENERATOR, processes, seed=1), "D": placed(PAIR_JUDGE, processes, seed=2)}
     settings = Pix2PixSettings(epochs=EPOCHS, batch_size=batch, lambda_l1=1.0)
     targets = pictures(12, VIEWS, seed=2)
     return Pix2Pix(networks, A, targets, settings, seed=SEED, precision="fp32", processes=processes), {**networks}
@@ -72,7 +78,7 @@ def pix2pix(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn
 
 def discriminator(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Against the original with channels closed at random."""
-    judge, generator = trained(JUDGE, seed=1), trained(GENERATOR, seed=2).eval()
+    judge, generator = placed(JUDGE, processes, seed=1), placed(GENERATOR, processes, seed=2)
     settings = DiscriminatorSettings(epochs=EPOCHS, batch_size=batch)
     stage = FitDiscriminator(
         judge, generator, SMALL_A, MADE, None, settings, paired=False, seed=SEED, precision="fp32", processes=processes
@@ -82,7 +88,7 @@ def discriminator(batch: int, processes: Processes) -> tuple[Stage, dict[str, to
 
 def game(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Both agents, with noise and neighbors."""
-    generator, judge = trained(GENERATOR, seed=1).eval(), trained(JUDGE, seed=2).eval()
+    generator, judge = placed(GENERATOR, processes, seed=1), placed(JUDGE, processes, seed=2)
     neighbors = torch.tensor([[(n + step) % 12 for step in (1, 2, 3)] for n in range(12)])
     stage = Game(
         generator, judge, SMALL_A, MADE, neighbors, budget=0.3, settings=GameSettings(k=3), seed=SEED, steps=STEPS,
@@ -94,7 +100,7 @@ def game(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Mo
 
 def finetune(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Unpaired, distilled, with a partner and without a pool."""
-    teacher, judge = trained(GENERATOR, seed=1).eval(), trained(JUDGE, seed=2).eval()
+    teacher, judge = trained(GENERATOR, seed=1), trained(JUDGE, seed=2)
     student = slim(teacher, some_kept(GENERATOR, 3, remove_blocks=False))
     own = Network.from_tensors(judge.spec, judge.table, {k: v.clone() for k, v in judge.state_dict().items()})
     material = Material(
@@ -108,7 +114,8 @@ def finetune(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.n
         pool=0,
         lambda_cycle=0.03,
     )
-    cast = Cast(student, own, teacher, judge, trained(GENERATOR, seed=3))
+    student, own, teacher, judge = (on(processes.device, network) for network in (student, own, teacher, judge))
+    cast = Cast(student, own, teacher, judge, placed(GENERATOR, processes, seed=3))
     stage = Finetune(cast, material, settings, seed=SEED, precision="fp32", processes=processes)
     return stage, {"G": student, "D": own}
 
