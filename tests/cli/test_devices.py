@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,18 +22,33 @@ TRAIN = (
     "train", "--recipe", "cyclegan", "--data", "unpaired", "--family", "resnet_6blocks", "--image-size", "32",
     "--ngf", "2", "--ndf", "2", "--threads", "1",
 )  # fmt: skip
-ENDED_S = 60  # far more than an end takes, and far less than a timeout of gloo
+ENDED_S = 240  # far more than an end takes, and less than a timeout of gloo: half an hour
 
 
 def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """End what a test that failed has left running."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.communicate()
+    STARTED.clear()
+
+
 def start(folder: Path, *words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     pipe = subprocess.PIPE
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*PROGRAM, *words], cwd=folder, env=env or environment(), stdout=pipe, stderr=pipe, text=True
     )
+    STARTED.append(process)
+    return process
 
 
 def followers(process: subprocess.Popen[str]) -> list[int]:
@@ -54,7 +69,7 @@ def wait_for(process: subprocess.Popen[str], line: str) -> str:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether a process ends within a minute."""
+    """Whether a process ends in time."""
     return bool(select.select([pidfd], [], [], ENDED_S)[0])
 
 
