@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import sys
+import threading
 
 import pytest
 import torch
 
-from mggc_edge.errors import InputError
+from mggc_edge.errors import InputError, MggcEdgeError, TrainingError
+from mggc_edge.jobs import launch
 from mggc_edge.jobs.devices import Devices, Launched, choose_devices, find_launched, on
-from mggc_edge.jobs.launch import _failure, error_line
+from mggc_edge.jobs.launch import _Children, _failure, error_line
 from mggc_edge.training.precision import choose_precision, convolution_precision
 from tests.training.training_helpers import fresh, trained
 
@@ -115,3 +118,36 @@ def test_what_another_process_failed_with_is_said_in_one_sentence() -> None:
     bug = _failure(2, 4, 70, "Traceback ...\nValueError: odd\n\n")
     assert bug.message == "process 2 of 4, counted from 0, ended with exit code 70: ValueError: odd"
     assert _failure(1, 2, -9, "").message == "process 1 of 2, counted from 0, was ended by signal 9"
+
+
+def following(code: str) -> Devices:
+    """Two processes, of which the other one runs this code."""
+    return Devices("cpu", 2, None, (sys.executable, "-c", code))
+
+
+def test_a_process_that_cannot_be_met_is_an_error_at_once_and_none_is_left() -> None:
+    children = _Children(following("raise SystemExit(3)"), lambda _: None)
+    with pytest.raises(TrainingError, match=r"^process 1 of 2, counted from 0, ended with exit code 3$"), children:
+        pytest.fail("it was met")
+    assert [child.returncode for child in children._running] == [3]
+
+
+def test_where_rank_0_does_not_notice_a_failure_it_is_told_in_another_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "GRACE_S", 0.0)
+    told: list[MggcEdgeError] = []
+    done = threading.Event()
+
+    def lost(error: MggcEdgeError) -> None:
+        told.append(error)
+        done.set()
+
+    with _Children(following("print('ready', flush=True); raise SystemExit('no memory')"), lost):
+        assert done.wait(120)
+    assert [error.message for error in told] == ["process 1 of 2, counted from 0, ended with exit code 1: no memory"]
+
+
+def test_what_is_left_when_rank_0_ends_is_ended() -> None:
+    children = _Children(following("import sys; print('ready', flush=True); sys.stdin.read()"), lambda _: None)
+    with pytest.raises(KeyboardInterrupt), children:
+        raise KeyboardInterrupt
+    assert [child.returncode for child in children._running] == [-9]
