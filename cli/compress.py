@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from mggc_edge.cli.devices import COMPUTE_HELP, DEVICES_HELP, ComputeName, devices_for
 from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
     RUNS,
@@ -193,8 +194,14 @@ def compress(
             rich_help_panel=JOB,
         ),
     ] = None,
+    compute: Annotated[ComputeName, typer.Option("--compute", help=COMPUTE_HELP, rich_help_panel=JOB)] = "auto",
+    devices: Annotated[
+        int | None,
+        typer.Option("--devices", metavar="N", min=1, max=4096, help=DEVICES_HELP, rich_help_panel=JOB),
+    ] = None,
     threads: Annotated[
-        int | None, typer.Option("--threads", min=1, max=1024, help="Threads to train with.", rich_help_panel=JOB)
+        int | None,
+        typer.Option("--threads", min=1, max=1024, help="Threads that each process trains with.", rich_help_panel=JOB),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -216,6 +223,7 @@ def compress(
     settings = load_settings(config, set_, preset)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
+    trained_on = devices_for(compute, devices)
     from mggc_edge.artifacts import point_latest
     from mggc_edge.jobs.compress import check_floor
     from mggc_edge.jobs.compress import compress as run
@@ -236,14 +244,14 @@ def compress(
         )  # fmt: skip
         stem = Path(model).stem[:MAX_STEM]  # so that the budget stays in the name
         folder, made = job_folder(out_folder, f"{stem}-{request.budget.strip()}")
-        job = start(folder, "compress", request.to_json(), settings, seed, threads)
+        job = start(folder, "compress", request.to_json(), settings, seed, threads, trained_on.on_this_machine)
         job.made = job.made or made
 
     def begun() -> None:
         if job.folder.parent == RUNS and not point_latest(job.folder, RUNS):
             out.remark(f"note: no link {RUNS}/latest could be made")
 
-    document = run_job(out, job, lambda job, hooks: run(job, request, hooks), begun)
+    document = run_job(out, job, lambda job, hooks: run(job, request, hooks, trained_on), begun)
     with out.document(document, as_json=as_json, file=output) as taken:
         if not taken:
             out.result(page(document))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mggc_edge.settings import Settings
 
 # Parameters of a job's command that do not change what is done; those of a request may be others when it goes on.
-_FREE = {"resume", "out_folder", "as_json", "output"}
+_FREE = {"resume", "out_folder", "as_json", "output", "compute", "devices"}
 _FREE_OF_REQUEST = {"min_psnr"}
 _FREE_UNTIL_MEASURED = {"feature_net", "inception", "segmenter"}  # they take part in nothing before quality.json
 
@@ -39,13 +39,19 @@ class JobInterruptedError(Exception):
 
 
 def start(
-    folder: Path, command: str, request: Mapping[str, Any], settings: Settings, seed: int, threads: int | None
+    folder: Path,
+    command: str,
+    request: Mapping[str, Any],
+    settings: Settings,
+    seed: int,
+    threads: int | None,
+    processes: int = 1,
 ) -> Job:
-    """Begin a job in a new folder, with as many threads as there are cores where none are given."""
+    """Begin a job in a new folder. Where no threads are given, `processes` on this machine share its cores."""
     from mggc_edge.jobs.folder import start_job
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return start_job(folder, command, request, settings, seed=seed, threads=threads or cores)
+    return start_job(folder, command, request, settings, seed=seed, threads=threads or max(1, cores // processes))
 
 
 def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | None, usual: Path | None) -> Job:
@@ -140,6 +146,7 @@ def run_job(
                     track=progress.track,
                     skipped=lambda _path, error: progress.tell(f"skipped: {error.message}"),
                     begun=checked,
+                    lost=lambda error: _lost(out, progress, error),
                 ),
             )
     except MggcEdgeError as error:
@@ -149,6 +156,13 @@ def run_job(
         raise
     except KeyboardInterrupt:
         raise JobInterruptedError(job.command, job.folder) from None
+
+
+def _lost(out: Output, progress: StageProgress, error: MggcEdgeError) -> None:
+    """Say what another process failed with, and end this one, which waits for it where no signal is heard."""
+    progress.stop()
+    out.error(error.message, error.hint)
+    os._exit(1)
 
 
 def _way_on(error: MggcEdgeError, job: Job) -> str | None:

@@ -67,6 +67,10 @@ class StageProgress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Take the bar away, and give the terminal back as it was."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from mggc_edge.cli.devices import Compute, DeviceCount, devices_for
 from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
     Config,
@@ -57,7 +58,11 @@ def train(
         str | None,
         typer.Option("--resume", metavar="[RUN]", help="Go on with a run that was stopped [dim](default: --out)[/]."),
     ] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, max=1024, help="Threads to train with.")] = None,
+    compute: Compute = "auto",
+    devices: DeviceCount = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=1024, help="Threads that each process trains with.")
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
     output: OutputFile = None,
@@ -75,6 +80,7 @@ def train(
     size = parse_image_size(image_size)
     settings = load_settings(config, set_)
     require("torch", extra="torch")
+    trained_on = devices_for(compute, devices)
     from mggc_edge.jobs.train import TrainRequest
     from mggc_edge.jobs.train import train as run
 
@@ -86,9 +92,9 @@ def train(
         assert data is not None
         request = TrainRequest(recipe, data, direction, family, ngf, ndf, size, epochs, init)
         folder, made = job_folder(out_folder, request.recipe)
-        job = start(folder, "train", request.to_json(), settings, seed, threads)
+        job = start(folder, "train", request.to_json(), settings, seed, threads, trained_on.on_this_machine)
         job.made = job.made or made
-    document = run_job(out, job, lambda job, hooks: run(job, request, hooks))
+    document = run_job(out, job, lambda job, hooks: run(job, request, hooks, trained_on))
     with out.document(document, as_json=as_json, file=output) as taken:
         if not taken:
             for name in document["weights"].values():

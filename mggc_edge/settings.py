@@ -171,14 +171,28 @@ SETTINGS: tuple[Setting, ...] = (
         "what the feature network wants of a picture: torchvision's, Caffe's, 0..1 or -1..1",
         choices=("imagenet", "caffe", "unit", "signed"),
     ),
-    Setting("finetune.batch_size", 0, "pictures", "pictures a step; 0: 4 with batch norm, else 1", low=0, high=1024),
+    Setting(
+        "finetune.batch_size",
+        0,
+        "pictures",
+        "pictures a step of each process; 0: 4 with batch norm, else 1",
+        low=0,
+        high=1024,
+    ),
     Setting("finetune.checks", 20, "", "looks at the held-out pictures over the whole of finetuning", low=1),
     Setting("finetune.epochs", 100.0, "epochs", "finetuning, where --finetune-epochs is not given", low=0.001),
     Setting("finetune.gan_weight", 1.0, "", "weight of the adversarial loss", low=0),
     Setting("finetune.learning_rate", 2e-4, "", "of both networks", "GCC", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
-    Setting("mggc.batch_size", 0, "pictures", "pictures a step; 0: 4 with batch norm, else 1", low=0, high=1024),
+    Setting(
+        "mggc.batch_size",
+        0,
+        "pictures",
+        "pictures a step of each process; 0: 4 with batch norm, else 1",
+        low=0,
+        high=1024,
+    ),
     Setting("mggc.clip", 1.0, "", "largest norm of an agent's gradient", low=1e-6),
     Setting("mggc.epochs", 20.0, "epochs", "pruning, where --prune-epochs is not given", "paper", low=0.001),
     Setting("mggc.feedback", True, "", "the agents hear each other", "paper"),
@@ -253,7 +267,9 @@ SETTINGS: tuple[Setting, ...] = (
         "what it wants of a picture; auto: signed for colors, imagenet for classes",
         choices=("auto", "imagenet", "caffe", "unit", "signed"),
     ),
-    Setting("train.batch_size", 1, "pictures", "pictures a step", "CycleGAN, pix2pix", low=1, high=1024),
+    Setting(
+        "train.batch_size", 1, "pictures", "pictures a step of each process", "CycleGAN, pix2pix", low=1, high=1024
+    ),
     Setting("train.beta_1", 0.5, "", "of Adam", "CycleGAN, pix2pix", low=0, high=0.999),
     Setting(
         "train.decay", 0.5, "fraction", "of the steps over which the learning rate falls", "CycleGAN", low=0, high=1

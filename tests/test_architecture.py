@@ -81,9 +81,9 @@ ENGINES = {
     "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "benchmarks/worker.py": {"onnxruntime"},
     "quality/inner_tensor.py": {"onnx"},
-    "training": {"torch", "safetensors"},
+    "training": {"torch", "safetensors", "lightning_fabric"},
     "pruning": {"torch"},
-    "jobs": {"torch"},
+    "jobs": {"torch", "lightning_fabric"},
     "opening.py": {"torch"},
     "demonstration.py": {"torch"},
     "cli": {"torch", "onnx"},
@@ -171,7 +171,7 @@ def test_a_room_knows_only_its_engines_late_or_not(name: str, path: Path) -> Non
     allowed = ENGINES.get(name, ENGINES.get(room, set()))
     for module, line, _ in imports(path):
         top = module.split(".")[0]
-        if top in {"torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"}:
+        if top in {"torch", "lightning_fabric", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"}:
             assert top in allowed, f"{name}:{line} imports {module}"
 
 

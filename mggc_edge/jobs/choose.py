@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mggc_edge.errors import InputError, SpecError, counted
+from mggc_edge.jobs.devices import on
 from mggc_edge.jobs.encoders import ChosenEncoder, find_neighbors
 from mggc_edge.jobs.folder import Job
 from mggc_edge.jobs.request import CompressRequest
@@ -22,11 +23,12 @@ from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
-from mggc_edge.training.loop import Journal, Stage, Watch, run_stage
+from mggc_edge.training.loop import Journal, Stage, Watch, follow_stage, run_stage
 from mggc_edge.training.losses import GanLoss
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed, steps_of
 from mggc_edge.training.precision import Precision
+from mggc_edge.training.processes import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,37 @@ class Choice:
 
 @dataclass(frozen=True)
 class Work:
-    """What every stage of a job needs: where to log, what to tell, and how to compute."""
+    """What every stage of a job needs: where to log, what to tell, how to compute, and with whom.
+
+    Of several processes, those of a higher rank have no journal.
+    """
 
     job: Job
-    journal: Journal
+    journal: Journal | None
     precision: Precision
     watch: Watch
     tell: Callable[[str], None]
+    processes: Processes = ALONE
 
     def run(self, stage: Stage) -> None:
-        """Run a stage to its end, or go on with it."""
+        """Run a stage to its end, or go on with it, in this process alone: that of rank 0."""
+        self._run(stage, ALONE)
+
+    def run_together(self, stage: Stage) -> None:
+        """Run a stage to its end, or go on with it, in all processes; in the end all have what rank 0 has."""
+        if self.processes.first:
+            self._run(stage, self.processes)
+        else:
+            follow_stage(stage, self.job.work, seed=self.job.seed, processes=self.processes)
+
+    def _run(self, stage: Stage, processes: Processes) -> None:
         job = self.job
-        run_stage(stage, job.work, self.journal, seed=job.seed, watch=self.watch, saved=job.save)
+        assert self.journal is not None
+        run_stage(stage, job.work, self.journal, seed=job.seed, watch=self.watch, saved=job.save, processes=processes)
+
+    def placed(self, network: Network) -> Network:
+        """Return a network on this process's device: itself where it is there, else a copy."""
+        return on(self.processes.device, network)
 
 
 def gan_loss(settings: Settings, material: Material) -> GanLoss:
@@ -101,7 +122,10 @@ def _smallest_judged() -> int:
 def fit_discriminator(
     work: Work, generator: Network, material: Material, outputs: PictureSet, request: CompressRequest
 ) -> Network:
-    """Return a discriminator that tells the original's outputs from the targets, see `FitDiscriminator`."""
+    """Return a discriminator that tells the original's outputs from the targets, see `FitDiscriminator`.
+
+    It is on the CPU; of several processes, all have rank 0's.
+    """
     settings = work.job.settings
     paired = material.objective == "paired"
     spec = generator.spec
@@ -124,8 +148,8 @@ def fit_discriminator(
         gan=gan_loss(settings, material),
     )
     stage = FitDiscriminator(
-        judge,
-        generator,
+        work.placed(judge),
+        work.placed(generator),
         material.source,
         outputs,
         material.target,
@@ -133,10 +157,11 @@ def fit_discriminator(
         paired=paired,
         seed=work.job.seed,
         precision=work.precision,
+        processes=work.processes,
     )
     work.tell(f"fitting a discriminator to the original: {stage.steps} steps")
-    work.run(stage)
-    return stage.judge.eval()
+    work.run_together(stage)
+    return stage.judge.eval().cpu()
 
 
 def make_game(
@@ -149,7 +174,10 @@ def make_game(
     budget: float,
     encoder: ChosenEncoder,
 ) -> Game:
-    """Return the game of MGGC, ready to be played: first the encoder learns, and says which outputs are neighbors."""
+    """Return the game of MGGC, ready to be played: first the encoder learns, and says which outputs are neighbors.
+
+    Of several processes, rank 0 does so alone and tells the others.
+    """
     settings = work.job.settings
     names = ("k", "lambda_1", "lambda_2", "temperature", "offset", "noise", "regularizer", "pairing", "agent")
     more = ("feedback", "prune_discriminator", "learning_rate", "weight_decay", "clip")
@@ -164,10 +192,13 @@ def make_game(
             most = f"1 picture has no neighbors; it is pruned with mggc.k=0, not {chosen.k}"
         work.tell(f"note: {most}")
         chosen = replace(chosen, k=count - 1)
-    neighbors = find_neighbors(work, encoder, material, outputs, chosen.k, quick=request.quick)
+    neighbors = torch.zeros(len(outputs), chosen.k, dtype=torch.long)
+    if work.processes.first:
+        neighbors = find_neighbors(work, encoder, material, outputs, chosen.k, quick=request.quick)
+    work.processes.broadcast([neighbors])
     return Game(
-        generator,
-        discriminator,
+        work.placed(generator),
+        work.placed(discriminator),
         material.source,
         outputs,
         neighbors,
@@ -175,16 +206,17 @@ def make_game(
         convention=request.macs_convention,
         settings=chosen,
         seed=work.job.seed,
-        steps=prune_steps(settings, request, count, size),
+        steps=prune_steps(settings, request, count, size, work.processes.size),
         batch_size=size,
         precision=work.precision,
+        processes=work.processes,
     )
 
 
-def prune_steps(settings: Settings, request: CompressRequest, count: int, size: int) -> int:
-    """Return how many steps the agents play: as asked for, or as the settings say."""
+def prune_steps(settings: Settings, request: CompressRequest, count: int, size: int, processes: int = 1) -> int:
+    """Return how many steps the agents play: as asked for, or as the settings say; fewer in several processes."""
     if request.prune_epochs is None and request.quick:
         steps: int = settings["quick.prune_steps"]
-        return steps
+        return max(1, round(steps / processes))
     usual = settings["mggc.epochs" if request.has_pictures else "built_in.prune_epochs"]
-    return steps_of(request.prune_epochs or usual, count, size)
+    return steps_of(request.prune_epochs or usual, count, size * processes)

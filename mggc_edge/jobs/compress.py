@@ -22,11 +22,13 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.errors import CheckFailedError, InputError, counted
 from mggc_edge.jobs.choose import Choice, Work, check_fitting, fit_discriminator
+from mggc_edge.jobs.devices import Devices
 from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
 from mggc_edge.jobs.estimate import estimate
 from mggc_edge.jobs.folder import LOG_FILE, WORK_FOLDER, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
+from mggc_edge.jobs.launch import gathered
 from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER, Originals, load_originals, saved_network
 from mggc_edge.jobs.outputs import original_outputs
@@ -43,26 +45,33 @@ from mggc_edge.models.weights import save_network
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import check_budget, kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
+from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.loop import Journal, Progress
 from mggc_edge.training.material import Material
 from mggc_edge.training.precision import choose_precision
+from mggc_edge.training.processes import Processes
 
 LEAST_OF_BUDGET = 0.98  # what a method uses of it
 CHOSEN_FOLDER = "chosen"  # in the folder of states: the slim network of a method that does not slice
 
 
-def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> dict[str, Any]:
+def compress(
+    job: Job, request: CompressRequest, hooks: Hooks | None = None, devices: Devices | None = None
+) -> dict[str, Any]:
     """Do the whole job in its folder, or what is left of it; return the document of `compress --json`.
+
+    `devices` train; None: this process, on the CPU. What is no training of networks is done by this process alone, and
+    exports and measurements are made on the CPU.
 
     Every stage leaves files, and a stage whose files are there is not done again.
 
     Raises:
         InputError: what was given cannot be used; nothing that was finished is lost.
-        TrainingError: a loss is no longer a number.
+        TrainingError: a loss is no longer a number, or another process failed.
         CheckFailedError: an exported file does not equal its network.
         OutputError: the folder cannot be written.
     """
-    hooks = hooks or Hooks()
+    hooks, devices = hooks or Hooks(), devices or Devices()
     torch.set_num_threads(job.threads)
     with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         originals = _originals(job, request)
@@ -82,16 +91,34 @@ def compress(job: Job, request: CompressRequest, hooks: Hooks | None = None) -> 
         _check_pairs(originals, material)
         segmenter = segmenter_for(job.settings, request.segmenter, material, hooks.tell)
         yardsticks = Yardsticks(networks, segmenter, job.settings["quality.max_real"])
-        precision = job.facts.get("precision") or choose_precision(job.settings["train.precision"], generator)
+        precision = job.facts.get("precision") or choose_precision(
+            job.settings["train.precision"], generator, devices.device
+        )
         job.remember("precision", precision, "the precision")
-        work = Work(job, journal, precision, hooks.watch, hooks.tell)
+        work = Work(job, journal, precision, hooks.watch, hooks.tell, Processes(devices.device))
         if not job.resumed:
             _tell_of_plan(plan, request, generator, budget, hooks)
-        hooks.tell(estimate(work, originals, material, request, budget, encoder))
+        hooks.tell(estimate(work, originals, material, request, budget, encoder, devices.count))
         hooks.begun()
-        originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
-        slim = _finetune(work, originals, material, choice, request)
+        with gathered(devices, job.command, job.folder, hooks.lost) as processes:
+            together = replace(work, processes=processes)
+            originals, choice = _choose(together, originals, material, request, budget, plan, encoder)
+            slim = _finetune(together, originals, material, choice, request)
+        assert slim is not None
         return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
+
+
+def follow(job: Job, request: CompressRequest, processes: Processes) -> None:
+    """Take part in the stages of a job that rank 0 does; `job` writes nothing. Raises as `compress`."""
+    hooks = Hooks()
+    originals = _originals(job, request)
+    generator = originals.generator
+    budget, plan = _check_budget(request, generator)
+    encoder = check_encoder(job.settings, request)
+    material = read_material(job.settings, request, generator.spec, generator.table.image_size, job.seed, hooks)
+    work = Work(job, None, job.facts["precision"], hooks.watch, hooks.tell, processes)
+    originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
+    _finetune(work, originals, material, choice, request)
 
 
 def _encoder_facts(job: Job, encoder: ChosenEncoder) -> dict[str, Any]:
@@ -187,15 +214,19 @@ def _choose(
     given: PruningPlan | None,
     encoder: ChosenEncoder,
 ) -> tuple[Originals, Choice]:
-    """Choose the channels; return the originals, with a discriminator if one was fitted, and the choice."""
-    folder, generator = work.job.folder, originals.generator
+    """Choose the channels; return the originals, with a discriminator if one was fitted, and the choice.
+
+    Of several processes, rank 0 writes what was chosen, and the others read it.
+    """
+    folder, generator, first = work.job.folder, originals.generator, work.processes.first
     size = generator.table.image_size
     place = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER
-    if saved_network(folder / ORIGINAL_FOLDER, size) is None:
+    fitted, chosen = saved_network(place, size), _saved_choice(work.job, size)
+    work.processes.barrier()  # all have looked at the same files; from now on there may be more
+    if first and saved_network(folder / ORIGINAL_FOLDER, size) is None:
         save_network(generator, folder / ORIGINAL_FOLDER)
-    fitted = saved_network(place, size)
     judge = originals.discriminator or fitted
-    if (chosen := _saved_choice(work.job, size)) is not None:
+    if chosen is not None:
         return replace(originals, discriminator=judge), chosen
     _discard_after_choice(work.job)
     method = METHODS[request.method]
@@ -203,32 +234,53 @@ def _choose(
     fitting = judge is None  # whatever the method: finetuning, and the choice of its best, are the same for all
     outputs = None
     if searching or fitting:
-        with work.job.stage("outputs"):
-            work.tell(f"running the original on {counted(len(material.source), 'picture')}")
-            outputs = original_outputs(
-                generator,
-                material.source,
-                PictureFormat.for_channels(generator.spec.out_channels),
-                work.job.work / "outputs",
-                precision=work.precision,
-                watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),
-            )
+        outputs = _outputs(work, generator, material)
         if fitting:
             with work.job.stage("discriminator"):
                 judge = fit_discriminator(work, generator, material, outputs, request)
-    if judge is not None and fitted is None:
+    if first and judge is not None and fitted is None:
         save_network(judge, place)
-    with work.job.stage("prune"):
-        if given is not None:
-            choice = Choice(given, None)
-        else:
-            choice = method.choose(work, Task(generator, judge, material, outputs, encoder, request, budget))
-    if choice.network is not None:
-        save_network(choice.network, work.job.work / CHOSEN_FOLDER)
-    if choice.discriminator is not None:
-        write_json(folder / DISCRIMINATOR_PLAN_FILE, choice.discriminator.to_json())
-    write_json(folder / PLAN_FILE, choice.generator.to_json())
+    choice = None
+    if first or (given is None and method.shared):
+        with work.job.stage("prune"):
+            if given is not None:
+                choice = Choice(given, None)
+            else:
+                choice = method.choose(work, Task(generator, judge, material, outputs, encoder, request, budget))
+    if first and choice is not None:
+        _save_choice(work.job, choice)
+    work.processes.barrier()
+    if not first:
+        choice = _saved_choice(work.job, size)
+    assert choice is not None
     return replace(originals, discriminator=judge), choice
+
+
+def _outputs(work: Work, generator: Network, material: Material) -> PictureSet:
+    """Return what the original makes of the training pictures: rank 0 runs it, and the others read that."""
+    if not work.processes.first:
+        work.processes.barrier()
+    with work.job.stage("outputs"):
+        work.tell(f"running the original on {counted(len(material.source), 'picture')}")
+        outputs = original_outputs(
+            work.placed(generator),
+            material.source,
+            PictureFormat.for_channels(generator.spec.out_channels),
+            work.job.work / "outputs",
+            precision=work.precision,
+            watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),
+        )
+    if work.processes.first:
+        work.processes.barrier()
+    return outputs
+
+
+def _save_choice(job: Job, choice: Choice) -> None:
+    if choice.network is not None:
+        save_network(choice.network, job.work / CHOSEN_FOLDER)
+    if choice.discriminator is not None:
+        write_json(job.folder / DISCRIMINATOR_PLAN_FILE, choice.discriminator.to_json())
+    write_json(job.folder / PLAN_FILE, choice.generator.to_json())
 
 
 def _discard_after_choice(job: Job) -> None:
@@ -263,16 +315,20 @@ def _saved_choice(job: Job, size: Size) -> Choice | None:
 
 def _finetune(
     work: Work, originals: Originals, material: Material, choice: Choice, request: CompressRequest
-) -> Network:
-    """Return the slim generator, finetuned, from the folder if it is there."""
+) -> Network | None:
+    """Return the slim generator, finetuned, from the folder if it is there; None in processes of a higher rank."""
     folder = work.job.folder / SLIM_FOLDER
-    if (found := saved_network(folder, originals.generator.table.image_size)) is not None:
+    found = saved_network(folder, originals.generator.table.image_size)
+    work.processes.barrier()  # all have looked at the same files
+    if found is not None:
         return found
     _discard_after_finetuning(work.job)
     if not (work.job.work / "finetune.state").is_file():
         work.job.discard((), facts=("before_finetuning", "after_finetuning"), stages=("finetune",))
     with work.job.stage("finetune"):
         tuned = finetune_pair(work, originals, material, choice, request)
+    if not work.processes.first:
+        return None
     work.job.remember("after_finetuning", tuned.after, "the slim network")
     if tuned.discriminator is not None:
         save_network(tuned.discriminator, folder / DISCRIMINATOR_FOLDER)

@@ -145,9 +145,12 @@ def _trained(work: Work, chosen: ChosenEncoder, material: Material, outputs: Pic
         else:
             encoder = resnet = ResNet50(form.color, low=form.low, high=form.high)
             head = load_resnet50(chosen.weights, resnet)
+    encoder.to(work.processes.device)
     steps = encoder_steps(settings, chosen, len(taught), quick=quick)
     if steps:
-        precision = work.job.facts.get("encoder_precision") or convolution_precision(settings["train.precision"])
+        precision = work.job.facts.get("encoder_precision") or convolution_precision(
+            settings["train.precision"], work.processes.device
+        )
         work.job.remember("encoder_precision", precision, "the encoder's precision")
         common: dict[str, Any] = {"seed": work.job.seed, "steps": steps, "precision": precision}
         work.tell(f"training the encoder on {counted(len(taught), 'picture')}: {counted(steps, 'step')}")

@@ -43,9 +43,10 @@ def estimate(
     request: CompressRequest,
     budget: float,
     encoder: ChosenEncoder,
+    processes: int = 1,
 ) -> str:
     """Return a line that says about how long the job, or what is left of it, will take on this machine."""
-    seconds = expected_seconds(work, originals, material, request, budget, encoder)
+    seconds = expected_seconds(work, originals, material, request, budget, encoder, processes)
     return sentence(seconds, work.job.threads, work.precision, more=work.job.resumed)
 
 
@@ -56,24 +57,32 @@ def expected_seconds(
     request: CompressRequest,
     budget: float,
     encoder: ChosenEncoder,
+    processes: int = 1,
 ) -> float:
-    """Return about how many seconds are left of a job, by what its folder holds."""
+    """Return about how many seconds are left of a job, by what its folder holds; `processes`: that will train it."""
     folder, generator = work.job.folder, originals.generator
-    x = material.source.batch([0])
-    with torch.inference_mode(), autocast(work.precision):
-        once = min(_timed(lambda: generator(x)) for _ in range(3))
+    device = work.processes.device
+    x, placed = material.source.batch([0]).to(device), work.placed(generator)
+    with torch.inference_mode(), autocast(work.precision, device):
+        once = min(_timed(lambda: placed(x).cpu()) for _ in range(3))  # which waits for a GPU
     seconds = _proving(work, len(material.test), request, budget, once)
     if not (folder / artifacts.SLIM_FOLDER / artifacts.WEIGHTS_FILE).is_file():
         size, count = batch_size(work.job.settings, "finetune.batch_size", generator), len(material.source)
-        pictures = finetune_steps(work.job.settings, request, count, size) * size
+        pictures = finetune_steps(work.job.settings, request, count, size * processes) * size
         seconds += _left(work, "finetune") * pictures * (FINETUNE_PASSES + 6 * budget) * once
     if not (folder / artifacts.PLAN_FILE).is_file():
-        seconds += _choosing(work, originals, material, request, encoder, once)
+        seconds += _choosing(work, originals, material, request, encoder, once, processes)
     return seconds
 
 
 def _choosing(
-    work: Work, originals: Originals, material: Material, request: CompressRequest, encoder: ChosenEncoder, once: float
+    work: Work,
+    originals: Originals,
+    material: Material,
+    request: CompressRequest,
+    encoder: ChosenEncoder,
+    once: float,
+    processes: int,
 ) -> float:
     """Return the seconds until the channels are chosen; `once`: one picture through the original."""
     settings, generator, count = work.job.settings, originals.generator, len(material.source)
@@ -85,9 +94,9 @@ def _choosing(
         seen = settings["discriminator.epochs"] * count
         if request.quick:
             seen = settings["quick.discriminator_steps"] * size
-        passes += _left(work, "discriminator") * seen * FIT_PASSES
+        passes += _left(work, "discriminator") * seen / processes * FIT_PASSES
     if plays:
-        passes += _left(work, "prune") * prune_steps(settings, request, count, size) * size * PRUNE_PASSES
+        passes += _left(work, "prune") * prune_steps(settings, request, count, size, processes) * size * PRUNE_PASSES
         if settings["mggc.k"]:
             small = encoder.weights is None and encoder.onnx is None
             learn = _small_encoder_seconds if small else encoder_seconds

@@ -53,6 +53,11 @@ class Pruner(Protocol):
         """Whether it needs a discriminator and the original's outputs."""
         ...
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes choose together; else rank 0 does so alone."""
+        ...
+
     def choose(self, work: Work, task: Task) -> Choice:
         """Return which channels stay, and the slim network itself where its weights are not slices of the original's.
 
@@ -66,7 +71,7 @@ class Pruner(Protocol):
 class Mggc:
     """The agents of MGGC, which choose the channels of both networks."""
 
-    plays = True
+    plays = shared = True
 
     def choose(self, work: Work, task: Task) -> Choice:
         """Return the plans that the game ends in; the discriminator's only where it has gates."""
@@ -77,7 +82,7 @@ class Mggc:
             work, generator, discriminator, task.material, task.outputs, request, task.budget, task.encoder
         )
         work.tell(f"pruning to {task.budget:.4g} of the MACs: {game.steps} steps")
-        work.run(game)
+        work.run_together(game)
         logits, judge_logits = game.logits()
         seed, convention = work.job.seed, request.macs_convention
         plan = generator_plan(
@@ -106,7 +111,7 @@ class FromWeights:
     """A choice from the generator's weights alone. The discriminator stays whole: the original's, or the fitted one."""
 
     plan: Callable[..., PruningPlan]
-    plays = False
+    plays = shared = False
 
     def choose(self, work: Work, task: Task) -> Choice:
         """Return the generator's plan."""

@@ -84,6 +84,7 @@ def original_outputs(
         ArtifactError: a piece is damaged.
     """
     generator.eval()
+    device = next(generator.parameters()).device
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     size = generator.table.layers[-1].out_size
@@ -93,8 +94,9 @@ def original_outputs(
         if not path.is_file():
             levels = []
             for start in range(0, len(numbers), BATCH):
-                with torch.inference_mode(), autocast(precision):
-                    y = generator(inputs.batch(numbers[start : start + BATCH]))
+                x = inputs.batch(numbers[start : start + BATCH]).to(device)
+                with torch.inference_mode(), autocast(precision, device):
+                    y = generator(x)
                 if not torch.isfinite(y).all():
                     raise InputError(
                         f"the original's output for '{inputs.names[numbers[start]]}' or one after it is no picture: "

@@ -14,9 +14,11 @@ import torch
 
 from mggc_edge.artifacts import atomic_write, file_entry, sha256_of, write_manifest
 from mggc_edge.errors import InputError, PictureError, SettingError, TrainingError, counted
+from mggc_edge.jobs.devices import Devices, on
 from mggc_edge.jobs.estimate import seconds_of, sentence, steps_left
 from mggc_edge.jobs.folder import JOB_FILE, LOG_FILE, Job, alone_in, command_line, files_below
 from mggc_edge.jobs.hooks import Hooks
+from mggc_edge.jobs.launch import gathered
 from mggc_edge.jobs.pictures import read_folders, reading_for
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
@@ -31,11 +33,12 @@ from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet, Selection
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
 from mggc_edge.training.folders import Direction, Folders, find_folders
-from mggc_edge.training.loop import Journal, Progress, run_stage
+from mggc_edge.training.loop import Journal, Progress, follow_stage, run_stage
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed
 from mggc_edge.training.pix2pix import Pix2Pix, Pix2PixSettings
 from mggc_edge.training.precision import choose_precision
+from mggc_edge.training.processes import Processes
 
 Recipe = Literal["pix2pix", "cyclegan"]
 FAMILIES: Mapping[str, Callable[..., NetworkSpec]] = {
@@ -99,18 +102,23 @@ class TrainRequest:
             raise InputError(f"the request of this job cannot be read: {error}") from error
 
 
-def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[str, Any]:
+def train(
+    job: Job, request: TrainRequest, hooks: Hooks | None = None, devices: Devices | None = None
+) -> dict[str, Any]:
     """Train to the end, or what is left of it; return the document of `train --json`.
+
+    `devices` train; None: this process, on the CPU.
 
     Writes `latest_net_*.pth` in the layout of the well-known PyTorch implementation (plain state dicts), and
     `samples.png`, every so often and at the end.
 
     Raises:
         InputError: the pictures or the weights to start from cannot be used.
-        TrainingError: a loss or a weight is no longer a number; the last state, and the files before it, are kept.
+        TrainingError: a loss or a weight is no longer a number, or another process failed; the last state, and the
+            files before it, are kept.
         OutputError: the folder cannot be written.
     """
-    hooks = hooks or Hooks()
+    hooks, devices = hooks or Hooks(), devices or Devices()
     torch.set_num_threads(job.threads)
     with alone_in(job.folder), Journal(job.folder / LOG_FILE) as journal:
         networks = _networks(job, request)
@@ -118,20 +126,23 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         size = next(iter(networks.values())).table.image_size
         job.remember("networks", {name: weights_sha256(n) for name, n in networks.items()}, "a network")
         material = _material(job, request, networks, size, hooks)
-        stage = _stage(job, request, networks, material)
-        every = max(1, stage.steps // SAVES)
-
-        def watch(progress: Progress) -> None:
-            if progress.done % every == 0 and progress.done < progress.steps:
-                _save(job, request, stage.networks, material, progress.done)
-            hooks.watch(progress)
-
-        seconds = _expected_seconds(job, request, networks, material) * steps_left(job.work / f"{stage.name}.state")
+        alone = Processes(devices.device)
+        seconds = _expected_seconds(job, request, networks, material, alone) / devices.count
+        seconds *= steps_left(job.work / f"{CycleGan.name}.state")
         hooks.tell(sentence(seconds, job.threads, job.facts["precision"], more=job.resumed))
         hooks.begun()
-        hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
-        with job.stage("train"):
-            run_stage(stage, job.work, journal, seed=job.seed, watch=watch, saved=job.save)
+        with gathered(devices, job.command, job.folder, hooks.lost) as processes:
+            stage = _stage(job, request, networks, material, processes)
+            every = max(1, stage.steps // SAVES)
+
+            def watch(progress: Progress) -> None:
+                if progress.done % every == 0 and progress.done < progress.steps:
+                    _save(job, request, stage.networks, material, progress.done)
+                hooks.watch(progress)
+
+            hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
+            with job.stage("train"):
+                run_stage(stage, job.work, journal, seed=job.seed, watch=watch, saved=job.save, processes=processes)
         _save(job, request, stage.networks, material, stage.steps)
         document: dict[str, Any] = {
             "schema": "mggc-edge/train/1",
@@ -144,6 +155,15 @@ def train(job: Job, request: TrainRequest, hooks: Hooks | None = None) -> dict[s
         }
         _write_down(job, document)
     return document
+
+
+def follow(job: Job, request: TrainRequest, processes: Processes) -> None:
+    """Take part in a training that rank 0 does; `job` writes nothing. Raises as `train`."""
+    networks = _networks(job, request)
+    size = next(iter(networks.values())).table.image_size
+    material = _material(job, request, networks, size, Hooks())
+    stage = _stage(job, request, networks, material, processes)
+    follow_stage(stage, job.work, seed=job.seed, processes=processes)
 
 
 def _write_down(job: Job, document: Mapping[str, Any]) -> None:
@@ -241,22 +261,24 @@ def _material(job: Job, request: TrainRequest, networks: Mapping[str, Network], 
     return read_folders(folders, reading, hooks, job.remember)
 
 
-def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> CycleGan | Pix2Pix:
+def _stage(
+    job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material, processes: Processes
+) -> CycleGan | Pix2Pix:
     assert material.target_views is not None
     settings = job.settings
     precision = job.facts.get("precision") or choose_precision(
-        settings["train.precision"], next(iter(networks.values()))
+        settings["train.precision"], next(iter(networks.values())), processes.device
     )
     job.remember("precision", precision, "the precision")
+    networks = {name: on(processes.device, network) for name, network in networks.items()}
+    how: dict[str, Any] = {"seed": job.seed, "precision": precision, "processes": processes}
     shared = {
         "epochs": request.epochs or settings["train.epochs"],
         **{name: settings[f"train.{name}"] for name in ("batch_size", "learning_rate", "beta_1", "decay", "flip")},
     }
     if request.recipe == "pix2pix":
         recipe = Pix2PixSettings(gan=_gan(settings, "vanilla"), lambda_l1=settings["train.lambda_l1"], **shared)
-        return Pix2Pix(
-            networks, material.source_views, material.target_views, recipe, seed=job.seed, precision=precision
-        )
+        return Pix2Pix(networks, material.source_views, material.target_views, recipe, **how)
     cycle = CycleGanSettings(
         gan=_gan(settings, "lsgan"),
         lambda_cycle=settings["train.lambda_cycle"],
@@ -264,12 +286,14 @@ def _stage(job: Job, request: TrainRequest, networks: Mapping[str, Network], mat
         pool=settings["train.pool"],
         **shared,
     )
-    return CycleGan(networks, material.source_views, material.target_views, cycle, seed=job.seed, precision=precision)
+    return CycleGan(networks, material.source_views, material.target_views, cycle, **how)
 
 
-def _expected_seconds(job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material) -> float:
+def _expected_seconds(
+    job: Job, request: TrainRequest, networks: Mapping[str, Network], material: Material, alone: Processes
+) -> float:
     """Return about how long training will take, from a few steps of copies and one sheet of the untrained networks."""
-    trial = _stage(job, request, copy.deepcopy(dict(networks)), material)
+    trial = _stage(job, request, copy.deepcopy(dict(networks)), material, alone)
     steps = seconds_of(trial, job.seed)
     start = time.perf_counter()
     contact_sheet(_columns(request, networks, material))
@@ -328,8 +352,9 @@ def _shown(pictures: PictureSet) -> list[Any]:
 
 def _run(network: Network, pictures: PictureSet) -> list[Any]:
     training = network.training
+    device = next(network.parameters()).device
     network.eval()
     with torch.inference_mode():
-        outputs = [network(pictures.batch([n]))[0].float().numpy() for n in range(len(pictures))]
+        outputs = [network(pictures.batch([n]).to(device))[0].float().cpu().numpy() for n in range(len(pictures))]
     network.train(training)
     return [to_picture(output, PictureFormat.for_channels(network.spec.out_channels)) for output in outputs]

@@ -37,17 +37,21 @@ def finetune_pair(
 ) -> Tuned:
     """Slim both networks, recalibrate their batch statistics, finetune them, and return the best on held-out pictures.
 
+    What is returned is on the CPU. Of several processes, rank 0 alone looks at the held-out pictures.
+
     Raises:
         TrainingError: a loss is no longer a number.
         OutputError: a state cannot be written.
     """
     student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
     stage = make_finetune(work, originals, material, choice, request, student)
-    before: dict[str, float] = work.job.facts.get("before_finetuning") or stage.begin()
-    work.job.remember("before_finetuning", before, "the slim network")
+    before: dict[str, float] = {}
+    if work.processes.first:
+        before = work.job.facts.get("before_finetuning") or stage.begin()
+        work.job.remember("before_finetuning", before, "the slim network")
     work.tell(f"finetuning the slim generator: {stage.steps} steps")
-    work.run(stage)
-    judge = None if stage.judge is None else stage.judge.eval()
+    work.run_together(stage)
+    judge = None if stage.judge is None else stage.judge.eval().cpu()
     return Tuned(stage.best(), judge, before, stage.best_look)
 
 
@@ -72,7 +76,7 @@ def make_finetune(
     request: CompressRequest,
     student: Network,
 ) -> Finetune:
-    """Return the stage, ready to run; `student` is trained in place."""
+    """Return the stage, ready to run; `student` is trained in place where it is on the stage's device."""
     judge = originals.discriminator
     own_judge = judge
     if judge is not None and choice.discriminator is not None:
@@ -82,13 +86,18 @@ def make_finetune(
             judge.spec, judge.table, {key: judge.state_dict()[key].clone() for key in judge.table.tensors}
         )
     partner = originals.partner if material.objective == "unpaired" else None
-    cast = Cast(student, own_judge, originals.generator, judge, partner)
+    generator = work.placed(originals.generator)
+    own_judge, judge, partner = (
+        None if network is None else work.placed(network) for network in (own_judge, judge, partner)
+    )
+    cast = Cast(work.placed(student), own_judge, generator, judge, partner)
     return Finetune(
         cast,
         material,
         finetune_settings(work.job.settings, originals.generator, material, request),
         seed=work.job.seed,
         precision=work.precision,
+        processes=work.processes,
     )
 
 

@@ -14,7 +14,7 @@ with g from one of
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -37,24 +37,35 @@ def sample(logits: Tensor, temperature: float, noise: Noise = "gumbel_paper", *,
     Returns:
         [C] of exact zeros and ones, with a gradient to every logit.
     """
-    drawn = logits + _noise(logits, noise)
+    return _open(logits + _noise(logits, noise), temperature, minimum)
+
+
+def _open(drawn: Tensor, temperature: float, minimum: int) -> Tensor:
+    """Return the gates of logits with noise, [C]."""
     soft = torch.sigmoid(drawn / temperature)
     with torch.no_grad():
-        hard = (drawn > 0).to(logits.dtype)
+        hard = (drawn > 0).to(drawn.dtype)
         if minimum and int(hard.sum()) < minimum:
             hard[drawn.topk(min(minimum, drawn.numel())).indices] = 1
     return hard + (soft - soft.detach())  # the parenthesis is an exact zero
 
 
 def sample_groups(
-    table: LayerTable, logits: Mapping[str, Tensor], temperature: float, noise: Noise
+    table: LayerTable,
+    logits: Mapping[str, Tensor],
+    temperature: float,
+    noise: Noise,
+    *,
+    share: Callable[[Sequence[Tensor]], None] = lambda _: None,
 ) -> dict[str, Tensor]:
-    """Draw the gates of every channel group of a network that `logits` has; each group keeps its minimum."""
-    return {
-        group.name: sample(logits[group.name], temperature, noise, minimum=group.minimum)
-        for group in table.groups
-        if group.name in logits
-    }
+    """Draw the gates of every channel group of a network that `logits` has; each group keeps its minimum.
+
+    `share` is given the noise of all groups, which it may replace in place: by that of another process.
+    """
+    groups = [group for group in table.groups if group.name in logits]
+    drawn = {group.name: _noise(logits[group.name], noise) for group in groups}
+    share(list(drawn.values()))
+    return {group.name: _open(logits[group.name] + drawn[group.name], temperature, group.minimum) for group in groups}
 
 
 def open_threshold(noise: Noise) -> float:

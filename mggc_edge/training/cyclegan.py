@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -14,9 +13,10 @@ from torch import Tensor
 from mggc_edge.models.network import Network
 from mggc_edge.training.bank import Ahead, PictureSet, to_tensor, views
 from mggc_edge.training.losses import GanLoss, discriminator_loss, generator_loss
-from mggc_edge.training.order import batch_indices, step_seed, steps_of
+from mggc_edge.training.order import Share, steps_of
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
+from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.schedule import constant_then_linear, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
@@ -27,6 +27,7 @@ class CycleGanSettings:
 
     Attributes:
         epochs: how often the larger of the two sets is seen.
+        batch_size: pictures of each side that a step of each process sees.
         lambda_cycle, lambda_identity: weights of the two losses; the identity loss has lambda_cycle * lambda_identity.
         pool: pictures that each discriminator's pool keeps.
         decay: fraction of the steps over which the learning rate falls to 0.
@@ -61,6 +62,7 @@ class CycleGan:
         *,
         seed: int,
         precision: Precision,
+        processes: Processes = ALONE,
     ) -> None:
         self.networks = {name: networks[name].train() for name in ("G_A", "G_B", "D_A", "D_B")}
         self._sets = (pictures_a, pictures_b)
@@ -68,7 +70,9 @@ class CycleGan:
         size = networks["G_A"].table.image_size
         self._size = size
         count = max(len(pictures_a), len(pictures_b))
-        self.steps = steps_of(settings.epochs, count, settings.batch_size)
+        self._processes = processes
+        self._share = Share(settings.batch_size, processes.rank, processes.size)
+        self.steps = steps_of(settings.epochs, count, self._share.total)
         self._generators = self._adam("G_A", "G_B")
         self._discriminators = self._adam("D_A", "D_B")
         self._pools = {"D_A": PicturePool(settings.pool), "D_B": PicturePool(settings.pool)}
@@ -85,9 +89,12 @@ class CycleGan:
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:
         sides = []
         for side, pictures in zip("AB", self._sets, strict=True):
-            numbers = batch_indices(self._seed, f"{self.name}/{side}", step, len(pictures), self.settings.batch_size)
-            rng = np.random.default_rng(step_seed(self._seed, f"{self.name}/{side}/views", step))
-            crops = [views([pictures], n, self._size, rng, flip=self.settings.flip)[0] for n in numbers]
+            numbers = self._share.pictures(self._seed, f"{self.name}/{side}", step, len(pictures))
+            draws = self._share.draws(self._seed, f"{self.name}/{side}/views", step)
+            crops = [
+                views([pictures], n, self._size, rng, flip=self.settings.flip)[0]
+                for n, rng in zip(numbers, draws, strict=True)
+            ]
             sides.append(to_tensor(crops, pictures.format))
         return sides[0], sides[1]
 
@@ -96,9 +103,9 @@ class CycleGan:
         rate = self.settings.learning_rate * constant_then_linear(number, self.steps, self.settings.decay)
         set_rate(self._generators, rate)
         set_rate(self._discriminators, rate)
-        real_a, real_b = self._batches.get(number)
+        real_a, real_b = (pictures.to(self._processes.device) for pictures in self._batches.get(number))
         fakes, metrics = self._update_generators(real_a, real_b)
-        metrics |= self._update_discriminators({"D_A": real_b, "D_B": real_a}, fakes)
+        metrics |= self._update_discriminators(number, {"D_A": real_b, "D_B": real_a}, fakes)
         return {**metrics, "learning_rate": rate}
 
     def _update_generators(self, real_a: Tensor, real_b: Tensor) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -106,7 +113,7 @@ class CycleGan:
         cycle, identity = self.settings.lambda_cycle, self.settings.lambda_cycle * self._identity
         for judge in (d_a, d_b):
             judge.requires_grad_(False)
-        with autocast(self._precision):
+        with autocast(self._precision, self._processes.device):
             fake_b, fake_a = g_a(real_a), g_b(real_b)
             back_a, back_b = g_b(fake_b), g_a(fake_a)
             says_a, says_b = d_a(fake_b), d_b(fake_a)
@@ -119,22 +126,29 @@ class CycleGan:
         loss = torch.stack(list(parts.values())).sum()
         self._generators.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._generators.step()
+        self._step(self._generators)
         for judge in (d_a, d_b):
             judge.requires_grad_(True)
         metrics = {f"loss_{name}": value.item() for name, value in {"g": loss, **parts}.items()}
         return {"D_A": fake_b.detach().float(), "D_B": fake_a.detach().float()}, metrics
 
-    def _update_discriminators(self, reals: Mapping[str, Tensor], fakes: Mapping[str, Tensor]) -> dict[str, Any]:
+    def _step(self, optimizer: torch.optim.Optimizer) -> None:
+        self._processes.mean_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        optimizer.step()
+
+    def _update_discriminators(
+        self, number: int, reals: Mapping[str, Tensor], fakes: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
         losses = []
         for name, real in reals.items():
-            judge, fake = self.networks[name], self._pools[name].exchange(fakes[name])
-            with autocast(self._precision):
+            draws = self._share.draws(self._seed, f"{self.name}/pool/{name}", number)
+            judge, fake = self.networks[name], self._pools[name].exchange(fakes[name], draws)
+            with autocast(self._precision, self._processes.device):
                 says_real, says_fake = judge(real), judge(fake)
             losses.append(discriminator_loss(self.settings.gan, says_real, says_fake))
         self._discriminators.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-        self._discriminators.step()
+        self._step(self._discriminators)
         return {f"loss_{name.lower()}": loss.item() for name, loss in zip(reals, losses, strict=True)}
 
     def state(self) -> dict[str, Tensor]:

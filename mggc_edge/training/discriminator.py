@@ -12,8 +12,9 @@ from torch import Tensor
 from mggc_edge.models.network import Network
 from mggc_edge.training.bank import Bank
 from mggc_edge.training.losses import GanLoss, discriminator_loss
-from mggc_edge.training.order import batch_indices, steps_of
+from mggc_edge.training.order import Share, step_seed, steps_of
 from mggc_edge.training.precision import Precision, autocast
+from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
 
@@ -49,25 +50,29 @@ class FitDiscriminator:
         paired: bool,
         seed: int,
         precision: Precision,
+        processes: Processes = ALONE,
     ) -> None:
         self.judge, self._generator = judge.train(), generator
         self._inputs, self._outputs, self._targets = inputs, outputs, targets
         self._conditional = judge.spec.in_channels != generator.spec.out_channels
         self._paired, self.settings, self._seed, self._precision = paired, settings, seed, precision
-        self.steps = steps_of(settings.epochs, len(inputs), settings.batch_size)
+        self._processes = processes
+        self._share = Share(settings.batch_size, processes.rank, processes.size)
+        self.steps = steps_of(settings.epochs, len(inputs), self._share.total)
         betas = (settings.beta_1, 0.999)
         self._optimizer = torch.optim.Adam(judge.parameters(), settings.learning_rate, betas=betas, fused=True)
 
     def step(self, number: int) -> dict[str, Any]:
         """Update the discriminator."""
         chosen = self._chosen(self.name, number, self._inputs)
-        x = self._inputs.batch(chosen)
-        with autocast(self._precision):
+        x = self._inputs.batch(chosen).to(self._processes.device)
+        with autocast(self._precision, self._processes.device):
             real, fake = self._pictures(number, chosen, x)
             says_real, says_fake = self.judge(self._seen(x, real)), self.judge(self._seen(x, fake))
         loss = discriminator_loss(self.settings.gan, says_real, says_fake)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._processes.mean_gradients(self.judge.parameters())
         self._optimizer.step()
         return {
             "loss_d": loss.item(),
@@ -77,25 +82,27 @@ class FitDiscriminator:
         }
 
     def _chosen(self, name: str, number: int, bank: Bank) -> list[int]:
-        return batch_indices(self._seed, name, number, len(bank), self.settings.batch_size)
+        return self._share.pictures(self._seed, name, number, len(bank))
 
     def _pictures(self, number: int, chosen: list[int], x: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self._outputs.batch(chosen)
+        outputs = self._outputs.batch(chosen).to(x.device)
         if self._targets is None:
-            return outputs, self._crippled(x)
+            return outputs, self._crippled(number, x)
         same = chosen if self._paired else self._chosen(f"{self.name}/targets", number, self._targets)
-        return self._targets.batch(same), outputs
+        return self._targets.batch(same).to(x.device), outputs
 
     @torch.no_grad()
-    def _crippled(self, x: Tensor) -> Tensor:
-        """Return the original's output with a random share of every group's channels closed."""
+    def _crippled(self, number: int, x: Tensor) -> Tensor:
+        """Return the original's output with a random share of every group's channels closed, the same in a step."""
         masks = {}
+        draws = torch.Generator().manual_seed(step_seed(self._seed, f"{self.name}/masks", number))
         for group in self._generator.table.groups:
             if not group.size:  # of a block that has been removed
                 continue
-            share = torch.rand(())
-            masks[group.name] = (torch.rand(group.size) < share).float()
-            masks[group.name][int(torch.randint(group.size, ()))] = 1.0
+            share = torch.rand((), generator=draws)
+            mask = (torch.rand(group.size, generator=draws) < share).float()
+            mask[int(torch.randint(group.size, (), generator=draws))] = 1.0
+            masks[group.name] = mask.to(x.device)
         crippled: Tensor = self._generator(x, masks, "batch")
         return crippled.float()
 

@@ -7,20 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from mggc_edge.errors import SettingError
 from mggc_edge.models.network import Network
-from mggc_edge.training.bank import Ahead, to_tensor, views
+from mggc_edge.training.bank import Ahead, PictureSet, Pixels, to_tensor, views
 from mggc_edge.training.distill import Distiller, DistillSettings
 from mggc_edge.training.losses import GanLoss, discriminator_loss, generator_loss
 from mggc_edge.training.material import Material
-from mggc_edge.training.order import batch_indices, step_seed, steps_of
+from mggc_edge.training.order import Share, step_seed, steps_of
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
+from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.schedule import constant_then_linear, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
@@ -32,6 +32,7 @@ class FinetuneSettings:
     """How a slim pair is finetuned.
 
     Attributes:
+        batch_size: pictures that a step of each process sees.
         lambda_l1: weight of the L1 distance to the truth (paired).
         lambda_cycle, lambda_identity: as in `CycleGanSettings` (unpaired, with a partner).
         gan_weight: of the adversarial loss; 0 leaves it out.
@@ -88,6 +89,7 @@ class Finetune:
         *,
         seed: int,
         precision: Precision,
+        processes: Processes = ALONE,
     ) -> None:
         self._cast, self._material, self.settings = cast, material, settings
         self._seed, self._precision = seed, precision
@@ -108,8 +110,10 @@ class Finetune:
             torch.manual_seed(step_seed(seed, f"{self.name}/maps", 0))
             self._distiller = Distiller(
                 cast.teacher, cast.student, cast.teacher_judge, settings.distill, conditional=conditional
-            )
-        self.steps = steps_of(settings.epochs, len(material.source), settings.batch_size)
+            ).to(processes.device)
+        self._processes = processes
+        self._share = Share(settings.batch_size, processes.rank, processes.size)
+        self.steps = steps_of(settings.epochs, len(material.source), self._share.total)
         self._every = max(1, self.steps // settings.checks)
         betas = (settings.beta_1, 0.999)
         own = [*self.student.parameters(), *self._distiller.parameters()]
@@ -136,23 +140,30 @@ class Finetune:
             )
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        material, size = self._material, self._size
-        rng = np.random.default_rng(step_seed(self._seed, f"{self.name}/views", step))
+        material, name = self._material, self.name
         sources, targets = material.source_views, material.target_views
-        numbers = batch_indices(self._seed, self.name, step, len(sources), self.settings.batch_size)
+        numbers = self._share.pictures(self._seed, name, step, len(sources))
         if self._paired:
             assert targets is not None
-            crops = [views([sources, targets], number, size, rng, flip=self.settings.flip) for number in numbers]
+            crops = self._views([sources, targets], numbers, f"{name}/views", step)
             x, y = (
                 to_tensor(side, s.format) for side, s in zip(zip(*crops, strict=True), (sources, targets), strict=True)
             )
             return x, y
-        x = to_tensor([views([sources], n, size, rng, flip=self.settings.flip)[0] for n in numbers], sources.format)
+        x = to_tensor([view for (view,) in self._views([sources], numbers, f"{name}/views", step)], sources.format)
         if targets is None:
             return x, None
-        others = batch_indices(self._seed, f"{self.name}/targets", step, len(targets), self.settings.batch_size)
-        y = to_tensor([views([targets], n, size, rng, flip=self.settings.flip)[0] for n in others], targets.format)
-        return x, y
+        others = self._share.pictures(self._seed, f"{name}/targets", step, len(targets))
+        crops = self._views([targets], others, f"{name}/targets/views", step)
+        return x, to_tensor([view for (view,) in crops], targets.format)
+
+    def _views(self, sets: Sequence[PictureSet], numbers: Sequence[int], name: str, step: int) -> list[list[Pixels]]:
+        """Return the same random crop of every set, for each of the pictures."""
+        draws = self._share.draws(self._seed, name, step)
+        return [
+            views(sets, number, self._size, rng, flip=self.settings.flip)
+            for number, rng in zip(numbers, draws, strict=True)
+        ]
 
     def step(self, number: int) -> dict[str, Any]:
         """Update the generator, then the discriminator; now and then look at the held-out pictures."""
@@ -160,7 +171,9 @@ class Finetune:
         rate = s.learning_rate * constant_then_linear(number, self.steps, s.decay)
         for optimizer in self._optimizers.values():
             set_rate(optimizer, rate)
-        x, y = self._batches.get(number)
+        device = self._processes.device
+        x, y = (None if pictures is None else pictures.to(device) for pictures in self._batches.get(number))
+        assert x is not None
         fake, parts = self._losses(x, y)
         loss = torch.stack(list(parts.values())).sum()
         self._update("G", loss)
@@ -170,21 +183,22 @@ class Finetune:
         }
         if self.judge is not None and y is not None:
             self.judge.requires_grad_(True)
-            shown = fake.detach() if self._paired else self._pool.exchange(fake.detach())
-            with autocast(self._precision):
+            draws = self._share.draws(self._seed, f"{self.name}/pool", number)
+            shown = fake.detach() if self._paired else self._pool.exchange(fake.detach(), draws)
+            with autocast(self._precision, device):
                 says_real, says_fake = self.judge(self._seen(x, y)), self.judge(self._seen(x, shown))
             loss_d = discriminator_loss(s.gan, says_real, says_fake)
             self._update("D", loss_d)
             metrics["loss_d"] = loss_d.item()
         metrics["learning_rate"] = rate
-        if (number + 1) % self._every == 0 or number + 1 == self.steps:
+        if self._processes.first and ((number + 1) % self._every == 0 or number + 1 == self.steps):
             metrics["held_out"] = self._check()
         return metrics
 
     def _losses(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         s, cast = self.settings, self._cast
         parts: dict[str, Tensor] = {}
-        with autocast(self._precision):
+        with autocast(self._precision, x.device):
             lesson = self._distiller.teach(x) if s.distill.enabled else None
             fake, features = self.student.features(x, self._distiller.student_taps)
             fake = fake.float()
@@ -218,11 +232,13 @@ class Finetune:
     def _update(self, name: str, loss: Tensor) -> None:
         self._optimizers[name].zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizers[name].step()
+        optimizer = self._optimizers[name]
+        self._processes.mean_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        optimizer.step()
 
     def look(self) -> dict[str, float]:
         """Compare the generator, as it is, with the original on the held-out pictures; see `held_out_distance`."""
-        self._wanted = self._wanted or list(_held_out_lessons(self._distiller, self._material))
+        self._wanted = self._wanted or list(_held_out_lessons(self._distiller, self._material, self._processes.device))
         return held_out_distance(self.student, self._distiller, self._material, self._wanted)
 
     def begin(self) -> dict[str, float]:
@@ -238,8 +254,8 @@ class Finetune:
         return found
 
     def best(self) -> Network:
-        """Return the generator that was best on the held-out pictures, in evaluation mode."""
-        tensors = {key: self._best[key] for key in self.student.table.tensors}
+        """Return the generator that was best on the held-out pictures, on the CPU and in evaluation mode."""
+        tensors = {key: self._best[key].cpu() for key in self.student.table.tensors}
         return Network.from_tensors(self.student.spec, self.student.table, tensors).eval()
 
     def state(self) -> dict[str, Tensor]:
@@ -272,10 +288,10 @@ def _parts(count: int) -> Iterator[range]:
         yield range(start, min(start + VALIDATION_BATCH, count))
 
 
-def _held_out_lessons(distiller: Distiller, material: Material) -> Iterator[Tensor]:
+def _held_out_lessons(distiller: Distiller, material: Material, device: torch.device) -> Iterator[Tensor]:
     """Yield the original's outputs on the held-out pictures, batch by batch."""
     for numbers in _parts(len(material.held_out)):
-        yield distiller.teach(material.held_out.batch(numbers))[0].float()
+        yield distiller.teach(material.held_out.batch(numbers).to(device))[0].float()
 
 
 @torch.no_grad()
@@ -292,7 +308,7 @@ def held_out_distance(
     student.eval()
     distance, squared, truth, count = 0.0, 0.0, 0.0, len(material.held_out)
     for numbers, wanted in zip(_parts(count), lessons, strict=True):
-        x = material.held_out.batch(numbers)
+        x = material.held_out.batch(numbers).to(wanted.device)
         y = student(x).float()
         weight = len(numbers) / count
         error = F.mse_loss(y, wanted).item()
@@ -301,7 +317,7 @@ def held_out_distance(
         near = [(F.mse_loss(a, b) / b.square().mean().clamp_min(1e-12)).item() for a, b in pairs]
         distance += weight * (sum(near) / len(near) if near else error)
         if material.held_out_truth is not None:
-            truth += weight * F.l1_loss(y, material.held_out_truth.batch(numbers)).item()
+            truth += weight * F.l1_loss(y, material.held_out_truth.batch(numbers).to(y.device)).item()
     student.train(training)
     psnr = 10 * math.log10(4 / squared) if squared else 100.0  # range -1..1: 2^2; equal pictures: a large number
     found = {"distance": distance, "psnr": psnr}

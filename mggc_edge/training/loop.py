@@ -19,6 +19,7 @@ from torch import Tensor
 from mggc_edge.artifacts import writing
 from mggc_edge.errors import ArtifactError, TrainingError
 from mggc_edge.training.order import step_seed
+from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.state import read_facts, read_state, save_state
 
 SAVE_EVERY_S = 20.0
@@ -126,6 +127,7 @@ def run_stage(
     seed: int,
     watch: Watch = lambda _: None,
     saved: Callable[[], None] = lambda: None,
+    processes: Processes = ALONE,
 ) -> bool:
     """Run a stage to its end, from where its state in `folder` says it stopped; return whether there was one.
 
@@ -135,6 +137,8 @@ def run_stage(
 
     Args:
         saved: called whenever a state was written.
+        processes: that train the stage; this is rank 0 of them, and the others run `follow_stage`. The log has the
+            means of what they computed; the state is this one's.
 
     Raises:
         TrainingError: a loss or a weight is no longer a number; the last state that was saved is good.
@@ -145,7 +149,7 @@ def run_stage(
     number = 0
     if (found := read_state(path)) is not None:
         tensors, facts = found
-        number = _resume_at(path, stage, facts)
+        number = _resume_at(path, stage, facts, processes.size)
         try:
             stage.load_state(tensors)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -158,12 +162,13 @@ def run_stage(
     else:
         _begin_anew(stage.name, folder, journal)
         # It knows where the log was: what a process writes that is killed before the next state is cut off again.
-        save_state(path, stage.state(), {"step": 0, "steps": stage.steps, "journal": journal.size})
+        _save(path, stage, stage.state(), 0, journal, processes)
+    processes.barrier()  # the others go on from the same state
     first, start = number, time.monotonic()
     last, every = start, SAVE_EVERY_S
     while number < stage.steps:
         torch.manual_seed(step_seed(seed, stage.name, number))
-        metrics = stage.step(number)
+        metrics = processes.mean_numbers(stage.step(number))
         _check(stage.name, number, metrics)
         journal.write({"stage": stage.name, "step": number, **metrics})
         number += 1
@@ -171,14 +176,56 @@ def run_stage(
         if number == stage.steps or now - last >= every:
             tensors = stage.state()
             _check_tensors(stage.name, number, tensors)
-            save_state(path, tensors, {"step": number, "steps": stage.steps, "journal": journal.size})
+            _save(path, stage, tensors, number, journal, processes)
             saved()
             last = time.monotonic()
             every = min(max(SAVE_EVERY_S, 20 * (last - now)), MAX_SAVE_EVERY_S)  # at most a twentieth of the time
         done = number - first
         left = (now - start) / done * (stage.steps - number) if done >= 3 or now - start > 2 else None
         watch(Progress(stage.name, number, stage.steps, metrics, left))
+    processes.barrier()  # the last state is there
     return found is not None
+
+
+def follow_stage(stage: Stage, folder: Path, *, seed: int, processes: Processes) -> None:
+    """Run a stage in a process of a higher rank: from the state in `folder` on, and in the end with rank 0's result.
+
+    Nothing is written or checked here. What is random in a network, dropout, is drawn from another seed in each
+    process; what decides about pictures and gates is not. Statistics of batch norms, and pools of pictures, are of each
+    process, until rank 0's take their place where a stage begins, goes on or ends.
+
+    Raises:
+        ConnectionLostError: another process has ended.
+        ArtifactError: the state that rank 0 wrote cannot be read here.
+    """
+    path = folder / f"{stage.name}.state"
+    processes.barrier()
+    number = _take_over(path, stage, processes.size)
+    while number < stage.steps:
+        torch.manual_seed(step_seed(seed, f"{stage.name}/process {processes.rank}", number))
+        processes.mean_numbers(stage.step(number))
+        number += 1
+    processes.barrier()
+    _take_over(path, stage, processes.size)
+
+
+def _take_over(path: Path, stage: Stage, processes: int) -> int:
+    """Load what rank 0 wrote, and return how many steps it has done."""
+    found = read_state(path)
+    if found is None:
+        raise ArtifactError(
+            f"the state '{path}' is not there for every process", hint="put the run into a folder that all of them see"
+        )
+    tensors, facts = found
+    stage.load_state(tensors)
+    return _resume_at(path, stage, facts, processes)
+
+
+def _save(
+    path: Path, stage: Stage, tensors: Mapping[str, Tensor], done: int, journal: Journal, processes: Processes
+) -> None:
+    facts = {"step": done, "steps": stage.steps, "journal": journal.size, "processes": processes.size}
+    save_state(path, tensors, facts)
 
 
 def _begin_anew(stage: str, folder: Path, journal: Journal) -> None:
@@ -197,14 +244,27 @@ def _begin_anew(stage: str, folder: Path, journal: Journal) -> None:
     journal.cut(start)  # last: a process that is killed before finds the lines again
 
 
-def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any]) -> int:
-    number, steps, size = (facts.get(key) for key in ("step", "steps", "journal"))
-    if steps != stage.steps or type(number) is not int or not 0 <= number <= stage.steps or type(size) is not int:
-        raise ArtifactError(
-            f"the state '{path}' belongs to a stage of {steps} steps, and this one has {stage.steps}",
-            hint="go on with the flags that the job was started with",
-        )
-    return number
+def _resume_at(path: Path, stage: Stage, facts: Mapping[str, Any], processes: int) -> int:
+    """Return how many steps a state stands for.
+
+    Each process sees as many pictures a step as one alone: another number of them has other steps, of which the same
+    part is done.
+    """
+    number, steps, size, before = (facts.get(key) for key in ("step", "steps", "journal", "processes"))
+    if type(number) is int and type(steps) is int and 0 <= number <= steps and type(size) is int:
+        if steps == stage.steps:
+            return number
+        if type(before) is int and before != processes and _as_long(steps, before, stage.steps, processes):
+            return number * stage.steps // max(steps, 1)
+    raise ArtifactError(
+        f"the state '{path}' belongs to a stage of {steps} steps, and this one has {stage.steps}",
+        hint="go on with the flags that the job was started with",
+    )
+
+
+def _as_long(steps: int, processes: int, other_steps: int, other_processes: int) -> bool:
+    """Return whether two stages see as many pictures, up to the rounding of their steps."""
+    return abs(steps * processes - other_steps * other_processes) <= max(processes, other_processes)
 
 
 def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:

@@ -1,9 +1,14 @@
-"""Which pictures a step sees, and its random numbers: functions of (seed, stage, step), so that runs repeat."""
+"""Which pictures a step sees, and its random numbers: functions of (seed, stage, step, place in the batch).
+
+So runs repeat, and what a step of several processes sees does not depend on how many they are.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,3 +36,31 @@ def batch_indices(seed: int, name: str, step: int, count: int, batch_size: int) 
 def steps_of(epochs: float, count: int, batch_size: int) -> int:
     """Return how many steps it takes to see `count` pictures `epochs` times; at least one."""
     return max(1, round(epochs * count / batch_size))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A process's part of the batch that one step of all processes sees.
+
+    Attributes:
+        each: pictures a step of each process.
+        rank, processes: which of how many processes this is.
+    """
+
+    each: int
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def total(self) -> int:
+        """Pictures a step of all processes."""
+        return self.each * self.processes
+
+    def pictures(self, seed: int, name: str, step: int, count: int) -> list[int]:
+        """Return this process's pictures of one step, see `batch_indices`."""
+        return batch_indices(seed, name, step, count, self.total)[self.each * self.rank : self.each * (self.rank + 1)]
+
+    def draws(self, seed: int, name: str, step: int) -> Iterator[np.random.Generator]:
+        """Yield the random numbers of each of this process's pictures, by its place in the batch of all."""
+        for place in range(self.each * self.rank, self.each * (self.rank + 1)):
+            yield np.random.default_rng(step_seed(seed, f"{name}/{place}", step))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,18 +16,18 @@ class PicturePool:
         self.size = size
         self._kept: list[Tensor] = []
 
-    def exchange(self, pictures: Tensor) -> Tensor:
-        """Return as many pictures as were given, [B, C, H, W]; the draws come from torch's generator."""
+    def exchange(self, pictures: Tensor, draws: Iterable[np.random.Generator]) -> Tensor:
+        """Return as many pictures as were given, [B, C, H, W]; `draws` are the random numbers of each."""
         if self.size == 0:
             return pictures
         shown = []
-        for picture in pictures.detach():
+        for picture, rng in zip(pictures.detach(), draws, strict=True):
             if len(self._kept) < self.size:
                 self._kept.append(picture.clone())
                 shown.append(picture)
-            elif torch.rand(()) < 0.5:
-                place = int(torch.randint(self.size, ()))
-                shown.append(self._kept[place])
+            elif rng.random() < 0.5:
+                place = int(rng.integers(self.size))
+                shown.append(self._kept[place].to(picture.device))  # it may have been read from a state
                 self._kept[place] = picture.clone()
             else:
                 shown.append(picture)

@@ -88,6 +88,7 @@ def finetune(work: Work, choice: Choice) -> Finetune:
 
 
 def stages(work: Work) -> set[str]:
+    assert work.journal is not None
     return {json.loads(line)["stage"] for line in work.journal.path.read_text().splitlines()}
 
 
@@ -233,6 +234,7 @@ def test_without_the_manifold_every_input_is_compared_with_the_original_s_own_ou
     seen = shown_to_judge(game, monkeypatch, 2 * COUNT)
     assert len(seen) == 2 * COUNT
     assert all(any(torch.equal(one[0], pair) for pair in pairs) for one in seen)
+    assert alone.journal is not None
     assert not alone.journal.path.read_text()
     neighbors = shown_to_judge(game_of(among), monkeypatch, 2 * COUNT)
     assert not all(any(torch.equal(one[0], pair) for pair in pairs) for one in neighbors)

@@ -166,7 +166,7 @@ def test_each_loss_reaches_only_the_networks_that_it_trains() -> None:
     before = copied(found.networks["G_A"].state_dict() | found.networks["G_B"].state_dict())
     for net in found.networks.values():
         net.zero_grad(set_to_none=True)
-    found._update_discriminators({"D_A": real[1], "D_B": real[0]}, fakes)
+    found._update_discriminators(0, {"D_A": real[1], "D_B": real[0]}, fakes)
     assert gradients(found.networks) == {"D_A", "D_B"}
     assert_equal(found.networks["G_A"].state_dict() | found.networks["G_B"].state_dict(), before)
 

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from mggc_edge.errors import ArtifactError, OutputError, TrainingError
 from mggc_edge.settings import Settings
 from mggc_edge.training import loop
-from mggc_edge.training.loop import Journal, Progress, run_stage
+from mggc_edge.training.loop import Journal, Progress, follow_stage, run_stage
 from mggc_edge.training.order import step_seed
+from mggc_edge.training.processes import Processes
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part, read_state, save_state
 from tests.training.training_helpers import assert_equal
 
@@ -467,3 +468,61 @@ def test_a_log_that_lost_lines_is_refused(tmp_path: Path, clock: list[float]) ->
         run(Little(), tmp_path)
     assert caught.value.message == f"'{path}' has lost lines that were written to it"
     assert caught.value.hint == "start the job anew"
+
+
+# --- several processes ----------------------------------------------------------------------------------------------
+
+
+class Told(Processes):
+    """One of two processes, without the other: it notes when it would wait for it."""
+
+    size = 2
+
+    def __init__(self, rank: int, barrier: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.rank, self._barrier, self.waited = rank, barrier, 0
+
+    def barrier(self) -> None:
+        self.waited += 1
+        self._barrier()
+
+
+def test_a_state_of_another_number_of_processes_counts_for_the_same_part_of_the_stage(tmp_path: Path) -> None:
+    state = {"step": 3, "steps": 24, "journal": 0, "processes": 1}  # 24 steps of one are 12 of two
+    save_state(tmp_path / "finetune.state", Little().state(), state)
+    with Journal(tmp_path / "logs" / "metrics.jsonl") as journal:
+        assert run_stage(Little(), tmp_path, journal, seed=3, processes=Told(0)) is True
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 12))
+    assert saved(tmp_path)[1]["processes"] == 2
+
+
+@pytest.mark.parametrize("facts", [{"steps": 30, "processes": 1}, {"steps": 24, "processes": 2}, {"steps": 24}])
+def test_a_state_of_another_length_is_refused_whatever_the_number_of_processes(
+    tmp_path: Path, facts: dict[str, int]
+) -> None:
+    save_state(tmp_path / "finetune.state", Little().state(), {"step": 3, "journal": 0, **facts})
+    with (
+        Journal(tmp_path / "logs" / "metrics.jsonl") as journal,
+        pytest.raises(ArtifactError, match=f"belongs to a stage of {facts['steps']} steps, and this one has 12"),
+    ):
+        run_stage(Little(), tmp_path, journal, seed=3, processes=Told(0))
+
+
+def test_a_follower_begins_with_the_state_of_rank_0_and_ends_with_it(tmp_path: Path) -> None:
+    first, other = Little(), Little()
+    with Journal(tmp_path / "logs" / "metrics.jsonl") as journal:
+        run_stage(first, tmp_path, journal, seed=3)
+    begun, ended = (Little().state(), {"step": 0, "steps": 12, "journal": 0, "processes": 2}), saved(tmp_path)
+    written = [begun, (ended[0], {**ended[1], "processes": 2})]
+    before = (tmp_path / "logs/metrics.jsonl").read_bytes()
+    processes = Told(1, lambda: save_state(tmp_path / "finetune.state", *written.pop(0)))
+    follow_stage(other, tmp_path, seed=3, processes=processes)
+    assert processes.waited == 2
+    assert_equal(other.state(), first.state())  # its own draws, of another seed, are gone
+    assert (tmp_path / "logs/metrics.jsonl").read_bytes() == before
+
+
+def test_a_follower_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not there for every process") as caught:
+        follow_stage(Little(), tmp_path, seed=3, processes=Told(1))
+    assert caught.value.hint == "put the run into a folder that all of them see"

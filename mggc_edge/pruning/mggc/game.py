@@ -27,8 +27,9 @@ from mggc_edge.pruning.mggc.neighborhoods import draw_neighbors
 from mggc_edge.pruning.mggc.settings import GameSettings
 from mggc_edge.training.bank import Bank
 from mggc_edge.training.losses import discriminator_loss, generator_loss
-from mggc_edge.training.order import batch_indices, step_seed
+from mggc_edge.training.order import Share, step_seed
 from mggc_edge.training.precision import Precision, autocast
+from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
 PASSES = 50  # without noise, until both agents agree on the final logits
@@ -46,8 +47,9 @@ class Game:
         budget: fraction of the original's MACs, in (0, 1].
         convention: which MACs.
         settings: of the method.
-        seed, steps, batch_size: one architecture a step is shared by the pictures of its batch.
+        seed, steps, batch_size: one architecture a step is shared by the pictures of its batch, of all processes.
         precision: of the two networks; agents, gates and costs are in float32 and float64.
+        processes: that play together, each with as many pictures a step.
 
     Raises:
         SpecError: the discriminator does not take what the generator gives.
@@ -72,6 +74,7 @@ class Game:
         steps: int,
         batch_size: int = 1,
         precision: Precision = "fp32",
+        processes: Processes = ALONE,
     ) -> None:
         self.settings, self.steps = settings or GameSettings(), steps
         self._conditional = _is_conditional(generator, discriminator)
@@ -83,7 +86,8 @@ class Game:
         if not 0 < budget <= 1:
             raise SettingError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
         self._inputs, self._outputs, self._neighbors = inputs, outputs, neighbors
-        self._budget, self._seed, self._batch_size, self._precision = budget, seed, batch_size, precision
+        self._budget, self._seed, self._precision = budget, seed, precision
+        self._processes, self._share = processes, Share(batch_size, processes.rank, processes.size)
         self._device = next(generator.parameters()).device
         self._generator, self._discriminator = _frozen(generator), _frozen(discriminator)
         self._cost = GatedCost(generator.table, convention, self._device)
@@ -117,15 +121,16 @@ class Game:
         D(G(x)) is computed once: each loss is differentiated with respect to its own agent's parameters alone.
         """
         settings = self.settings
-        centers = batch_indices(self._seed, self.name, number, len(self._inputs), self._batch_size)
-        others = draw_neighbors(self._neighbors, centers)
+        centers = self._share.pictures(self._seed, self.name, number, len(self._inputs))
+        draws = self._share.draws(self._seed, f"{self.name}/neighbors", number)
+        others = draw_neighbors(self._neighbors, centers, draws)
         x, real = self._inputs.batch(centers).to(self._device), self._outputs.batch(others).to(self._device)
         real_x = x
         if self._conditional and settings.pairing == "neighbor":
             real_x = self._inputs.batch(others).to(self._device)
 
         gates_d, gates_g, h_g = self._choose()
-        with autocast(self._precision, self._device.type):
+        with autocast(self._precision, self._device):
             fake = self._generator(x, gates_g, "batch")
             says_fake = self._discriminator(self._judged(x, fake), gates_d, "batch")
             with torch.set_grad_enabled(bool(gates_d)):
@@ -159,15 +164,20 @@ class Game:
         }
 
     def _choose(self) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-        """Return the gates of D and of G, and h_G. D's agent hears the h_G of the last step, then G's the new h_D."""
-        settings = self.settings
+        """Return the gates of D and of G, and h_G. D's agent hears the h_G of the last step, then G's the new h_D.
+
+        Every process draws the same gates: the noise is that of rank 0.
+        """
+        settings, share = self.settings, self._processes.broadcast
         gates_d: dict[str, Tensor] = {}
         h_d = self._silence
         if self.discriminator_agent is not None:
             logits, h_d = self.discriminator_agent(self._h)
-            gates_d = sample_groups(self._discriminator.table, logits, settings.temperature, settings.noise)
+            table = self._discriminator.table
+            gates_d = sample_groups(table, logits, settings.temperature, settings.noise, share=share)
         logits, h_g = self.generator_agent(h_d.detach())
-        gates_g = sample_groups(self._generator.table, logits, settings.temperature, settings.noise)
+        table = self._generator.table
+        gates_g = sample_groups(table, logits, settings.temperature, settings.noise, share=share)
         return gates_d, gates_g, h_g.detach()
 
     def _judged(self, x: Tensor, y: Tensor) -> Tensor:
@@ -177,6 +187,7 @@ class Game:
         """Give one agent the gradient of its loss, clipped; return its norm before that."""
         parameters = list(self._agents()[name].parameters())
         gradients = torch.autograd.grad(loss, parameters, retain_graph=keep_graph)
+        self._processes.mean(gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return torch.nn.utils.clip_grad_norm_(parameters, self.settings.clip).item()

@@ -8,8 +8,9 @@ original's outputs around a picture, not only the picture itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
@@ -105,12 +106,12 @@ def _order(values: Tensor, places: Tensor) -> Tensor:
     return by_place.gather(1, by_value)
 
 
-def draw_neighbors(neighbors: Tensor, centers: Sequence[int]) -> list[int]:
+def draw_neighbors(neighbors: Tensor, centers: Sequence[int], draws: Iterable[np.random.Generator]) -> list[int]:
     """Return for every centre one picture of its neighborhood, itself included: each with probability 1 / (k + 1).
 
-    `neighbors` is [n, k] as from `neighborhoods`. Draws from torch's global generator.
+    `neighbors` is [n, k] as from `neighborhoods`; `draws` are the random numbers of every centre.
     """
-    draws = torch.randint(0, neighbors.shape[1] + 1, (len(centers),)).tolist()
+    chosen = [int(rng.integers(neighbors.shape[1] + 1)) for rng in draws]
     return [
-        center if draw == 0 else int(neighbors[center, draw - 1]) for center, draw in zip(centers, draws, strict=True)
+        center if draw == 0 else int(neighbors[center, draw - 1]) for center, draw in zip(centers, chosen, strict=True)
     ]

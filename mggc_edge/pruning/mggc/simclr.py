@@ -92,7 +92,7 @@ class SimclrTraining:
         indices = batch_indices(self._seed, self.name, number, len(self._bank), self._batch_size)
         pictures = self.encoder.prepare(self._bank.batch(indices).to(self._device))
         views = torch.cat([random_views(pictures), random_views(pictures)])
-        with autocast(self._precision, self._device.type):
+        with autocast(self._precision, self._device):
             projected = self._projection(self.encoder.embedding(self.encoder.pooled(views)))
         same = torch.tensor(indices, device=self._device)
         loss, found = nt_xent(projected.float(), same, self.settings.temperature)

@@ -128,7 +128,7 @@ class SwavTraining:
         large, small = self._views(pictures)
         with torch.no_grad():
             self._prototypes.copy_(F.normalize(self._prototypes, dim=1))
-        with autocast(self._precision, self._device.type):
+        with autocast(self._precision, self._device):
             pooled = torch.cat([self.encoder.pooled(views) for views in (large, small) if len(views)])
             projected = self._projection(self.encoder.embedding(pooled))
         # [views, B, prototypes], large views first

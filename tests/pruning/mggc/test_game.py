@@ -21,7 +21,7 @@ from mggc_edge.pruning.mggc.neighborhoods import draw_neighbors
 from mggc_edge.pruning.mggc.settings import GameSettings
 from mggc_edge.training.loop import Journal, run_stage
 from mggc_edge.training.losses import GanLoss, discriminator_loss, generator_loss
-from mggc_edge.training.order import batch_indices
+from mggc_edge.training.order import Share, batch_indices
 from tests.pruning.mggc.game_helpers import (
     batch_norm_discriminator,
     gradients,
@@ -113,7 +113,7 @@ def test_every_agent_has_the_gradient_of_its_own_loss_alone(loss: GanLoss) -> No
 
     torch.manual_seed(1)
     centers = batch_indices(0, "prune", 1, 4, 1)
-    others = draw_neighbors(reference._neighbors, centers)
+    others = draw_neighbors(reference._neighbors, centers, Share(1).draws(0, "prune/neighbors", 1))
     x, real = reference._inputs.batch(centers), reference._outputs.batch(others)
     gates_d, gates_g, _ = reference._choose()
     net_g, net_d = reference._generator, reference._discriminator

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mggc_edge.errors import SettingError, TrainingError
 from mggc_edge.pruning.mggc.neighborhoods import draw_neighbors, neighborhoods
+from mggc_edge.training.order import Share
 
 
 def some_embeddings(count: int = 60, size: int = 8, seed: int = 0) -> Tensor:
@@ -124,12 +125,12 @@ def test_an_embedding_that_is_no_number_is_an_error() -> None:
 
 def test_draws_are_uniform_over_the_centre_and_its_neighbors() -> None:
     neighbors = torch.tensor([[3, 1], [0, 2], [1, 3], [2, 0]])
-    torch.manual_seed(0)
-    drawn = draw_neighbors(neighbors, [1] * 3000)
+    drawn = draw_neighbors(neighbors, [1] * 3000, Share(3000).draws(0, "prune/neighbors", 0))
     assert sorted(set(drawn)) == [0, 1, 2]
     for number in (0, 1, 2):
         assert drawn.count(number) == pytest.approx(1000, abs=110)  # 4 standard deviations of 25.8
 
 
 def test_without_neighbors_the_centre_is_drawn() -> None:
-    assert draw_neighbors(torch.empty(4, 0, dtype=torch.long), [2, 0, 3]) == [2, 0, 3]
+    draws = Share(3).draws(0, "prune/neighbors", 0)
+    assert draw_neighbors(torch.empty(4, 0, dtype=torch.long), [2, 0, 3], draws) == [2, 0, 3]
