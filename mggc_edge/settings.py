@@ -182,7 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("finetune.checks", 20, "", "looks at the held-out pictures over the whole of finetuning", low=1),
     Setting("finetune.epochs", 100.0, "epochs", "finetuning, where --finetune-epochs is not given", low=0.001),
     Setting("finetune.gan_weight", 1.0, "", "weight of the adversarial loss", low=0),
-    Setting("finetune.learning_rate", 2e-4, "", "of both networks", "GCC", low=1e-8, high=1),
+    Setting("finetune.learning_rate", 1e-3, "", "of both networks", "measured; GCC: 0.0002", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
     Setting(

@@ -42,7 +42,7 @@ class FinetuneSettings:
     distill: DistillSettings
     epochs: float = 100
     batch_size: int = 1
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     beta_1: float = 0.5
     decay: float = 0.5
     gan: GanLoss = "lsgan"
