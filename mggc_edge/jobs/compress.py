@@ -40,7 +40,6 @@ from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import check_budget, kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.training.loop import Journal, Progress
@@ -208,7 +207,7 @@ def _choose(
             outputs = original_outputs(
                 generator,
                 material.source,
-                PictureFormat.for_channels(generator.spec.out_channels),
+                generator.spec.output_format,
                 work.job.work / "outputs",
                 precision=work.precision,
                 watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),
