@@ -46,7 +46,8 @@ def drawn(network: Network, rgb: Levels) -> Levels:
     x = torch.from_numpy(rgb[..., ::-1].astype(np.float32).transpose(2, 0, 1) / 127.5 - 1)
     with torch.inference_mode():
         y = network(x[None])[0].numpy()
-    return np.rint((y[::-1].transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    rgb_levels: Levels = np.rint((y[::-1].transpose(1, 2, 0) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+    return rgb_levels
 
 
 def off_by(a: Levels, b: Levels) -> int:
@@ -151,8 +152,9 @@ def test_verify_holds_the_export_against_the_checkpoint(command: Command, given:
 def test_verify_refuses_two_that_see_other_colours_or_values(
     command: Command, given: Path, original: Network, tmp_path: Path
 ) -> None:
-    for name, change in (("rgb", {"color_order": "RGB"}), ("bytes", {"low": 0.0, "high": 255.0})):
-        spec = replace(SPEC, **change)  # type: ignore[arg-type]
+    changes: dict[str, dict[str, Any]] = {"rgb": {"color_order": "RGB"}, "bytes": {"low": 0.0, "high": 255.0}}
+    for name, change in changes.items():
+        spec = replace(SPEC, **change)
         save_network(Network.from_tensors(spec, original.table, dict(original.state_dict())), tmp_path / name)
     bytes_ = "BGR from 0 to 255"
     for name, shown in (("rgb", "RGB to RGB"), ("bytes", f"{bytes_} to {bytes_}")):
@@ -168,7 +170,8 @@ def test_psnr_is_of_the_range_of_the_pictures(command: Command, given: Path, ori
     state = {key: value.clone() for key, value in original.state_dict().items()}
     state["deconv03_1.bias"] += 0.05
     psnr = []
-    for name, change in (("usual", {}), ("wide", {"low": -2.0, "high": 2.0})):
+    changes: dict[str, dict[str, Any]] = {"usual": {}, "wide": {"low": -2.0, "high": 2.0}}
+    for name, change in changes.items():
         spec = replace(SPEC, **change)
         table = layer_table(spec, (32, 32))
         for side, tensors in (("a", dict(original.state_dict())), ("b", state)):

@@ -254,7 +254,7 @@ def test_a_near_miss_is_refused_in_one_sentence(state: State, case: str, tmp_pat
 def test_another_layout_or_a_size_that_it_cannot_halve_is_refused() -> None:
     for change in ({"norm": "batch"}, {"bias": False}, {"padding": "zeros"}, {"dropout": True}, {"separable": True}):
         with pytest.raises(SpecError) as error:
-            layer_table(replace(SMALL, **change))  # type: ignore[arg-type]
+            layer_table(replace(SMALL, **change))
         assert error.value.message == (
             "a CartoonGAN generator has affine instance norms, biases and reflection padding, and no other"
         )

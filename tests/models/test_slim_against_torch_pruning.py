@@ -32,7 +32,7 @@ TRACEABLE = [spec for spec in small_networks() if spec.family != "unet" or spec.
 every_network = pytest.mark.parametrize("spec", TRACEABLE, ids=spec_id)
 
 
-class PerPictureNormPruner(tp.function.BasePruningFunc):
+class PerPictureNormPruner(tp.function.BasePruningFunc):  # type: ignore[misc]
     """How Torch-Pruning cuts channels out of CartoonGAN's norm."""
 
     def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
