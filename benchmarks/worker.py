@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BLOCK = 5  # runs of a block of the warm-up
 SETTLED = 0.02  # largest relative difference of the medians of the last two blocks
 MAX_ELEMENTS = 2**28  # of one input
+INPUT_FORMAT = "mggc_edge.input_format"  # key of the metadata in which an exported file says what it takes
 TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
     "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
@@ -85,9 +86,10 @@ class Worker:
         load = time.perf_counter_ns() - start
         self._session, self._names = session, [output.name for output in session.get_outputs()]
         generator = np.random.default_rng(seed)
+        values = _range(session.get_modelmeta().custom_metadata_map)
         for tensor in session.get_inputs():
             shape = _shape(tensor.name, tensor.shape, image_size)
-            self._feeds[tensor.name] = _feed(generator, tensor.name, tensor.type, shape)
+            self._feeds[tensor.name] = _feed(generator, tensor.name, tensor.type, shape, values)
         first = self._run()
         gc.collect()
         gc.freeze()
@@ -155,8 +157,20 @@ def _shape(name: str, dims: list[int | str | None], image_size: list[int] | None
     return shape
 
 
-def _feed(generator: np.random.Generator, name: str, type_: str, shape: list[int]) -> np.ndarray[Any, np.dtype[Any]]:
-    """Return random values of a picture: floats in [-1, 1], bytes in [0, 255]; zeros of any other type."""
+def _range(metadata: dict[str, str]) -> tuple[float, float]:
+    """Return the values of black and white that a file of ours says it takes; -1 and 1 where it does not say."""
+    try:
+        form = json.loads(metadata[INPUT_FORMAT])
+        low, high = float(form["low"]), float(form["high"])
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
+        return -1.0, 1.0
+    return (low, high) if -1e37 <= low < high <= 1e37 else (-1.0, 1.0)
+
+
+def _feed(
+    generator: np.random.Generator, name: str, type_: str, shape: list[int], values: tuple[float, float]
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return random values of a picture: floats in the range `values`, bytes in [0, 255]; zeros of any other type."""
     if type_ not in TYPES:
         raise RefusalError("input", f"its input '{name}' has the type {type_}, which cannot be fed")
     count = 1
@@ -166,7 +180,7 @@ def _feed(generator: np.random.Generator, name: str, type_: str, shape: list[int
         raise RefusalError("input", f"its input '{name}' has {count:,} elements; at most {MAX_ELEMENTS:,} are fed")
     dtype = TYPES[type_]
     if dtype.startswith("float"):
-        return generator.uniform(-1, 1, shape).astype(dtype)
+        return generator.uniform(*values, shape).astype(dtype)
     if dtype == "uint8":
         return generator.integers(0, 256, shape).astype(dtype)
     return generator.integers(0, 1, shape).astype(dtype)

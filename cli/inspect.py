@@ -100,6 +100,10 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
             f"{shown(document['family'])}, {NORMS[spec.norm]}",
             f"{spec.in_channels} -> {spec.out_channels} channels",
         ]
+        if spec.color_order != "RGB":
+            traits.append(f"{spec.color_order} pictures")
+        if (spec.low, spec.high) != (-1, 1):
+            traits.append(f"values from {spec.low:g} to {spec.high:g}")
         if spec.family == "resnet":
             traits += [f"{'reflection' if spec.padding == 'reflect' else 'zero'} padding"] + [
                 "dropout layer"

@@ -111,7 +111,8 @@ def verify(
             )
             pictures = _with_contrast(out, read_pictures(out, stream, what="comparing"), names)
         limit = None if min_psnr is not None and atol is None else settings["verify.atol"]
-        report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr)
+        values = shared.output_format.high - shared.output_format.low
+        report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr, data_range=values)
     if names and not report.passed:
         out.remark(f"note: the largest difference is at '{names[report.worst]}'; where a picture has little contrast,")
         out.remark("      instance norms make large differences of small ones")
@@ -125,8 +126,8 @@ def verify(
 def _with_contrast(out: Output, pictures: Iterator[tuple[Path, FloatArray]], names: list[str]) -> Iterator[FloatArray]:
     """Yield the pictures that are not of a single colour, and keep their names.
 
-    Of a single colour an instance norm leaves nothing but its rounding, which it multiplies by up to 316 (1/sqrt(1e-5))
-    at every layer: two engines that are both right then give different noise.
+    Of a single colour an instance norm leaves nothing but its rounding, which it multiplies by up to 1/sqrt(epsilon),
+    316 at the usual 1e-5, at every layer: two engines that are both right then give different noise.
     """
     flat = 0
     for path, array in pictures:

@@ -280,7 +280,11 @@ def _size(size: Size | None) -> str:
 
 
 def _formats(geometry: Geometry) -> str:
-    return f"{geometry.input_format.color} to {geometry.output_format.color}"
+    return " to ".join(map(_format_name, (geometry.input_format, geometry.output_format)))
+
+
+def _format_name(form: PictureFormat) -> str:
+    return form.color if (form.low, form.high) == (-1, 1) else f"{form.color} from {form.low:g} to {form.high:g}"
 
 
 def geometry(runner: Runner) -> Geometry:

@@ -28,7 +28,8 @@ from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.benchmarks.experiments.study.intervals import agreement, estimate
 from mggc_edge.benchmarks.experiments.study.measure import material_of
 from mggc_edge.errors import InputError
-from mggc_edge.pictures import PictureFormat, to_picture
+from mggc_edge.opening import geometry
+from mggc_edge.pictures import to_picture
 from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.quality.features import FeatureNetwork
 from mggc_edge.quality.parity import only_output
@@ -48,7 +49,7 @@ class Generated:
     def picture(self, index: int) -> Image.Image:
         """Return the output for one input."""
         y = only_output(self._runner, self._inputs.batch([index]).numpy())
-        return to_picture(y, PictureFormat.for_channels(y.shape[1]))
+        return to_picture(y, geometry(self._runner).output_format)
 
     def features(self, network: FeatureNetwork) -> npt.NDArray[np.float32]:
         """Return the features of all outputs, [n, d]."""

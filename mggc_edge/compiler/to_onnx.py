@@ -27,7 +27,6 @@ from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.spec import NetworkSpec
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport, check_parity
 from mggc_edge.settings import Settings
 from mggc_edge.tensors import Array, TensorSpec
@@ -282,8 +281,8 @@ def describe(network: Network, image_size: Size, bn: BatchNormMode, parent_sha25
         "spec": json.dumps(spec.to_json(), separators=(",", ":")),
         "image_size": f"{image_size[0]}x{image_size[1]}",
         "bn": bn,
-        "input_format": json.dumps(PictureFormat.for_channels(spec.in_channels).to_json()),
-        "output_format": json.dumps(PictureFormat.for_channels(spec.out_channels).to_json()),
+        "input_format": json.dumps(spec.input_format.to_json()),
+        "output_format": json.dumps(spec.output_format.to_json()),
         "precision": "fp32",
         "parent_sha256": parent_sha256 or "",
     }
@@ -295,20 +294,31 @@ def _parity(
 ) -> tuple[ParityReport, tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     batches = (1, 3) if settings.dynamic_batch else (1,)
     with torch_runner(reference, size) as torch_side, OnnxRuntimeRunner(path) as onnx_side:
-        pictures = _random_pictures(settings.pictures, batches, (reference.spec.in_channels, *size), seed)
-        report = check_parity(torch_side, onnx_side, pictures, atol=settings.atol)
+        spec = reference.spec
+        shape, values = (spec.in_channels, *size), (spec.low, spec.high)
+        pictures = _random_pictures(settings.pictures, batches, shape, seed, values)
+        report = check_parity(torch_side, onnx_side, pictures, atol=settings.atol, data_range=spec.value_range)
         return report, onnx_side.inputs, onnx_side.outputs
 
 
-def _random_pictures(count: int, batches: tuple[int, ...], shape: tuple[int, int, int], seed: int) -> Iterator[Array]:
-    """Yield `count` arrays in [-1, 1] for each batch size: noise at four scales, so that norms see real variances."""
+def _random_pictures(
+    count: int,
+    batches: tuple[int, ...],
+    shape: tuple[int, int, int],
+    seed: int,
+    values: tuple[float, float] = (-1.0, 1.0),
+) -> Iterator[Array]:
+    """Yield `count` arrays in the range `values` for each batch size.
+
+    They are noise at four scales, so that norms see real variances.
+    """
     generator = np.random.default_rng(seed)
     channels, height, width = shape
     for batch in batches:
         for _ in range(count):
             picture = np.zeros((batch, channels, height, width), np.float32)
             for scale in (1, 4, 16, 64):
-                grid = generator.uniform(-1, 1, (batch, channels, -(-height // scale), -(-width // scale)))
+                grid = generator.uniform(*values, (batch, channels, -(-height // scale), -(-width // scale)))
                 picture += (
                     grid.repeat(scale, axis=2).repeat(scale, axis=3)[:, :, :height, :width].astype(np.float32) / 4
                 )

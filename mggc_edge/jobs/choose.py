@@ -129,10 +129,15 @@ def fit_discriminator(
     settings = work.job.settings
     paired = material.objective == "paired"
     spec = generator.spec
-    judge_spec = patchgan_spec(
-        in_channels=spec.out_channels + (spec.in_channels if paired else 0),
-        ndf=settings["discriminator.ndf"],
-        norm="batch" if spec.norm == "batch" else "instance",
+    judge_spec = replace(
+        patchgan_spec(
+            in_channels=spec.out_channels + (spec.in_channels if paired else 0),
+            ndf=settings["discriminator.ndf"],
+            norm="batch" if spec.norm == "batch" else "instance",
+        ),
+        color_order=spec.color_order,
+        low=spec.low,
+        high=spec.high,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(step_seed(work.job.seed, "discriminator/weights", 0))

@@ -42,7 +42,6 @@ from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.budget import check_budget, kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.training.bank import PictureSet
@@ -265,7 +264,7 @@ def _outputs(work: Work, generator: Network, material: Material) -> PictureSet:
         outputs = original_outputs(
             work.placed(generator),
             material.source,
-            PictureFormat.for_channels(generator.spec.out_channels),
+            generator.spec.output_format,
             work.job.work / "outputs",
             precision=work.precision,
             watch=lambda done, count: work.watch(Progress("outputs", done, count, {}, None)),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mggc_edge.compiler.to_onnx import check_generator
 from mggc_edge.errors import CheckpointError, InputError, SpecError
 from mggc_edge.models.convert import BatchNormMode, per_picture_norm
-from mggc_edge.models.families import family_of
+from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
@@ -90,6 +90,10 @@ def load_originals(
     if judge is not None:
         assert discriminator is not None
         _check_judge(generator, judge, discriminator)
+        if discriminator.is_dir():
+            _check_colors("discriminator", generator, judge, discriminator)
+        else:
+            judge = _seeing_what_it_gives(judge, generator)
     if other is not None:
         assert partner is not None
         _check_partner(generator, other, partner)
@@ -131,6 +135,30 @@ def _check_partner(generator: Network, partner: Network, path: Path) -> None:
             f"way back from this generator is {wanted[0]} to {wanted[1]}",
             hint="give the generator of the other direction",
         )
+    _check_colors("partner", generator, partner, path)
+
+
+def _check_colors(role: str, generator: Network, other: Network, path: Path) -> None:
+    """Check that the pictures of one network have the values that the other one takes them to have."""
+    own, its = ((spec.color_order, spec.low, spec.high) for spec in (generator.spec, other.spec))
+    if own != its:
+        raise InputError(
+            f"the {role} '{path}' sees pictures as {_values(its)}, and this generator as {_values(own)}",
+            hint=f"give the {role} that was trained with this generator, or none",
+        )
+
+
+def _values(form: tuple[str, float, float]) -> str:
+    return f"{form[0]} from {form[1]:g} to {form[2]:g}"
+
+
+def _seeing_what_it_gives(judge: Network, generator: Network) -> Network:
+    """Return a discriminator whose spec has the generator's colours: its checkpoint does not tell which it saw."""
+    own = generator.spec
+    spec = replace(judge.spec, color_order=own.color_order, low=own.low, high=own.high)
+    if spec == judge.spec:
+        return judge
+    return Network.from_tensors(spec, layer_table(spec, judge.table.image_size), dict(judge.state_dict())).eval()
 
 
 def saved_network(folder: Path, image_size: Size) -> Network | None:

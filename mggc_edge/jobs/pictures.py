@@ -14,7 +14,6 @@ from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.layers import Size
 from mggc_edge.models.spec import NetworkSpec
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.settings import Settings
 from mggc_edge.training.folders import Folders, find_folders
 from mggc_edge.training.material import Material, Reading, built_in, from_folders
@@ -35,8 +34,8 @@ def reading_for(settings: Settings, spec: NetworkSpec, size: Size, seed: int) ->
     return Reading(
         size=size,
         view_size=(math.ceil(size[0] * scale), math.ceil(size[1] * scale)),
-        input_format=PictureFormat.for_channels(spec.in_channels),
-        output_format=PictureFormat.for_channels(spec.out_channels),
+        input_format=spec.input_format,
+        output_format=spec.output_format,
         seed=seed,
         held_out=settings["data.held_out"],
         most_held_out=settings["data.max_held_out"],

@@ -104,7 +104,8 @@ def measure_quality(
         distances = stack.enter_context(Distances(yardsticks.networks, max_real=yardsticks.max_real))
         agreements = None if segmenter is None else Agreements(stack.enter_context(segmenter))
         a, b = (stack.enter_context(OnnxRuntimeRunner(path)) for path in (original, compressed))
-        comparison = compare_pictures(a, b, _pairs(material), on_pictures=keep, seed=seed)
+        values = output_format.high - output_format.low
+        comparison = compare_pictures(a, b, _pairs(material), on_pictures=keep, data_range=values, seed=seed)
         if yardsticks.networks:
             tell("comparing distributions of features")
         with _replaceable(folder):

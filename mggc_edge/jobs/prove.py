@@ -35,7 +35,6 @@ from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.pipeline import costs
 from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan
@@ -79,7 +78,7 @@ def prove(
                 paths["original"],
                 paths["compressed"],
                 material,
-                output_format=PictureFormat.for_channels(original.spec.out_channels),
+                output_format=original.spec.output_format,
                 yardsticks=yardsticks,
                 samples=job.settings["samples.pictures"],
                 seed=job.seed,

@@ -28,7 +28,7 @@ from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.models.weights import load_network, weights_sha256
-from mggc_edge.pictures import PictureFormat, contact_sheet, png_bytes, to_picture
+from mggc_edge.pictures import contact_sheet, png_bytes, to_picture
 from mggc_edge.settings import Settings
 from mggc_edge.training.bank import PictureSet, Selection
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
@@ -357,4 +357,4 @@ def _run(network: Network, pictures: PictureSet) -> list[Any]:
     with torch.inference_mode():
         outputs = [network(pictures.batch([n]).to(device))[0].float().cpu().numpy() for n in range(len(pictures))]
     network.train(training)
-    return [to_picture(output, PictureFormat.for_channels(network.spec.out_channels)) for output in outputs]
+    return [to_picture(output, network.spec.output_format) for output in outputs]

@@ -26,7 +26,7 @@ Direction = Literal["AtoB", "BtoA"]
 MAX_BYTES = 4 * 2**30
 MAX_SPEC_BYTES = 2**20
 
-_PREFIXED = re.compile(r"((?:\w+\.)*?)(model\.(?:\d+|model)\..+)$")
+_PREFIXED = re.compile(r"((?:\w+\.)*?)(model\.(?:\d+|model)\..+|(?:conv|deconv|in)\d+_\d+\.\w+|conv\d+\.constant)$")
 _PROFILER_KEYS = ("total_ops", "total_params")
 _DIRECTIONS: Mapping[Direction, re.Pattern[str]] = {
     "AtoB": re.compile(r"(G_?A|A2B|AtoB|AB)\.?$", re.IGNORECASE),

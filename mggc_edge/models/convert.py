@@ -33,7 +33,7 @@ def fold_batch_norm(network: Network) -> Network:
         bias = state[f"{layer.name}.bias"] if layer.bias else weight.new_zeros(layer.out_channels)
         if layer.norm is not None:
             # In double precision: a tiny running variance would otherwise cost digits.
-            scale, shift = norm_scale_shift(state, layer.norm)
+            scale, shift = norm_scale_shift(state, layer.norm, layer.epsilon)
             out_first = (1, -1, 1, 1) if layer.op == "conv_transpose" else (-1, 1, 1, 1)
             bias = (bias.double() * scale + shift).to(weight.dtype)
             weight = (weight.double() * scale.view(out_first)).to(weight.dtype)

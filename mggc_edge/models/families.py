@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from mggc_edge.errors import CheckpointError, SpecError
-from mggc_edge.models import patchgan, resnet, unet
+from mggc_edge.models import cartoongan, patchgan, resnet, unet
 from mggc_edge.models.family import Family, NormStats, Shapes
 from mggc_edge.models.layers import OUTPUT, LayerTable, Size
 from mggc_edge.models.spec import NetworkSpec
 
 # In the order in which a state dict is offered to them: the most particular keys first.
-FAMILIES: tuple[Family, ...] = (unet.FAMILY, resnet.FAMILY, patchgan.FAMILY)
+FAMILIES: tuple[Family, ...] = (unet.FAMILY, resnet.FAMILY, cartoongan.FAMILY, patchgan.FAMILY)
 
 
 def family_of(spec: NetworkSpec) -> Family:
@@ -54,5 +54,5 @@ def infer_spec(shapes: Shapes, norm_stats: NormStats = "instance") -> NetworkSpe
     first = ", ".join(list(shapes)[:3]) or "none"
     raise CheckpointError(
         f"no known network has these weights (first keys: {first})",
-        hint="supported are ResNet and U-Net generators and PatchGAN discriminators of CycleGAN and pix2pix",
+        hint="supported are ResNet, U-Net and CartoonGAN generators, and the PatchGAN of CycleGAN and pix2pix",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mggc_edge.errors import CheckpointError
-from mggc_edge.models.layers import LayerTable, Size
+from mggc_edge.models.layers import REMOVABLE_SUFFIX, LayerTable, Size
 from mggc_edge.models.spec import NetworkSpec, NormKind
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -37,6 +37,16 @@ class Family:
     title: Callable[[NetworkSpec], str]
     default_image_size: Callable[[NetworkSpec], Size]
     removable_groups: Callable[[NetworkSpec], tuple[str, ...]] = lambda _: ()
+
+
+def inner_group(block: int) -> str:
+    """Return the name of the inner channel group of residual block `block`, counted from 1."""
+    return f"block{block}{REMOVABLE_SUFFIX}"
+
+
+def inner_groups(spec: NetworkSpec) -> tuple[str, ...]:
+    """Return the inner channel groups of all residual blocks, of removed ones too."""
+    return tuple(inner_group(block) for block in range(1, spec.blocks + 1))
 
 
 def weight(shapes: Shapes, name: str) -> tuple[int, int, int, int]:

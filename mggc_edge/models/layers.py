@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from mggc_edge.errors import SpecError
-from mggc_edge.models.spec import NetworkSpec, NormKind, PaddingMode
+from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec, NormKind, PaddingMode
 
 Op = Literal["conv", "depthwise_conv", "conv_transpose", "constant"]
 Activation = Literal["relu", "leaky_relu", "tanh"]
@@ -23,6 +23,7 @@ INPUT = "input"
 OUTPUT = "output"
 # A group of this name belongs to a residual branch that vanishes with it, so it may lose its last channel.
 REMOVABLE_SUFFIX = ".inner"
+NORM_PARAMETERS = ("weight", "bias")  # as PyTorch calls them
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Layer:
         inputs, output: the channel groups of `reads`, and the group it writes. "input" and "output" are the pictures.
         in_channels, out_channels: sums of their widths.
         norm, norm_kind: prefix of the norm's keys, None without one; its kind.
+        norm_parameters: what the keys of the norm's scale (gamma) and shift (beta) end in.
+        epsilon: what the norm adds to the variance.
         gate_after: where a channel gate sits. After the norm: a gate before a norm with parameters would let the norm
             revive closed channels. None where the output is no prunable group.
         pre_activation: applied to what is read. activation: applied after norm and gate.
@@ -60,6 +63,8 @@ class Layer:
     bias: bool = False
     norm: str | None = None
     norm_kind: NormKind = "none"
+    norm_parameters: tuple[str, str] = NORM_PARAMETERS
+    epsilon: float = DEFAULT_EPSILON
     gate_after: Literal["norm", "conv"] | None = None
     pre_activation: Activation | None = None
     activation: Activation | None = None
@@ -120,7 +125,7 @@ class LayerTable:
             if layer.bias:
                 shapes[f"{layer.name}.bias"] = TensorShape((layer.out_channels,))
             if layer.norm is not None and layer.norm_kind in ("instance_affine", "batch"):
-                for name in ("weight", "bias"):
+                for name in layer.norm_parameters:
                     shapes[f"{layer.norm}.{name}"] = TensorShape((layer.out_channels,))
             if layer.norm is not None and layer.norm_kind == "batch":
                 for name in ("running_mean", "running_var"):
@@ -146,9 +151,12 @@ def _by(size: Size) -> str:
 class TableBuilder:
     """Writes the rows of a network: a family states what is particular, the builder fills in widths and sizes."""
 
-    def __init__(self, spec: NetworkSpec, image_size: Size) -> None:
+    def __init__(
+        self, spec: NetworkSpec, image_size: Size, *, norm_parameters: tuple[str, str] = NORM_PARAMETERS
+    ) -> None:
         self.spec = spec
         self.image_size = image_size
+        self._norm_parameters = norm_parameters
         self._layers: dict[str, Layer] = {}
 
     def conv(
@@ -219,6 +227,8 @@ class TableBuilder:
             bias=bias,
             norm=norm if normed else None,
             norm_kind=norm_kind,
+            norm_parameters=self._norm_parameters,
+            epsilon=self.spec.epsilon,
             gate_after=None if output == OUTPUT else "norm" if normed else "conv",
             pre_activation=pre_activation,
             activation=activation,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
 from mggc_edge.models.families import layer_table
-from mggc_edge.models.layers import INPUT, Activation, Layer, LayerTable
-from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.models.layers import INPUT, NORM_PARAMETERS, REMOVABLE_SUFFIX, Activation, Layer, LayerTable
+from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec
 
 Masks = Mapping[str, Tensor]
 # "module": batch norm as the module's mode has it. "batch": by the batch's statistics, and none are kept.
@@ -21,20 +21,29 @@ Statistics = Literal["module", "batch"]
 Tap = tuple[str, Literal["input", "norm", "output"]]
 LEAKY_SLOPE = 0.2
 DROPOUT_RATE = 0.5
-NORM_EPSILON = 1e-5
+NORM_EPSILON = DEFAULT_EPSILON
 
 
 class Network(nn.Module):
     """A network built from its layer table, with the state-dict keys of the implementation it came from.
 
-    Pictures are [N, C, H, W] float tensors, for generators in [-1, 1]. New weights are drawn as CycleGAN and pix2pix
-    do: normal with standard deviation 0.02, norm scales around 1.
+    Pictures are [N, C, H, W] float tensors, for generators in the spec's colour order and range. New weights are drawn
+    as CycleGAN and pix2pix do: normal with standard deviation 0.02, norm scales around 1.
     """
 
     def __init__(self, spec: NetworkSpec, table: LayerTable | None = None) -> None:
         super().__init__()
         self.spec = spec
         self.table = layer_table(spec) if table is None else table
+        # Where a whole group that may vanish is closed, an instance norm sees a constant, the bias: without it an exact
+        # zero, of which there is no rounding to multiply by 1 / sqrt(epsilon). The norm takes any bias away again.
+        self._biasless_when_masked = {
+            layer.name
+            for layer in self.table.layers
+            if layer.op == "conv"
+            and layer.norm_kind in ("instance", "instance_affine")
+            and any(group.endswith(REMOVABLE_SUFFIX) for group in layer.inputs)
+        }
         self._last_use = {name: layer.name for layer in self.table.layers for name in _operands(layer)}
         for layer in self.table.layers:
             if layer.op == "constant":
@@ -120,7 +129,12 @@ class Network(nn.Module):
             found[layer.name, "input"] = x
         if layer.padding and layer.padding_mode == "reflect":
             x = F.pad(x, (layer.padding,) * 4, mode="reflect")
-        y: Tensor = self.get_submodule(layer.name)(x)
+        conv = self.get_submodule(layer.name)
+        if masks and layer.name in self._biasless_when_masked:
+            padding = 0 if layer.padding_mode == "reflect" else layer.padding
+            y = F.conv2d(x, conv.get_parameter("weight"), None, layer.stride, padding)
+        else:
+            y = conv(x)
         if mask is not None and layer.gate_after == "conv":
             y = y * mask.to(y.dtype)[:, None, None]
         if layer.norm is not None:
@@ -142,12 +156,34 @@ class _Constant(nn.Module):
         self.constant = nn.Parameter(torch.zeros(channels))
 
 
+class _NamedInstanceNorm(nn.Module):
+    """An affine instance norm whose parameters have other names than PyTorch's `weight` and `bias`."""
+
+    def __init__(self, channels: int, eps: float, names: tuple[str, str]) -> None:
+        super().__init__()
+        self.eps = eps
+        self._names = names
+        self.register_parameter(names[0], nn.Parameter(torch.ones(channels)))
+        self.register_parameter(names[1], nn.Parameter(torch.zeros(channels)))
+
+    @property
+    def weight(self) -> nn.Parameter:
+        return self.get_parameter(self._names[0])
+
+    @property
+    def bias(self) -> nn.Parameter:
+        return self.get_parameter(self._names[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
 def _normalise(y: Tensor, norm: nn.Module, gate: Tensor | None, statistics: Statistics) -> Tensor:
     """Norm and gate in one: norm(y) * gate, the gate multiplied into the norm's scale and shift.
 
     This reads and writes each picture once less than a multiplication after the norm would.
     """
-    if isinstance(norm, nn.InstanceNorm2d):
+    if isinstance(norm, (nn.InstanceNorm2d, _NamedInstanceNorm)):
         if gate is None:
             return F.instance_norm(y, weight=norm.weight, bias=norm.bias, eps=norm.eps)
         scale = gate if norm.weight is None else norm.weight * gate
@@ -169,7 +205,7 @@ def _normalise(y: Tensor, norm: nn.Module, gate: Tensor | None, statistics: Stat
     return F.batch_norm(y, norm.running_mean, norm.running_var, scale, shift, norm.training, norm.momentum, norm.eps)
 
 
-def norm_scale_shift(state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Tensor]:
+def norm_scale_shift(state: Mapping[str, Tensor], norm: str, epsilon: float = NORM_EPSILON) -> tuple[Tensor, Tensor]:
     """Return what the batch norm under the key prefix `norm` does in evaluation mode: y = x * scale + shift.
 
     Both are [C], in double precision: a tiny running variance would otherwise cost digits.
@@ -178,7 +214,7 @@ def norm_scale_shift(state: Mapping[str, Tensor], norm: str) -> tuple[Tensor, Te
     gamma, beta, mean, variance = (
         state[f"{norm}.{name}"].double() for name in ("weight", "bias", "running_mean", "running_var")
     )
-    scale = gamma / torch.sqrt(variance + NORM_EPSILON)
+    scale = gamma / torch.sqrt(variance + epsilon)
     return scale, beta - mean * scale
 
 
@@ -222,11 +258,13 @@ def _convolution(layer: Layer) -> nn.Module:
 
 def _norm(layer: Layer) -> nn.Module:
     if layer.norm_kind == "batch":
-        norm: nn.Module = nn.BatchNorm2d(layer.out_channels, eps=NORM_EPSILON)
+        norm: nn.Module = nn.BatchNorm2d(layer.out_channels, eps=layer.epsilon)
+    elif layer.norm_parameters != NORM_PARAMETERS:
+        norm = _NamedInstanceNorm(layer.out_channels, layer.epsilon, layer.norm_parameters)
     else:
-        norm = nn.InstanceNorm2d(layer.out_channels, eps=NORM_EPSILON, affine=layer.norm_kind == "instance_affine")
+        norm = nn.InstanceNorm2d(layer.out_channels, eps=layer.epsilon, affine=layer.norm_kind == "instance_affine")
     if layer.norm_kind != "instance":
-        nn.init.normal_(norm.get_parameter("weight"), 1.0, 0.02)
+        nn.init.normal_(norm.get_parameter(layer.norm_parameters[0]), 1.0, 0.02)
     return norm
 
 

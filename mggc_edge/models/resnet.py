@@ -11,24 +11,23 @@ import re
 from itertools import pairwise
 
 from mggc_edge.errors import CheckpointError, SpecError
-from mggc_edge.models.family import INDEX, Family, NormStats, Shapes, infer_norm, weight
-from mggc_edge.models.layers import INPUT, OUTPUT, REMOVABLE_SUFFIX, Activation, LayerTable, Size, TableBuilder
+from mggc_edge.models.family import (
+    INDEX,
+    Family,
+    NormStats,
+    Shapes,
+    infer_norm,
+    inner_group,
+    inner_groups,
+    weight,
+)
+from mggc_edge.models.layers import INPUT, OUTPUT, Activation, LayerTable, Size, TableBuilder
 from mggc_edge.models.spec import MAX_BLOCKS, NetworkSpec, NormKind, PaddingMode
 
 FIRST_BLOCK = 10
 _BLOCK_KEY = re.compile(rf"model\.{INDEX}\.(?:conv_block\.|constant$)")
 _TOP_KEY = re.compile(rf"model\.{INDEX}\.weight$")
 _RESIDUAL_CONV_KEY = re.compile(rf"model\.{INDEX}\.conv_block\.{INDEX}(\.conv\.2)?\.weight$")
-
-
-def inner_group(block: int) -> str:
-    """Return the name of the inner channel group of residual block `block`, counted from 1."""
-    return f"block{block}{REMOVABLE_SUFFIX}"
-
-
-def inner_groups(spec: NetworkSpec) -> tuple[str, ...]:
-    """Return the inner channel groups of all residual blocks, of removed ones too."""
-    return tuple(inner_group(block) for block in range(1, spec.blocks + 1))
 
 
 def resnet_spec(

@@ -56,7 +56,7 @@ def _sliced(table: LayerTable, layer: Layer, state: Mapping[str, Tensor], kept: 
     tensors = {f"{layer.name}.weight": sliced}
     per_channel = [f"{layer.name}.bias"] if layer.bias else []
     if layer.norm is not None:
-        per_channel += [f"{layer.norm}.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+        per_channel += [f"{layer.norm}.{name}" for name in (*layer.norm_parameters, "running_mean", "running_var")]
     tensors.update({key: state[key][outputs] for key in per_channel if key in table.tensors})
     return tensors
 
@@ -77,13 +77,15 @@ def _branch_constant(table: LayerTable, removed: Layer, state: Mapping[str, Tens
     last = next(
         layer
         for layer in table.layers
-        if layer.name.startswith(f"{removed.name}.") and layer.adds is not None and layer.output == removed.output
+        if layer.name.startswith((f"{removed.name}.", f"{removed.name}_"))
+        and layer.adds is not None
+        and layer.output == removed.output
     )
     weight = state[f"{last.name}.weight"]
     value = state[f"{last.name}.bias"] if last.bias else weight.new_zeros(last.out_channels)
     if last.norm is None:
         return value
     if last.norm_kind == "instance_affine":
-        return state[f"{last.norm}.bias"]  # the norm takes the constant away
-    scale, shift = norm_scale_shift(state, last.norm)
+        return state[f"{last.norm}.{last.norm_parameters[1]}"]  # the norm takes the constant away
+    scale, shift = norm_scale_shift(state, last.norm, last.epsilon)
     return (value.double() * scale + shift).to(value.dtype)

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from mggc_edge.errors import SpecError
+from mggc_edge.errors import SettingError, SpecError
+from mggc_edge.pictures import PictureFormat
 
 NormKind = Literal["instance", "instance_affine", "batch", "none"]
 PaddingMode = Literal["reflect", "zeros"]
+ColorOrder = Literal["RGB", "BGR"]
 
 SCHEMA = "mggc-edge/spec/1"
 MAX_WIDTH = 16_384
 MAX_BLOCKS = 256
+DEFAULT_EPSILON = 1e-5  # of PyTorch's norms
 GROUP_NAME = re.compile(r"[a-z0-9.]{1,40}")
+# Fields that the first files of this schema do not have, with what was true of every network then.
+LATER_FIELDS: Mapping[str, Any] = {"epsilon": DEFAULT_EPSILON, "color_order": "RGB", "low": -1.0, "high": 1.0}
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class NetworkSpec:
     """A network without its weights: slim or not is only a matter of the numbers in `widths`.
 
     Attributes:
-        family: name in the registry of `mggc_edge.models.families`: "resnet", "unet", "patchgan".
+        family: name in the registry of `mggc_edge.models.families`: "resnet", "unet", "cartoongan", "patchgan".
         in_channels, out_channels: channels of the picture that goes in and of what comes out.
         blocks: residual blocks (ResNet), halvings of the picture (U-Net, and PatchGAN, where it is called n_layers).
         widths: channels of every channel group, in the order in which the network first writes them. A residual block
@@ -34,6 +40,9 @@ class NetworkSpec:
         padding: of a ResNet's residual blocks.
         dropout: whether the dropout layer exists; it shifts the keys of a ResNet and acts in training mode only.
         separable: whether the residual convolutions are depthwise-separable (the "mobile" ResNet).
+        epsilon: what every norm adds to the variance before its root is taken.
+        color_order: of pictures with three channels, both those that go in and those that come out.
+        low, high: the values of black and of white in both.
 
     Raises:
         SpecError: a field has an impossible value.
@@ -49,6 +58,10 @@ class NetworkSpec:
     padding: PaddingMode = "zeros"
     dropout: bool = False
     separable: bool = False
+    epsilon: float = DEFAULT_EPSILON
+    color_order: ColorOrder = "RGB"
+    low: float = -1.0
+    high: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "blocks"):
@@ -64,6 +77,7 @@ class NetworkSpec:
         for name in ("bias", "dropout", "separable"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        self._check_values()
         groups = [group for group, _ in self.widths]
         for group in groups:
             if not isinstance(group, str) or not GROUP_NAME.fullmatch(group):
@@ -76,6 +90,40 @@ class NetworkSpec:
         for group, width in self.widths:
             if not isinstance(width, int) or isinstance(width, bool) or not 0 <= width <= MAX_WIDTH:
                 raise SpecError(f"width of group '{group}' must be between 0 and {MAX_WIDTH}, not {width!r}")
+
+    def _check_values(self) -> None:
+        for name in ("epsilon", "low", "high"):
+            value = getattr(self, name)
+            if not _is_finite(value):
+                raise SpecError(f"{name} must be a finite number, not {value!r}")
+        if not 0 < self.epsilon <= 1:
+            raise SpecError(f"epsilon must be above 0 and at most 1, not {self.epsilon!r}")
+        if self.color_order not in get_args(ColorOrder):
+            raise SpecError(f"color_order must be one of {', '.join(get_args(ColorOrder))}, not {self.color_order!r}")
+        try:
+            PictureFormat(3, self.color_order, self.low, self.high)
+        except (SettingError, OverflowError) as error:
+            raise SpecError(str(error)) from error
+
+    @property
+    def input_format(self) -> PictureFormat:
+        """How the network sees the pictures that it takes; SettingError where it takes none."""
+        return self._format(self.in_channels)
+
+    @property
+    def output_format(self) -> PictureFormat:
+        """How the network gives pictures; SettingError where it gives none."""
+        return self._format(self.out_channels)
+
+    def _format(self, channels: int) -> PictureFormat:
+        usual = PictureFormat.for_channels(channels)
+        color = self.color_order if usual.color == "RGB" else usual.color
+        return PictureFormat(channels, color, float(self.low), float(self.high))
+
+    @property
+    def value_range(self) -> float:
+        """From black to white: what PSNR and SSIM take as the range of the pictures."""
+        return float(self.high - self.low)
 
     def width(self, group: str) -> int:
         """Return the channels of `group`; "input" and "output" are the pictures' channels."""
@@ -109,11 +157,15 @@ class NetworkSpec:
             "padding": self.padding,
             "dropout": self.dropout,
             "separable": self.separable,
+            "epsilon": self.epsilon,
+            "color_order": self.color_order,
+            "low": self.low,
+            "high": self.high,
         }
 
     @classmethod
     def from_json(cls, document: object) -> NetworkSpec:
-        """Rebuild a spec from `to_json`'s object.
+        """Rebuild a spec from `to_json`'s object; what older ones do not state is as it was then.
 
         Raises:
             SpecError: the object is not one, or has missing, unknown or impossible fields.
@@ -122,6 +174,7 @@ class NetworkSpec:
             raise SpecError(f"this is no network description: its schema is not '{SCHEMA}'")
         fields = {key: value for key, value in document.items() if key != "schema"}
         wanted = set(cls.__dataclass_fields__)
+        fields = {**LATER_FIELDS, **fields}
         if set(fields) != wanted:
             odd = sorted(set(fields) ^ wanted)
             raise SpecError(f"this network description has missing or unknown fields: {', '.join(odd[:5])}")
@@ -133,3 +186,10 @@ class NetworkSpec:
     def dumps(self) -> str:
         """Return the JSON text of this spec."""
         return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def _is_finite(value: object) -> bool:
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False

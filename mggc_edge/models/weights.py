@@ -22,6 +22,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
+from mggc_edge.models.spec import LATER_FIELDS
 
 
 def load_network(
@@ -81,6 +82,9 @@ def weights_file_sha256(path: str | Path) -> str:
 def weights_sha256(network: Network) -> str:
     """Return a hash of a network's spec and weights that does not depend on the file they came from."""
     spec = {**network.spec.to_json(), "dropout": None}  # which no weight knows of
+    for name, usual in LATER_FIELDS.items():  # hashes that were taken before there were such fields still hold
+        if spec[name] == usual:
+            del spec[name]
     digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     state = network.state_dict()
     for key in sorted(network.table.tensors):

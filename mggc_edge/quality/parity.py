@@ -82,6 +82,7 @@ def check_parity(
     *,
     atol: float | None = 1e-4,
     min_psnr: float | None = None,
+    data_range: float = DATA_RANGE,
 ) -> ParityReport:
     """Feed the same pictures to two entered runners, one at a time, and compare what comes out.
 
@@ -90,6 +91,7 @@ def check_parity(
         pictures: [N, C, H, W] arrays; streamed, so that any number fits into memory.
         atol: largest absolute difference allowed; None: any.
         min_psnr: smallest PSNR allowed, in dB; None: any.
+        data_range: difference of the largest and the smallest possible output value.
 
     Raises:
         FeedError: there is no picture, or the two give outputs of different shapes.
@@ -111,7 +113,7 @@ def check_parity(
         sum_squares += float(np.square(difference).sum())
         images += len(a)
         values += a.size
-        similarity = ssim(a, b, DATA_RANGE)
+        similarity = ssim(a, b, data_range)
         if similarity is not None:
             similarities += [similarity] * len(a)
     if not images:
@@ -120,7 +122,7 @@ def check_parity(
         images=images,
         max_abs=max_abs,
         mean_abs=sum_abs / values,
-        psnr=psnr_from_mse(sum_squares / values, DATA_RANGE),
+        psnr=psnr_from_mse(sum_squares / values, data_range),
         ssim=sum(similarities) / len(similarities) if similarities else None,
         atol=atol,
         min_psnr=min_psnr,

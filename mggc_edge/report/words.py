@@ -8,7 +8,7 @@ from mggc_edge.report.facts import Latency, Plan, Quality, RunFacts
 from mggc_edge.report.numbers import count, decibel, interval, milliseconds, percent, plain
 
 ENGINES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "openvino": "OpenVINO", "ort-mobile": "ORT mobile"}
-FAMILIES = {"patchgan": "PatchGAN"}
+FAMILIES = {"cartoongan": "CartoonGAN", "patchgan": "PatchGAN"}
 UNCLEAR = "these samples cannot tell whether it is faster"
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator"}
 

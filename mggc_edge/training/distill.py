@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -45,9 +46,9 @@ class DistillSettings:
 def generator_taps(teacher: LayerTable, student: LayerTable) -> list[tuple[Tap, Tap]]:
     """Return the places at which a slim generator follows the original: (in the teacher, in the student).
 
-    ResNet: the trunk as it begins, and after each third of the blocks; where the student's block was removed, the
-    trunk as it was before it. U-Net: the norms of the second and fourth halving, and what the upper convolutions of
-    the fourth and second block see.
+    ResNet and CartoonGAN: the trunk as it begins, and after each third of the blocks; where the student's block was
+    removed, the trunk as it was before it. U-Net: the norms of the second and fourth halving, and what the upper
+    convolutions of the fourth and second block see.
     """
     if teacher.spec.family == "unet":
         return [(tap, tap) for tap in _unet_taps(teacher)]
@@ -66,8 +67,8 @@ def _on_trunk(layer: Layer) -> bool:
 
 
 def _place(layer: Layer) -> int:
-    """Number of the part of a ResNet that a row belongs to: "model.12.conv_block.5" is of part 12."""
-    return int(layer.name.split(".")[1])
+    """Number of the part of the network that a row belongs to: "model.12.conv_block.5" is of 12, "conv04_2" of 4."""
+    return int(re.findall(r"\d+", layer.name)[0])
 
 
 def _unet_taps(table: LayerTable) -> list[Tap]:

@@ -302,7 +302,7 @@ def held_out_distance(
 
     "distance": mean squared difference of the features that the original's discriminator sees, each relative to the
     mean square of the original's; without a discriminator, of the pixels. "psnr": over all pictures, in dB.
-    "l1_truth": mean absolute distance to the truth, where there is one (values in [-1, 1]).
+    "l1_truth": mean absolute distance to the truth, where there is one, in the values of the pictures.
     """
     training = student.training
     student.eval()
@@ -319,6 +319,7 @@ def held_out_distance(
         if material.held_out_truth is not None:
             truth += weight * F.l1_loss(y, material.held_out_truth.batch(numbers).to(y.device)).item()
     student.train(training)
-    psnr = 10 * math.log10(4 / squared) if squared else 100.0  # range -1..1: 2^2; equal pictures: a large number
+    # Of pictures from -1 to 1 the square of the range is 4. Equal pictures: a large number.
+    psnr = 10 * math.log10(student.spec.value_range**2 / squared) if squared else 100.0
     found = {"distance": distance, "psnr": psnr}
     return found | ({"l1_truth": truth} if material.held_out_truth is not None else {})

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from onnx import TensorProto
 
@@ -106,6 +107,32 @@ def test_feeds_have_the_type_of_the_input_and_the_range_of_pictures(
     assert (feed.dtype.name, feed.shape) == (name, (1, 3, 16, 16))
     assert (feed.min() >= low, feed.max() <= high) == (True, True)
     assert (feed.std() > 0.5 * (high - low) / 12**0.5) or high == low
+
+
+@pytest.mark.parametrize(
+    ("said", "low", "high"),
+    [
+        ('{"channels": 3, "color": "BGR", "low": 0.0, "high": 255.0}', 0, 255),
+        ('{"low": -0.5, "high": 0.5}', -0.5, 0.5),
+        ('{"low": 1, "high": 0}', -1, 1),
+        ('{"low": NaN, "high": 1}', -1, 1),
+        ('{"low": -1e99, "high": 1e99}', -1, 1),
+        ('{"low": [0], "high": 1}', -1, 1),
+        ('["low"]', -1, 1),
+        ("{", -1, 1),
+    ],
+)
+def test_feeds_have_the_values_that_a_file_says_it_takes(tmp_path: Path, said: str, low: float, high: float) -> None:
+    path = passing(tmp_path / "a.onnx", TensorProto.FLOAT)
+    model = onnx.load(path)
+    onnx.helper.set_model_props(model, {"mggc_edge.input_format": said})
+    onnx.save(model, path)
+    engine = worker.Worker()
+    engine.answer({**OPEN, "path": str(path)})
+    gc.unfreeze()
+    gc.enable()
+    feed = engine._feeds["x"]
+    assert low <= feed.min() < low + 0.05 * (high - low) < high - 0.05 * (high - low) < feed.max() <= high
 
 
 def test_open_sizes_become_one_picture_of_the_given_size(tmp_path: Path) -> None:

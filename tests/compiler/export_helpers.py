@@ -13,6 +13,7 @@ import torch
 
 from mggc_edge.compiler import to_onnx as exporter
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
@@ -26,7 +27,7 @@ FOLDERS: list[Path] = []  # of this session, for `exported`; every test file put
 
 
 def small_generators() -> list[NetworkSpec]:
-    """Every family with every norm, and for ResNets both paddings and the separable form."""
+    """Every family with every norm that it can have, and for ResNets both paddings and the separable form."""
     specs: list[NetworkSpec] = []
     for norm in NORMS:
         specs += [
@@ -35,7 +36,7 @@ def small_generators() -> list[NetworkSpec]:
             resnet_spec(blocks=1, ngf=4, norm=norm, separable=True),
             unet_spec(halvings=5, ngf=4, norm=norm),
         ]
-    return specs
+    return [*specs, cartoongan_spec(blocks=1, ngf=4)]
 
 
 def spec_id(spec: NetworkSpec) -> str:
@@ -53,7 +54,7 @@ def network_of(spec: NetworkSpec, *, seed: int = 0) -> Network:
             noise = torch.randn(tensor.shape, generator=generator)
             if tensor.ndim == 4:
                 tensor.copy_(noise * tensor[0].numel() ** -0.5)
-            elif key.endswith(("weight", "running_var")):
+            elif key.endswith(("weight", "scale", "running_var")):
                 tensor.copy_(0.5 + noise.abs() / 2)
             else:
                 tensor.copy_(noise / 5)

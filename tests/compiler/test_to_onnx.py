@@ -462,6 +462,8 @@ def test_parity_pictures_are_seeded_and_fill_the_range() -> None:
     assert [array.shape for array in first] == [(1, 3, 64, 48)] * 2 + [(3, 3, 64, 48)] * 2
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(array.dtype == np.float32 and -1 <= array.min() < -0.5 < 0.5 < array.max() <= 1 for array in first)
+    (wide,) = exporter._random_pictures(1, (1,), (3, 64, 48), 4, (0.0, 255.0))
+    assert np.allclose(wide, (first[0] + 1) * 127.5, rtol=0, atol=1e-4)
     other = next(exporter._random_pictures(1, (1,), (3, 64, 48), seed=5))
     assert not np.array_equal(first[0], other)
 

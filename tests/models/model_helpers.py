@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable, Size
 from mggc_edge.models.network import Network
@@ -48,7 +49,7 @@ def small_patchgans() -> list[NetworkSpec]:
 
 def small_networks() -> list[NetworkSpec]:
     """Every kind of network there is, small."""
-    return [*small_resnets(), *small_unets(), *small_patchgans()]
+    return [*small_resnets(), *small_unets(), cartoongan_spec(blocks=3, ngf=4), *small_patchgans()]
 
 
 def spec_id(spec: NetworkSpec) -> str:
@@ -88,7 +89,7 @@ def randomise(module: torch.nn.Module, seed: int = 0) -> None:
                 tensor.copy_(0.5 + normal(tensor, 0.5).abs())
             elif last == "weight" and tensor.ndim == 4:
                 tensor.copy_(normal(tensor, tensor[0].numel() ** -0.5))  # 1 / sqrt(fan in), near enough
-            elif last == "weight":  # gamma, of both signs
+            elif last in ("weight", "scale"):  # gamma, of both signs
                 values = normal(tensor, 0.5)
                 tensor.copy_(torch.where(values < 0, -0.7, 0.7) + values)
             else:

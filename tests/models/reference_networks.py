@@ -1,4 +1,4 @@
-"""The networks of the well-known CycleGAN and pix2pix implementation, written a second time as plain torch modules.
+"""The networks of the well-known implementations, of CycleGAN, pix2pix and CartoonGAN, again as plain torch modules.
 
 They share no code with `mggc_edge.models`: whoever agrees with them has the right keys, the right order of layers and
 the right arithmetic.
@@ -176,6 +176,64 @@ class PatchDiscriminator(nn.Module):
         return y
 
 
+class PerPictureNorm(nn.Module):
+    """(x - mean) / sqrt(variance + 1e-9) * scale + shift, per picture and channel; the variance is the biased one."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [N, C, H, W]."""
+        centred = x - x.mean(dim=(2, 3), keepdim=True)
+        variance = centred.square().mean(dim=(2, 3), keepdim=True)
+        normal = centred / torch.sqrt(variance + 1e-9)
+        return normal * self.scale[:, None, None] + self.shift[:, None, None]
+
+
+class CartoonGenerator(nn.Module):
+    """CartoonGAN's generator under the published keys, with as many blocks as asked for."""
+
+    def __init__(self, in_channels: int, out_channels: int, ngf: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        one, two, four = ngf, 2 * ngf, 4 * ngf
+        self.conv01_1, self.in01_1 = nn.Conv2d(in_channels, one, 7), PerPictureNorm(one)
+        self.conv02_1, self.conv02_2 = nn.Conv2d(one, two, 3, 2, 1), nn.Conv2d(two, two, 3, 1, 1)
+        self.in02_1 = PerPictureNorm(two)
+        self.conv03_1, self.conv03_2 = nn.Conv2d(two, four, 3, 2, 1), nn.Conv2d(four, four, 3, 1, 1)
+        self.in03_1 = PerPictureNorm(four)
+        for number in range(4, 4 + blocks):
+            for half in (1, 2):
+                self.add_module(f"conv{number:02d}_{half}", nn.Conv2d(four, four, 3))
+                self.add_module(f"in{number:02d}_{half}", PerPictureNorm(four))
+        self.deconv01_1, self.deconv01_2 = nn.ConvTranspose2d(four, two, 3, 2, 1, 1), nn.Conv2d(two, two, 3, 1, 1)
+        self.add_module(f"in{4 + blocks:02d}_1", PerPictureNorm(two))
+        self.deconv02_1, self.deconv02_2 = nn.ConvTranspose2d(two, one, 3, 2, 1, 1), nn.Conv2d(one, one, 3, 1, 1)
+        self.add_module(f"in{5 + blocks:02d}_1", PerPictureNorm(one))
+        self.deconv03_1 = nn.Conv2d(one, out_channels, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """From pictures in BGR to drawings in BGR, both in [-1, 1]."""
+
+        def layer(name: str, x: Tensor) -> Tensor:
+            y: Tensor = self.get_submodule(name)(x)
+            return y
+
+        reflect = nn.functional.pad
+        y = torch.relu(self.in01_1(self.conv01_1(reflect(x, (3, 3, 3, 3), "reflect"))))
+        y = torch.relu(self.in02_1(self.conv02_2(self.conv02_1(y))))
+        y = torch.relu(self.in03_1(self.conv03_2(self.conv03_1(y))))
+        for number in range(4, 4 + self.blocks):
+            h = layer(f"in{number:02d}_1", layer(f"conv{number:02d}_1", reflect(y, (1, 1, 1, 1), "reflect")))
+            h = layer(f"conv{number:02d}_2", reflect(torch.relu(h), (1, 1, 1, 1), "reflect"))
+            y = y + layer(f"in{number:02d}_2", h)
+        y = torch.relu(layer(f"in{4 + self.blocks:02d}_1", self.deconv01_2(self.deconv01_1(y))))
+        y = torch.relu(layer(f"in{5 + self.blocks:02d}_1", self.deconv02_2(self.deconv02_1(y))))
+        return torch.tanh(self.deconv03_1(reflect(y, (3, 3, 3, 3), "reflect")))
+
+
 def reference_network(spec: NetworkSpec) -> nn.Module:
     """Return the reference network that an unpruned spec describes, in float64 and evaluation mode."""
     first = spec.widths[0][1]
@@ -195,6 +253,8 @@ def reference_network(spec: NetworkSpec) -> nn.Module:
         network = UnetGenerator(
             spec.in_channels, spec.out_channels, first, spec.blocks, spec.norm, dropout=spec.dropout
         )  # fmt: skip
+    elif spec.family == "cartoongan":
+        network = CartoonGenerator(spec.in_channels, spec.out_channels, first, spec.blocks)
     else:
         assert family_of(spec).role == "discriminator"
         network = PatchDiscriminator(spec.in_channels, first, spec.blocks, spec.norm)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.checkpoint import Direction, read_checkpoint
 from mggc_edge.models.convert import fold_batch_norm
 from mggc_edge.models.families import infer_spec
@@ -82,6 +83,8 @@ def test_a_bare_state_dict_gives_spec_and_weights_back(spec: NetworkSpec, form: 
         unet_spec(halvings=7),
         unet_spec(halvings=5, norm="instance", in_channels=4, out_channels=1),
         unet_spec(halvings=2),
+        cartoongan_spec(),
+        cartoongan_spec(blocks=1, ngf=16, in_channels=1, out_channels=4),
         patchgan_spec(),
         patchgan_spec(in_channels=6, ndf=128, norm="batch"),
         patchgan_spec(layers=1),
@@ -479,6 +482,10 @@ def test_spec_json_is_the_whole_description(resnet: Network, tmp_path: Path) -> 
         "padding": "reflect",
         "dropout": False,
         "separable": False,
+        "epsilon": 1e-5,
+        "color_order": "RGB",
+        "low": -1.0,
+        "high": 1.0,
     }  # fmt: skip
 
 

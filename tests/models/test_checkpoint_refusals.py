@@ -139,7 +139,7 @@ ODD_NETWORKS: dict[str, tuple[Callable[[], State], str, str | None]] = {
     "a linear layer": (
         lambda: state_of(nn.Linear(2, 2)),
         "no known network has these weights (first keys: weight, bias)",
-        "supported are ResNet and U-Net generators and PatchGAN discriminators of CycleGAN and pix2pix",
+        "supported are ResNet, U-Net and CartoonGAN generators, and the PatchGAN of CycleGAN and pix2pix",
     ),
     "a ResNet with unknown blocks": (
         lambda: moved(state_of(float32(resnet_spec(blocks=2, ngf=4))), "conv_block.5", "conv_block.7"),

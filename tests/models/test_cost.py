@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.cost import MacsConvention, layer_macs, macs, parameters
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.network import Network
@@ -63,6 +64,7 @@ def trainable(network: nn.Module) -> int:
         (unet_spec(), 54_413_955),
         (unet_spec(ngf=32), 13_608_259),
         (unet_spec(ngf=16), 3_404_451),
+        (cartoongan_spec(), 11_129_667),
         (patchgan_spec(), 2_764_737),
         (patchgan_spec(in_channels=6, norm="batch"), 2_768_705),
         (patchgan_spec(in_channels=6, ndf=128, norm="batch"), 11_042_433),
@@ -79,6 +81,7 @@ def test_parameters_are_the_published_number(spec: NetworkSpec, count: int) -> N
     [
         (resnet_spec(), 49_551_507_456, 56_799_264_768),
         (unet_spec(), 6_048_186_368, 18_140_364_800),
+        (cartoongan_spec(), 54_383_345_664, 61_631_102_976),
     ],
 )
 def test_macs_at_256x256_are_the_published_number(spec: NetworkSpec, true: int, paper: int) -> None:
@@ -123,6 +126,7 @@ def test_mobile_resnet_9_has_18_314_428_416_macs_in_the_literatures_convention()
         (resnet_spec(), 14, 2_944),
         (resnet_spec(blocks=6), 11, 2_176),
         (unet_spec(), 15, 5_504),
+        (cartoongan_spec(), 17, 3_264),
         (patchgan_spec(), 4, 960),
         (patchgan_spec(ndf=128), 4, 1_920),
     ],

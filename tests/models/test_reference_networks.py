@@ -58,7 +58,10 @@ def test_outputs_in_evaluation_mode_are_those_of_the_reference(spec: NetworkSpec
     picture = picture_for(network, batch=2)
     ours, theirs = run(network, picture), run(reference_with_weights_of(network), picture)
     assert float(ours.std()) > 1e-2
-    assert torch.equal(ours, theirs)
+    if spec.family == "cartoongan":  # whose reference writes the norm out, in another order of operations
+        assert difference(ours, theirs) <= 1e-12
+    else:
+        assert torch.equal(ours, theirs)
 
 
 @every_network
@@ -70,7 +73,7 @@ def test_a_training_step_is_that_of_the_reference_with_the_same_dropout_and_stat
     ours = run(network, picture)
     torch.manual_seed(3)
     theirs = run(reference, picture)
-    assert torch.equal(ours, theirs)
+    assert difference(ours, theirs) <= (1e-12 if spec.family == "cartoongan" else 0)
     after = reference.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in network.state_dict().items())
 

@@ -22,7 +22,7 @@ from tests.models.model_helpers import (
     some_kept,
     spec_id,
 )
-from tests.models.reference_networks import reference_network
+from tests.models.reference_networks import PerPictureNorm, reference_network
 
 Touched = dict[str, tuple[set[str], set[str]]]
 
@@ -30,6 +30,26 @@ Touched = dict[str, tuple[set[str], set[str]]]
 TRACEABLE = [spec for spec in small_networks() if spec.family != "unet" or spec.norm == "batch"]
 
 every_network = pytest.mark.parametrize("spec", TRACEABLE, ids=spec_id)
+
+
+class PerPictureNormPruner(tp.function.BasePruningFunc):  # type: ignore[misc]
+    """How Torch-Pruning cuts channels out of CartoonGAN's norm."""
+
+    def prune_out_channels(self, layer: nn.Module, idxs: list[int]) -> nn.Module:
+        """Cut channels out of scale and shift."""
+        assert isinstance(layer, PerPictureNorm)
+        keep = sorted(set(range(len(layer.scale))) - set(idxs))
+        layer.scale, layer.shift = nn.Parameter(layer.scale[keep]), nn.Parameter(layer.shift[keep])
+        return layer
+
+    prune_in_channels = prune_out_channels
+
+    def get_out_channels(self, layer: nn.Module) -> int:
+        """Return how many there are."""
+        assert isinstance(layer, PerPictureNorm)
+        return len(layer.scale)
+
+    get_in_channels = get_out_channels
 
 
 def reference_of(network: Network) -> nn.Module:
@@ -42,7 +62,9 @@ def pruned(reference: nn.Module, network: Network, kept: Kept) -> tuple[nn.Modul
     """Return the reference with all channels but `kept` cut out, and per group what was (written, read)."""
     reference = copy.deepcopy(reference)
     names = {module: name for name, module in reference.named_modules()}
-    graph = tp.DependencyGraph().build_dependency(reference, example_inputs=picture_for(network))
+    graph = tp.DependencyGraph().build_dependency(
+        reference, example_inputs=picture_for(network), customized_pruners={PerPictureNorm: PerPictureNormPruner()}
+    )
     touched: Touched = {}
     for group in network.table.groups:
         root = reference.get_submodule(group.writers[0])
@@ -107,6 +129,16 @@ UNET = "model.model.1.model.3.model"
         ("resnet", "up2", {"model.16"}, {"model.20"}),
         ("unet", "down3", {f"{UNET}.1"}, {f"{UNET}.3.model.1", f"{UNET}.5"}),
         ("unet", "up4", {f"{UNET}.3.model.5"}, {f"{UNET}.5"}),
+        ("cartoongan", "down1.first", {"conv02_1"}, {"conv02_2"}),
+        ("cartoongan", "down1", {"conv02_2"}, {"conv03_1"}),
+        (
+            "cartoongan",
+            "trunk",
+            {"conv03_2", "conv04_2", "conv05_2", "conv06_2"},
+            {"conv04_1", "conv05_1", "conv06_1", "deconv01_1"},
+        ),
+        ("cartoongan", "up2.first", {"deconv02_1"}, {"deconv02_2"}),
+        ("cartoongan", "up2", {"deconv02_2"}, {"deconv03_1"}),
         ("patchgan", "layer2", {"model.2"}, {"model.5"}),
     ],
 )

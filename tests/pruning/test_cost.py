@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.cost import MacsConvention, macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable
@@ -66,6 +67,7 @@ def test_the_full_size_networks_are_counted_exactly() -> None:
     for spec, paper, true in (
         (resnet_spec(blocks=9), 56_799_264_768, 49_551_507_456),
         (unet_spec(), 18_140_364_800, 6_048_186_368),
+        (cartoongan_spec(), 61_631_102_976, 54_383_345_664),
     ):
         table = layer_table(spec, (256, 256))
         assert GatedCost(table, "paper").macs(all_open(table)).item() == paper

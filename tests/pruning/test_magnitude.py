@@ -6,13 +6,19 @@ import pytest
 import torch
 
 from mggc_edge.errors import PlanError
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.pruning.magnitude import magnitude_plan
 from tests.models.model_helpers import network_of, spec_id
 
-SPECS = [resnet_spec(blocks=2, ngf=8), resnet_spec(blocks=2, ngf=8, separable=True), unet_spec(halvings=5, ngf=8)]
+SPECS = [
+    resnet_spec(blocks=2, ngf=8),
+    resnet_spec(blocks=2, ngf=8, separable=True),
+    unet_spec(halvings=5, ngf=8),
+    cartoongan_spec(blocks=2, ngf=8),
+]
 
 
 def weight(network: Network, name: str) -> torch.Tensor:

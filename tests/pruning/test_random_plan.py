@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mggc_edge.errors import PlanError
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.cost import MacsConvention, macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.patchgan import patchgan_spec
@@ -19,6 +20,7 @@ CONVENTIONS: tuple[MacsConvention, ...] = ("true", "paper")
 SPECS = [
     resnet_spec(blocks=3, ngf=16),
     resnet_spec(blocks=3, ngf=16, norm="instance_affine", separable=True),
+    cartoongan_spec(blocks=3, ngf=16),
     unet_spec(halvings=6, ngf=8),
     patchgan_spec(ndf=16, norm="batch"),
 ]
@@ -46,7 +48,7 @@ def test_a_random_plan_keeps_98_to_100_percent_of_its_budget(
     check(plan, spec, budget, convention, 64)
 
 
-@pytest.mark.parametrize("spec", [resnet_spec(), unet_spec(), patchgan_spec()], ids=name)
+@pytest.mark.parametrize("spec", [resnet_spec(), unet_spec(), cartoongan_spec(), patchgan_spec()], ids=name)
 def test_a_random_plan_for_a_network_of_the_usual_size_meets_5_percent(spec: NetworkSpec) -> None:
     plan = random_plan(layer_table(spec, (256, 256)), 0.05)
     check(plan, spec, 0.05, "true", 256)
@@ -56,7 +58,7 @@ def test_a_random_plan_for_a_network_of_the_usual_size_meets_5_percent(spec: Net
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("budget", [0.02, 0.1, 0.3, 0.7])
 @pytest.mark.parametrize("convention", CONVENTIONS)
-@pytest.mark.parametrize("spec", [resnet_spec(), unet_spec(), patchgan_spec()], ids=name)
+@pytest.mark.parametrize("spec", [resnet_spec(), unet_spec(), cartoongan_spec(), patchgan_spec()], ids=name)
 def test_random_plans_for_networks_of_the_usual_size_meet_their_budget(
     spec: NetworkSpec, convention: MacsConvention, budget: float, seed: int
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mggc_edge.errors import PlanError
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.cost import MacsConvention, macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -22,6 +23,7 @@ SPECS = [
     resnet_spec(blocks=3, ngf=16),
     resnet_spec(blocks=3, ngf=16, norm="instance_affine", separable=True),
     unet_spec(halvings=6, ngf=8),
+    cartoongan_spec(blocks=3, ngf=16),
 ]
 
 

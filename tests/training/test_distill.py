@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.network import Network, Tap
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
@@ -60,6 +61,20 @@ def trunk(*blocks: int) -> list[Tap]:
 def test_a_resnet_is_followed_along_its_trunk_after_each_third(blocks: int, places: tuple[int, ...]) -> None:
     teacher, student = resnet_pair(blocks)
     assert generator_taps(teacher.table, student.table) == [(tap, tap) for tap in trunk(*places)]
+
+
+@pytest.mark.parametrize(("removed", "last"), [((), "conv06_2"), ((3,), "conv06"), ((2, 3), "conv06")])
+def test_a_cartoongan_is_followed_along_its_trunk_too(removed: tuple[int, ...], last: str) -> None:
+    """A removed block leaves a constant, whose row is the trunk's too."""
+    teacher = trained(cartoongan_spec(blocks=3, ngf=2), seed=1)
+    student = slimmed(teacher, *removed)
+    second = "conv05" if 2 in removed else "conv05_2"
+    assert generator_taps(teacher.table, student.table) == [
+        (("conv03_2", "output"), ("conv03_2", "output")),
+        (("conv04_2", "output"), ("conv04_2", "output")),
+        (("conv05_2", "output"), (second, "output")),
+        (("conv06_2", "output"), (last, "output")),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +143,10 @@ PAIRS = [
         for blocks, removed in ((3, ()), (6, (2,)), (9, (1, 2, 3)), (9, tuple(range(1, 10))))
     ),
     pytest.param(resnet_spec(blocks=3, ngf=2, separable=True, dropout=True), (2,), (16, 16), id="separable"),
+    *(
+        pytest.param(cartoongan_spec(blocks=3, ngf=2), removed, (16, 16), id=f"cartoongan-{removed}")
+        for removed in ((), (2,), (1, 2, 3))
+    ),
     *(
         pytest.param(unet_spec(halvings=halvings, ngf=2), (), (2**halvings, 2**halvings), id=f"unet-{halvings}")
         for halvings in (3, 4, 7, 8)

@@ -32,7 +32,8 @@ from mggc_edge.jobs.networks import saved_network
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.machine import this_machine
-from mggc_edge.pictures import PictureFormat, to_picture
+from mggc_edge.opening import geometry
+from mggc_edge.pictures import to_picture
 from mggc_edge.pruning.mggc.neighborhoods import neighborhoods
 from mggc_edge.quality.features import FeatureNetwork
 from mggc_edge.quality.metrics import psnr_from_mse, ssim
@@ -132,7 +133,7 @@ def measure_test(folder: Path, probability: int | None = None) -> dict[str, Any]
                         add(side, "psnr_to_truth", _psnr(y, real))
                         add(side, "ssim_to_truth", _ssim(y, real))
                     if network is not None:
-                        picture = to_picture(y, PictureFormat.for_channels(y.shape[1]))
+                        picture = to_picture(y, geometry(a).output_format)
                         if probability is None:
                             seen[side].append(network.features([picture])[0])
                         else:
