@@ -102,15 +102,17 @@ def costs(facts: RunFacts) -> str:
     at = f"at {image_size(facts.plan)}"
     rows = []
     if latency is not None:
-        ends = "" if latency.ci95 is None else f"<small>{interval(latency.ci95)}</small>"
-        ratio = value(latency.speedup, lambda number: f"{plain(number)}\u00d7")
+        ends = "" if latency.bounds is None else f"<small>{latency.level}: {interval(latency.bounds)}</small>"
+        ratio = value(latency.speedup, lambda number: f"{plain(number)}\u00d7") + ends
+        if not latency.told_apart:
+            ratio = "?" + ("" if latency.disturbed else ends)
         sides = (None, None) if facts.bench is None else (facts.bench[0].ci95_ms, facts.bench[1].ci95_ms)
         cells = [
             value(number, milliseconds) + _side_interval(number, side)
             for number, side in zip((latency.original_ms, latency.compressed_ms), sides, strict=True)
         ]
-        note = f"a picture{place(latency)}" + ("" if latency.ci95 is None else "; 95\u00a0% intervals below")
-        rows.append(_row("Latency, median", note, *cells, ratio + ends))
+        note = f"a picture{place(latency)}" + ("; 95\u00a0% intervals below" if "<small>" in "".join(cells) else "")
+        rows.append(_row("Latency, median", note, *cells, ratio))
     rows.append(_cost_row("MACs", f"multiplications needed, {at}", a.macs_true, b.macs_true, count))
     rows.append(_cost_row("MACs, paper", "as the literature counts them", a.macs_paper, b.macs_paper, count))
     rows.append(_cost_row("Parameters", "", a.parameters, b.parameters, count))
@@ -124,10 +126,12 @@ def costs(facts: RunFacts) -> str:
         real = value(latency.realisation if latency.told_apart else None, percent)
         none = value(None, plain)
         note = "part of the MACs ratio that arrives as speed"
-        unclear = "" if latency.told_apart or latency.realisation is None else f"; {UNCLEAR}"
-        rows.append(_row("Realisation", note + unclear, none, none, real))
+        doubt = "" if latency.told_apart or latency.realisation is None else f"; {UNCLEAR}"
+        if latency.told_apart and latency.implausible:
+            doubt = "; more than all of it is implausible"
+        rows.append(_row("Realisation", note + doubt, none, none, real))
     if facts.bench is not None:
-        tail = strip(facts.bench)
+        tail = strip(facts.bench, latency)
     elif latency is None:
         tail = absent("This run has no bench.json: latency was not measured. mggc-edge bench measures it.")
     else:
@@ -141,7 +145,7 @@ def _side_interval(number: float | None, ends: tuple[float, float] | None) -> st
     return f"<small>{interval(ends)}</small>"
 
 
-def strip(bench: tuple[Measured, Measured]) -> str:
+def strip(bench: tuple[Measured, Measured], latency: Latency | None) -> str:
     """Return the plot of the raw samples, and what was warned of."""
     rows = [
         (label, style, [sample / NS_PER_MS for sample in side.samples_ns], side.p50_ms)
@@ -154,11 +158,22 @@ def strip(bench: tuple[Measured, Measured]) -> str:
     threads = bench[0].threads
     on = "" if threads is None else f", {threads:.0f} thread{'s' * (threads != 1)}"
     caption = f"Every timed picture is a dot ({total:,} in all{on}); the line is the median."
-    codes = dict.fromkeys((*bench[0].warnings, *bench[1].warnings))
-    words = ", ".join(code.replace("_", " ") for code in codes)
-    warnings = f'<p class="warning">The measurement warns of: {escape(words)}.</p>' if codes else ""
+    if latency is not None and latency.left_out:
+        pairs = "pair of samples was" if latency.left_out == 1 else "pairs of samples were"
+        caption += f" {latency.left_out:,} {pairs} disturbed by other processes: among the dots, but in no number."
+    warnings = _warnings(bench, latency)
     plot = strip_plot(rows, title="Raw latency samples of original and compressed generator")
     return f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>{warnings}"
+
+
+def _warnings(bench: tuple[Measured, Measured], latency: Latency | None) -> str:
+    """Return what was warned of, in sentences; a run of an older version has codes alone."""
+    said = dict(() if latency is None else latency.warnings)
+    codes = [code for code in dict.fromkeys((*bench[0].warnings, *bench[1].warnings)) if code not in said]
+    words = ", ".join(code.replace("_", " ") for code in codes)
+    lines = [f"Warning: {text}." for text in said.values()]
+    lines += [f"The measurement warns of: {words}."] if codes else []
+    return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], style: str = "numbers") -> str:
