@@ -36,7 +36,7 @@ WARNINGS: Mapping[str, Remark] = {
         "while it was measured, other processes wanted to run, more than cores were left for", QUIET, disturbs=True
     ),
     "preempted": Remark(
-        "other processes took more than 2 % of the time of most samples, or of too many to leave them out",
+        "other processes took more than 2 % of the time in too many of the pairs to leave those out",
         QUIET,
         disturbs=True,
     ),

@@ -293,8 +293,8 @@ def page(document: dict[str, Any]) -> RenderableType:
     elif latency["realisation"] is not None:
         facts.add_row("realisation", f"{latency['realisation']:.2f} (ratio of latencies / ratio of MACs)")
     for warning in latency.get("warnings", []):  # a run of an older version has none
-        known = warning["code"] in latency.get("disturbed", [])  # its text is the reason above
-        text = warning["advice"] if known else f"{warning['text']}; {warning['advice']}"
+        said = warning["code"] in latency.get("disturbed", [])  # its text is the reason above
+        text = warning["advice"] if said else f"{warning['text']}; {warning['advice']}"
         facts.add_row("[yellow]warning[/]", shown(f"{text} ({warning['code']})"))
     if latency.get("pairs_left_out"):
         facts.add_row("left out", f"{latency['pairs_left_out']} pairs of samples that other processes disturbed")
@@ -329,9 +329,8 @@ def _speed(latency: dict[str, Any]) -> str:
         return "?"
     level = 99 if "ci99" in latency else 95  # a run of an older version has none
     ends = latency[f"ci{level}"]
-    unclear = latency.get("verdict") == "inconclusive"
     text = f"{latency['speedup']:.2f}x" + (f" ({level}%: {ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
-    return f"[dim]{text}[/]" if unclear else text
+    return f"[dim]{text}[/]" if latency.get("verdict") == "inconclusive" else text
 
 
 def _kid(kid: dict[str, Any]) -> str:

@@ -64,36 +64,33 @@ def _change(ratio: float, better: str, worse: str) -> tuple[str, str]:
 
 
 def pictures(samples: Sequence[Sample]) -> str:
-    """Return the pictures: original over compressed with a line to drag, input and truth beside.
+    """Return the pictures: input, original, compressed and truth, all of one size.
 
-    Without a script every sample is a row of its pictures; the script makes the slider and the chooser of it.
+    Without a script every sample is a row of its pictures. The script makes of the row a slider between any two of
+    them, which the reader chooses, and a chooser of the sample.
     """
     if not samples:
         return section("pictures", "Pictures", absent("This run has no sample pictures."))
     articles = "".join(map(_sample, samples))
     hint = (
-        '<p class="hint only-script">Drag the line, or use the arrow keys: '
-        '<span class="key s1">original</span> left of it, <span class="key s2">compressed</span> right.</p>'
+        '<p class="hint only-script">Drag the line, or use the arrow keys; '
+        "any of the pictures can stand on either side of it.</p>"
     )
     return section("pictures", "Pictures", f'{hint}<div id="samples">{articles}</div>')
 
 
 def _sample(sample: Sample) -> str:
     name = escape(sample.name)
-    figures = {}
+    figures = ""
     for column in COLUMNS:
         if column in sample.pictures:
             data = base64.b64encode(sample.pictures[column]).decode("ascii")
-            figures[column] = (
-                f'<figure class="{column}"><img alt="{NAMES[column]}: {name}" src="data:image/png;base64,{data}">'
+            figures += (
+                f'<figure class="{column}" data-column="{column}">'
+                f'<img alt="{NAMES[column]}: {name}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{NAMES[column]}</figcaption></figure>"
             )
-    stage = f'<div class="stage">{figures["original"]}{figures["compressed"]}</div>'
-    beside = figures.get("input", "") + figures.get("truth", "")
-    return (
-        f'<article class="sample" data-name="{name}">'
-        f'<div class="row">{stage}<div class="beside">{beside}</div></div><h3>{name}</h3></article>'
-    )
+    return f'<article class="sample" data-name="{name}"><div class="row">{figures}</div><h3>{name}</h3></article>'
 
 
 def costs(facts: RunFacts) -> str:

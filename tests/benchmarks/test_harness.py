@@ -59,7 +59,7 @@ def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "this_machine", lambda: Machine("CPU", "x86_64", (), 2, None, None))
     monkeypatch.setattr(harness, "moment", lambda: Moment(0.0, None, None, (), None))
     monkeypatch.setattr(harness, "_others", lambda: 0)
-    monkeypatch.setattr(harness.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
 def measured(fakes: Fakes, models: list[Workload], **changes: Any) -> BenchmarkReport:

@@ -231,7 +231,7 @@ def test_markdown_has_the_verdict_the_realisation_and_whose_warning_it_is() -> N
 
 def test_disturbed_samples_are_called_so_without_a_ratio() -> None:
     lines = markdown(report((8.0, 8.1, 7.9), warnings=("preempted",)))
-    what = "other processes took more than 2 % of the time of most samples, or of too many to leave them out"
+    what = "other processes took more than 2 % of the time in too many of the pairs to leave those out"
     assert lines[-3:] == [
         f"**inconclusive**: these samples cannot tell whether {FASTER}: {what}. 20.0 times fewer MACs.",
         "",

@@ -30,8 +30,8 @@ def test_disturbed_samples_give_no_speed_up_but_say_why_and_what_to_do(
     assert lines_of_latency(capsys, **changes) == [
         "?",
         (
-            "latency          these samples cannot tell: other processes took more than 2 % of the time of most samples, "
-            "or of too many to leave them out"
+            "latency          these samples cannot tell: other processes took more than 2 % of the time in too "
+            "many of the pairs to leave those out"
         ),
         "                 `mggc-edge bench` measures it again, and longer with --pairs",
         (

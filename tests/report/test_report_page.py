@@ -208,7 +208,9 @@ def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole
     files = {path.read_bytes() for path in (whole / "samples").glob("*.png")}
     shown = {base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in images}
     assert shown == files
-    assert images[0]["alt"] == "Original: n02381460_1000.jpg"
+    assert [image["alt"] for image in images[:4]] == [
+        f"{column}: n02381460_1000.jpg" for column in ("Input", "Original", "Compressed", "Truth")
+    ]
 
 
 @pytest.mark.parametrize(
