@@ -23,9 +23,9 @@ from typing import Any
 # Of the time of a sample: what is lost by one side alone shifts the ratio by as much, and 2 % are less than half of the
 # smallest difference that matters (5 % by default). A neighbor on the same core takes up to 50 %.
 MOST_LOST = 0.02
-# Per second, where only switches are known. Processes that share a core take turns at ticks, 1 to 10 ms apart:
-# each is stopped 50 times a second or more (measured with one neighbor: 100 to 180). Housekeeping needs a few.
-MOST_SWITCHES = 25.0
+# Per second, where only switches are known: measured were 15 to 60 on a core that nobody else used for long, and 100 to
+# 180 beside one busy process, with which turns are taken every few ticks.
+MOST_SWITCHES = 80.0
 LEAST_SWITCHES = 2  # a single one in a short sample is no rate
 LEAST_LEFT = 0.5  # of the pairs, and of the processes, for the others to be left out
 

@@ -232,8 +232,9 @@ class Comparison:
 
     @property
     def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved."""
-        return self.macs_ratio is not None and self.macs_ratio > 1 and self.ratio.value > self.macs_ratio
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        macs, real = self.macs_ratio, self.realisation
+        return macs is not None and real is not None and macs > 1 and round(real, 2) > 1
 
     @property
     def warnings(self) -> tuple[str, ...]:

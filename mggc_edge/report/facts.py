@@ -84,8 +84,9 @@ class Latency:
 
     @property
     def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved."""
-        return self.realisation is not None and self.realisation > 1 and (self.speedup or 0) > self.realisation
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        real = self.realisation
+        return real is not None and round(real, 2) > 1 and (self.speedup or 0) > real
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,14 @@ def test_a_warning_that_either_side_was_disturbed_forbids_the_verdict(code: str,
 
 @pytest.mark.parametrize(
     ("macs", "implausible"),
-    [((300, 100), True), ((500, 100), False), ((100, 100), False), ((100, 200), False), ((None, 100), False)],
+    [
+        ((300, 100), True),
+        ((398, 100), False),
+        ((500, 100), False),
+        ((100, 100), False),
+        ((100, 200), False),
+        ((None, 100), False),
+    ],
 )
 def test_more_speed_than_work_was_saved_is_implausible(macs: tuple[int | None, int], implausible: bool) -> None:
     runs = run_of("a", [[[80 * MS]]] * 5, macs=macs[0]), run_of("b", [[[20 * MS]]] * 5, macs=macs[1])
