@@ -23,9 +23,10 @@ from typing import Any
 # Of the time of a sample: what is lost by one side alone shifts the ratio by as much, and 2 % are less than half of the
 # smallest difference that matters (5 % by default). A neighbor on the same core takes up to 50 %.
 MOST_LOST = 0.02
-# Per second, where only switches are known: measured were 15 to 60 on a core that nobody else used for long, and 100 to
-# 180 beside one busy process, with which turns are taken every few ticks.
-MOST_SWITCHES = 80.0
+# Per second of processor time, where only switches are known: the turn of a process lasts 3 to 10 ms where others wait
+# for the core, so it is stopped 100 times or more. Measured: 250 to 350 beside one to eight busy processes, and 15 to 60
+# on a core that nobody else used for long.
+MOST_SWITCHES = 90.0
 LEAST_SWITCHES = 2  # a single one in a short sample is no rate
 LEAST_LEFT = 0.5  # of the pairs, and of the processes, for the others to be left out
 
@@ -74,7 +75,8 @@ class Noted:
         if lost is not None:
             return lost > MOST_LOST
         switches = self.involuntary_switches or 0
-        return switches >= LEAST_SWITCHES and switches > MOST_SWITCHES * self.wall_ns / 1e9
+        ran_ns = self.wall_ns if self.cpu_ns is None else self.cpu_ns
+        return switches >= LEAST_SWITCHES and switches > MOST_SWITCHES * ran_ns / 1e9
 
 
 def left_out(disturbed: Sequence[Sequence[bool]]) -> tuple[tuple[int, ...], ...] | None:

@@ -21,8 +21,11 @@ SECOND = 1_000_000_000
         (Noted(SECOND // 20, SECOND // 20, 1, 50_000), 1, 0.001, False),  # a single stop in 50 ms is no rate
         # Threads that wait for each other have little processor time, and that is no loss.
         (Noted(SECOND, SECOND, 3, None), 2, None, False),
-        (Noted(SECOND, SECOND, 81, None), 2, None, True),
-        (Noted(SECOND, SECOND, 80, None), 2, None, False),
+        (Noted(SECOND, SECOND, 91, None), 2, None, True),
+        (Noted(SECOND, SECOND, 90, None), 2, None, False),
+        (Noted(SECOND, None, 91, None), 2, None, True),
+        (Noted(SECOND, SECOND // 8, 35, None), 2, None, True),  # seven others on its cores: few turns, but short ones
+        (Noted(SECOND, 2 * SECOND, 120, None), 2, None, False),  # two threads, each on a core of its own
         (Noted(SECOND // 1000, SECOND // 1000, 1, None), 2, None, False),
         (Noted(SECOND // 1000, SECOND // 1000, 2, None), 2, None, True),
         (Noted(SECOND, int(0.97 * SECOND), 0, None), 1, 0.03, True),

@@ -161,7 +161,7 @@ def test_a_warning_that_either_side_was_disturbed_forbids_the_verdict(code: str,
     ("macs", "implausible"),
     [
         ((300, 100), True),
-        ((398, 100), False),
+        ((399, 100), False),
         ((500, 100), False),
         ((100, 100), False),
         ((100, 200), False),
