@@ -24,7 +24,7 @@ from typing import Any
 # smallest difference that matters (5 % by default). A neighbor on the same core takes up to 50 %.
 MOST_LOST = 0.02
 # Per second of processor time, where only switches are known: the turn of a process lasts 3 to 10 ms where others wait
-# for the core, so it is stopped 100 times or more. Measured: 250 to 350 beside one to eight busy processes, and 15 to 60
+# for the core, so it is stopped 100 times or more. Measured: 250 to 350 beside 1 to 8 busy processes, and 15 to 60
 # on a core that nobody else used for long.
 MOST_SWITCHES = 90.0
 LEAST_SWITCHES = 2  # a single one in a short sample is no rate
