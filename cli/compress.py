@@ -288,7 +288,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
     if latency.get("verdict") == "inconclusive":
         why = latency.get("reason")
-        facts.add_row("latency", "these samples cannot tell" + (f": {why}" if why else ""))
+        facts.add_row("latency", "these samples cannot tell" + (f": {shown(why)}" if why else ""))
         facts.add_row("", "`mggc-edge bench` measures it again, and longer with --pairs")
     elif latency["realisation"] is not None:
         facts.add_row("realisation", f"{latency['realisation']:.2f} (ratio of latencies / ratio of MACs)")
