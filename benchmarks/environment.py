@@ -53,6 +53,16 @@ def moment(root: Path = Path("/")) -> Moment:
     )
 
 
+def others_running(root: Path = Path("/")) -> int | None:
+    """Return how many threads of the whole machine run or want to run now, without the one that asks.
+
+    The fourth number of loadavg is "running/all"; unlike the load, it does not look back.
+    """
+    words = _read(root / "proc/loadavg").split()
+    count = words[3].split("/")[0] if len(words) > 3 else ""
+    return max(0, int(count) - 1) if count.isdigit() else None
+
+
 def stolen(before: Moment, after: Moment) -> float | None:
     """Return the fraction of the machine's time between two moments that its host gave to others, 0 to 1."""
     if None in (before.ticks, after.ticks, before.stolen_ticks, after.stolen_ticks):

@@ -2,23 +2,26 @@
 
 A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
-or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide.
+or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that
+others disturbed are left out, or all samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 
 from mggc_edge.artifacts import sha256_of
-from mggc_edge.benchmarks.environment import Moment, context, moment, stolen
+from mggc_edge.benchmarks.disturbance import Noted, left_out
+from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
 from mggc_edge.benchmarks.isolation import Worker, start_worker
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
@@ -39,7 +42,11 @@ LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
 GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
 
 FEW_PROCESSES, FEW_PAIRS = 5, 20
-MOST_STOLEN = 0.02
+MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
+# Threads of others that want to run, on average over the pairs, beyond the cores that the measured threads leave: a
+# quiet machine has 0.0 to 0.2, a single busy process 1.
+MOST_OTHERS = 0.5
+SECONDS_TO_SLEEP = 0.001  # in which a process that has answered goes to sleep, before others are counted
 UNSETTLED_SHARE = 0.25  # of the processes
 
 
@@ -51,6 +58,7 @@ class _Gathered:
     runs_per_pair: int = 0
     opened: dict[str, Any] = field(default_factory=dict)
     processes: list[ProcessSamples] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def measure(
@@ -105,7 +113,8 @@ def measure(
     plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, start, clock)
     stopped = _measure_blocks(plan, blocks)
     after, seconds = moment(), clock() - began
-    codes = _machine_warnings(machine, threads, before, after) + ["time_limit"] * stopped
+    codes = _machine_warnings(machine, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
+    _leave_out(plan.gathered, threads)
     runs = tuple(
         ModelRun(
             model=gathered.model,
@@ -116,11 +125,12 @@ def measure(
             runs_per_pair=gathered.runs_per_pair,
             inputs=tuple(gathered.opened["inputs"]),
             processes=tuple(gathered.processes),
-            warnings=tuple(sorted(codes + _sample_warnings(gathered.processes))),
+            warnings=tuple(sorted(codes + gathered.warnings + _sample_warnings(gathered.processes))),
         )
         for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
     )
     facts = context(machine, before, after, plan.gathered[0].opened["versions"])
+    facts["others_running"] = plan.others
     asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
     return BenchmarkReport(
         {**facts, "created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}, runs, margin
@@ -146,6 +156,7 @@ class _Plan:
         self.gathered = [_Gathered(model) for model in models]
         self.threads, self.seed, self.deadline, self.clock = threads, seed, deadline, clock
         self.random = np.random.default_rng(seed)
+        self.others: list[int] = []  # threads of others that wanted to run, after each pair
         self._start, self._progress = start, progress
         self._done, self._pairs, self._blocks = 0, pairs, blocks
         least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
@@ -163,6 +174,7 @@ class _Plan:
             opened: dict[int, dict[str, Any]] = {}
             warm: dict[int, dict[str, Any]] = {}
             samples: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
+            noted: list[list[Noted]] = [[] for _ in range(count)]
             for index in self.random.permutation(count).tolist():
                 model = self.gathered[index].model
                 workers[index] = self._start(model)
@@ -180,8 +192,12 @@ class _Plan:
                     runs = self.gathered[index].runs_per_pair
                     # The other model has taken the caches: a fast one runs once before it is timed.
                     request = {"do": "sample", "runs": runs, "untimed": int(runs > 1)}
-                    samples[index].append(tuple(self._ask(workers[index], request)["samples_ns"]))
+                    answer = self._ask(workers[index], request)
+                    samples[index].append(tuple(answer["samples_ns"]))
+                    noted[index].append(Noted.from_answer(answer["noted"]))
                 self._done += 1
+                if (others := _others()) is not None:
+                    self.others.append(others)
                 if self._progress is not None:
                     self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
             per_pair = (self.clock() - ready) / len(samples[0])
@@ -197,6 +213,7 @@ class _Plan:
                         pairs=tuple(samples[index]),
                         rss_before_bytes=opened[index]["rss_before_bytes"],
                         rss_peak_bytes=closed["rss_peak_bytes"],
+                        noted=tuple(noted[index]),
                     )
                 )
         return ready - began, per_pair
@@ -257,18 +274,39 @@ def _check(threads: int, pairs: int, processes: int, amounts: tuple[float, float
             raise InputError(f"the {name} must be above 0, not {amount:g}")
 
 
-def _machine_warnings(machine: Machine, threads: int, before: Moment, after: Moment) -> list[str]:
-    share = stolen(before, after)
+def _others() -> int | None:
+    """Return how many threads of others want to run now, while no model runs."""
+    time.sleep(SECONDS_TO_SLEEP)
+    return others_running()
+
+
+def _machine_warnings(machine: Machine, threads: int, share: float | None, others: Sequence[int]) -> list[str]:
+    """Return what the machine as a whole says: it is counted in all of its cores, of which we may have a part."""
+    cores = max(machine.cores, os.cpu_count() or 1)
+    crowded = sum(others) / len(others) > max(0, cores - threads) + MOST_OTHERS if others else False
     return (
         ["threads"] * (threads > machine.cores)
-        + ["load"] * (before.load is not None and before.load > machine.cores)
+        + ["load"] * crowded
         + ["steal"] * (share is not None and share > MOST_STOLEN)
     )
 
 
+def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
+    """Leave disturbed pairs out of all models alike; where too few would remain, warn of those that were disturbed."""
+    found = [
+        [[noted.disturbed(threads) for noted in process.noted] for process in one.processes] for one in gathered
+    ]  # [model][process][pair]
+    out = left_out([[any(pair) for pair in zip(*process, strict=True)] for process in zip(*found, strict=True)])
+    for one, disturbed in zip(gathered, found, strict=True):
+        if out is not None:
+            one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
+        elif any(map(any, disturbed)):
+            one.warnings.append("preempted")
+
+
 def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
     unsettled = sum(not process.settled for process in processes)
-    pairs = sum(len(process.pairs) for process in processes)
-    return ["few_samples"] * (len(processes) < FEW_PROCESSES or pairs < FEW_PAIRS) + ["unsettled"] * (
+    pairs, used = sum(len(process.used) for process in processes), sum(bool(process.used) for process in processes)
+    return ["few_samples"] * (used < FEW_PROCESSES or pairs < FEW_PAIRS) + ["unsettled"] * (
         unsettled > UNSETTLED_SHARE * len(processes)
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from mggc_edge.benchmarks.disturbance import Noted
+from mggc_edge.benchmarks.remarks import WARNINGS, disturbing, remark_json
 from mggc_edge.benchmarks.stats import (
     Interval,
     Ratio,
@@ -22,15 +24,6 @@ from mggc_edge.errors import InputError
 
 SCHEMA = "mggc-edge/bench/1"
 MS = 1e6  # nanoseconds
-# What may have disturbed a measurement, by code.
-WARNINGS: Mapping[str, str] = {
-    "few_samples": "few samples: under 5 processes or 20 pairs, so that the intervals are wide",
-    "load": "before it began, more processes wanted to run than there are cores",
-    "steal": "the host of this virtual machine took more than 2 % of its time away",
-    "threads": "more threads than cores",
-    "time_limit": "bench.max_seconds ended it early",
-    "unsettled": "the latency had not settled when its warm-up ended",
-}
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,8 @@ class ProcessSamples:
         warmup_runs, warmup_ns, settled: untimed runs, how long they took, whether the latency had settled after them.
         pairs: per pair the time of each inference in ns; the pair's latency is their median.
         rss_before_bytes, rss_peak_bytes: memory of the process before the model was opened, and at most.
+        noted: per pair what the kernel counted meanwhile; empty where nobody noted it.
+        left_out: numbers of the pairs that no estimate uses, see `mggc_edge.benchmarks.disturbance`.
     """
 
     load_ns: int
@@ -52,14 +47,24 @@ class ProcessSamples:
     pairs: tuple[tuple[int, ...], ...]
     rss_before_bytes: int | None
     rss_peak_bytes: int | None
+    noted: tuple[Noted, ...] = ()
+    left_out: tuple[int, ...] = ()
+
+    @property
+    def used(self) -> tuple[tuple[int, ...], ...]:
+        """The pairs that estimates use."""
+        return tuple(samples for number, samples in enumerate(self.pairs) if number not in self.left_out)
 
     @property
     def latencies_ns(self) -> tuple[float, ...]:
-        """The latency of every pair."""
-        return tuple(median(samples) for samples in self.pairs)
+        """The latency of every pair that estimates use."""
+        return tuple(median(samples) for samples in self.used)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; the samples themselves stand in the run's `samples_ns`, in the order of the pairs."""
+        """Return a JSON object; the samples themselves stand in the run's `samples_ns`, in the order of the pairs.
+
+        So do the lists of what the kernel counted; `left_out` has numbers of pairs, from 0.
+        """
         return {
             "load_ms": self.load_ns / MS,
             "first_inference_ms": self.first_ns / MS,
@@ -67,6 +72,11 @@ class ProcessSamples:
             "pairs": len(self.pairs),
             "rss_before_bytes": self.rss_before_bytes,
             "rss_peak_bytes": self.rss_peak_bytes,
+            "left_out": list(self.left_out),
+            "wall_ns": [one.wall_ns for one in self.noted],
+            "cpu_ns": [one.cpu_ns for one in self.noted],
+            "involuntary_switches": [one.involuntary_switches for one in self.noted],
+            "waited_ns": [one.waited_ns for one in self.noted],
         }
 
 
@@ -80,8 +90,8 @@ class ModelRun:
         threads: threads inside an operator.
         runs_per_pair: inferences whose median is the latency of a pair.
         inputs: name, type and shape of what was fed.
-        processes: what each process measured; at least one, each with at least one pair.
-        warnings: keys of `WARNINGS`.
+        processes: what each process measured; at least one, each with at least one pair, and at least one that is used.
+        warnings: keys of `mggc_edge.benchmarks.remarks.WARNINGS`.
     """
 
     model: Workload
@@ -97,26 +107,33 @@ class ModelRun:
     def __post_init__(self) -> None:
         if not self.processes or not all(process.pairs for process in self.processes):
             raise InputError(f"'{self.model.name}' was not measured: a process has no samples")
+        if not any(process.used for process in self.processes):
+            raise InputError(f"'{self.model.name}' was not measured: every pair was left out")
 
     @property
     def samples_ns(self) -> tuple[int, ...]:
-        """Every timed inference, in the order of processes and pairs."""
+        """Every timed inference, in the order of processes and pairs, those of pairs that were left out as well."""
         return tuple(sample for process in self.processes for pair in process.pairs for sample in pair)
 
     @property
+    def used_ns(self) -> tuple[int, ...]:
+        """The timed inferences that estimates use."""
+        return tuple(sample for process in self.processes for pair in process.used for sample in pair)
+
+    @property
     def p50_ms(self) -> float:
-        """The median of all samples."""
-        return median(self.samples_ns) / MS
+        """The median of the samples that are used."""
+        return median(self.used_ns) / MS
 
     @property
     def p90_ms(self) -> float:
-        """The latency that 90 % of all samples do not exceed."""
-        return float(np.quantile(self.samples_ns, 0.9)) / MS
+        """The latency that 90 % of the samples that are used do not exceed."""
+        return float(np.quantile(self.used_ns, 0.9)) / MS
 
     @property
     def ci95_ms(self) -> Interval | None:
         """The 95 % interval of a process's typical latency; None for a single process."""
-        return typical_interval([median(process.latencies_ns) / MS for process in self.processes])
+        return typical_interval([median(process.latencies_ns) / MS for process in self.processes if process.used])
 
     @property
     def load_ms(self) -> float:
@@ -136,7 +153,7 @@ class ModelRun:
 
     def to_json(self) -> dict[str, Any]:
         """Return an entry of `runs`."""
-        samples = self.samples_ns
+        used = self.used_ns
         return {
             "model": self.model.name,
             "runtime": self.model.runtime,
@@ -150,12 +167,12 @@ class ModelRun:
                 "settled": all(process.settled for process in self.processes),
             },
             "runs_per_pair": self.runs_per_pair,
-            "samples_ns": list(samples),
+            "samples_ns": list(self.samples_ns),
             "latency_ms": {
                 "p50": self.p50_ms,
                 "p90": self.p90_ms,
-                "mean": float(np.mean(samples)) / MS,
-                "mad": median_absolute_deviation(samples) / MS,
+                "mean": float(np.mean(used)) / MS,
+                "mad": median_absolute_deviation(used) / MS,
                 "ci95": _listed(self.ci95_ms),
             },
             "load_ms": self.load_ms,
@@ -178,7 +195,9 @@ class Comparison:
         ratio: latency of a : latency of b, with its intervals.
         margin: the smallest relative difference that matters.
         macs_ratio: MACs (true) of a : MACs of b; None where one is not known or 0.
-        pairs: pairs of samples.
+        pairs: pairs of samples that the ratio comes from.
+        left_out: further pairs that were left out because others disturbed them.
+        codes: warnings of either side.
     """
 
     a: str
@@ -187,11 +206,40 @@ class Comparison:
     margin: float
     macs_ratio: float | None
     pairs: int
+    left_out: int = 0
+    codes: tuple[str, ...] = ()
+
+    @property
+    def disturbed(self) -> tuple[str, ...]:
+        """The warnings that forbid a verdict: what they name shifts all pairs alike, so no interval shows it."""
+        return disturbing(self.codes)
 
     @property
     def verdict(self) -> Verdict:
-        """What these samples allow to say about b; see `Ratio.verdict`."""
-        return self.ratio.verdict(self.margin)
+        """What these samples allow to say about b: see `Ratio.verdict`; "inconclusive" where they are disturbed."""
+        return "inconclusive" if self.disturbed else self.ratio.verdict(self.margin)
+
+    @property
+    def reason(self) -> str | None:
+        """Why the verdict is "inconclusive"; None where it is not."""
+        if self.verdict != "inconclusive":
+            return None
+        if self.disturbed:
+            return "; ".join(WARNINGS[code].text for code in self.disturbed)
+        if self.ratio.ci99 is None:
+            return "a single process of each was measured"
+        return "the 99 % interval is too wide"
+
+    @property
+    def implausible(self) -> bool:
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        macs, real = self.macs_ratio, self.realisation
+        return macs is not None and real is not None and macs > 1 and round(real, 2) > 1
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of either side and of the comparison itself, each once."""
+        return tuple(sorted({*self.codes, *(["implausible"] if self.implausible else [])}))
 
     @property
     def realisation(self) -> float | None:
@@ -207,12 +255,16 @@ class Comparison:
             "ci95": _listed(self.ratio.ci95),
             "ci99": _listed(self.ratio.ci99),
             "verdict": self.verdict,
+            "reason": self.reason,
+            "disturbed": list(self.disturbed),
             "margin": self.margin,
             "minimum_detectable_effect": self.ratio.minimum_detectable_effect,
             "macs_ratio": self.macs_ratio,
             "realisation": self.realisation,
             "pairs": self.pairs,
+            "pairs_left_out": self.left_out,
             "processes": self.ratio.processes,
+            "warnings": [remark_json(code) for code in self.warnings],
         }
 
 
@@ -222,7 +274,8 @@ class BenchmarkReport:
 
     Attributes:
         context: machine, surroundings, versions and how it was measured; JSON values.
-        runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them.
+        runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them,
+            and is left out of all or of none.
         margin: the smallest relative difference that matters, above 0.
     """
 
@@ -232,8 +285,9 @@ class BenchmarkReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Every warning of a run once, keys of `WARNINGS`."""
-        return tuple(sorted({code for run in self.runs for code in run.warnings}))
+        """Every warning of a run or a comparison once, keys of `WARNINGS`."""
+        codes = {code for run in self.runs for code in run.warnings}
+        return tuple(sorted(codes.union(*(comparison.warnings for comparison in self.comparisons))))
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
@@ -261,6 +315,7 @@ class BenchmarkReport:
         pairs = [
             list(zip(left.latencies_ns, right.latencies_ns, strict=True))
             for left, right in zip(first.processes, second.processes, strict=True)
+            if left.used
         ]
         macs_a, macs_b = first.model.macs_true, second.model.macs_true
         return Comparison(
@@ -270,6 +325,8 @@ class BenchmarkReport:
             self.margin,
             macs_a / macs_b if macs_a and macs_b else None,
             sum(map(len, pairs)),
+            sum(len(process.left_out) for process in first.processes),
+            tuple(sorted({*first.warnings, *second.warnings})),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -290,6 +347,7 @@ class BenchmarkReport:
             ],
             "runs": [run.to_json() for run in self.runs],
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
+            "warnings": [remark_json(code) for code in self.warnings],
             "gate": {"threshold": None, "verdict": None, "exit_code": 0},
         }
 

@@ -5,7 +5,7 @@ memory. It runs nothing unless it is asked to: two workers that are asked in tur
 
     {"do": "open", "path", "threads", "image_size", "seed"} -> load_ns, first_ns, inputs, provider, versions, ...
     {"do": "warm", "min_runs", "min_ns", "max_ns"}          -> runs, ns, settled, median_ns
-    {"do": "sample", "runs", "untimed"}                     -> samples_ns
+    {"do": "sample", "runs", "untimed"}                     -> samples_ns, noted
     {"do": "close"}                                         -> rss_peak_bytes; the process ends
 
 An answer with the key `error` ("missing", "model", "size", "fixed", "input") has a `message`; the process then ends.
@@ -13,6 +13,7 @@ An answer with the key `error` ("missing", "model", "size", "fixed", "input") ha
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -20,6 +21,11 @@ import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+try:
+    import resource
+except ImportError:  # not a Unix
+    resource = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +66,7 @@ class Worker:
         if do == "sample":
             for _ in range(request["untimed"]):
                 self._run()
-            return {"samples_ns": [self._run() for _ in range(request["runs"])]}
+            return self._sample(request["runs"])
         return {"rss_peak_bytes": _memory("VmHWM")}
 
     def _open(self, path: str, threads: int, image_size: list[int] | None, seed: int) -> dict[str, Any]:
@@ -114,6 +120,20 @@ class Worker:
             return time.perf_counter_ns() - start
         except Exception as error:  # as above
             raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
+
+    def _sample(self, runs: int) -> dict[str, Any]:
+        """Time so many runs; note what the kernel counted meanwhile, in ns (see `disturbance.Noted`)."""
+        # What is slow to read is read farther from the runs.
+        waited, switches, cpu, wall = _waited(), _switches(), time.process_time_ns(), time.perf_counter_ns()
+        samples = [self._run() for _ in range(runs)]
+        wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        noted = {
+            "wall_ns": wall,
+            "cpu_ns": cpu,
+            "involuntary_switches": _difference(switches, _switches()),
+            "waited_ns": _difference(waited, _waited()),
+        }
+        return {"samples_ns": samples, "noted": noted}
 
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
         """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
@@ -203,6 +223,29 @@ def _memory(field: str) -> int | None:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _switches() -> int | None:
+    """Return how often threads of this process were stopped although they could have gone on; None off Unix."""
+    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _waited(tasks: Path = Path("/proc/self/task")) -> int | None:
+    """Return for how long, in ns, threads of this process wanted to run and had no core; None where nothing says so.
+
+    Linux keeps it per thread, in schedstat: time on a core, time waited for one, turns.
+    """
+    total = known = 0
+    with contextlib.suppress(OSError):
+        for task in tasks.iterdir():
+            with contextlib.suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+                ran, waited = map(int, (task / "schedstat").read_text(encoding="ascii").split()[:2])
+                total, known = total + waited, known + ran
+    return total if known else None  # a kernel that does not count shows zeros
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else max(0, after - before)
 
 
 def serve(requests: TextIO, answers: TextIO) -> None:

@@ -55,6 +55,8 @@ def sentence(comparison: Comparison) -> str:
     """Return what the samples allow to say, in words."""
     a, b, value = comparison.a, comparison.b, comparison.ratio.value
     interval = comparison.ratio.ci99
+    if comparison.disturbed:  # the ratio and its interval are those of the disturbance
+        return f"these samples cannot tell whether {b} is faster than {a}: {comparison.reason}."
     if interval is None:
         return f"a single process of each was measured, which cannot tell whether {b} is faster than {a}."
     between = f"99%: {_times(interval[0])} to {_times(interval[1])}"
@@ -69,29 +71,32 @@ def sentence(comparison: Comparison) -> str:
 
 def _details(comparison: Comparison) -> list[str]:
     lines = []
-    unclear = comparison.verdict == "inconclusive"
+    unclear, disturbed = comparison.verdict == "inconclusive", bool(comparison.disturbed)
     macs, realisation = comparison.macs_ratio, comparison.realisation
     if macs is not None and realisation is not None:
         text = f"{_times(macs)} times fewer MACs" if macs > 1 else f"MACs ratio {_times(macs)}"
         lines.append(f"{text}; realisation {realisation:.0%}." if macs > 1 and not unclear else f"{text}.")
     effect = comparison.ratio.minimum_detectable_effect
-    if effect is not None:
+    if effect is not None and not disturbed:
         pairs, processes = comparison.pairs, comparison.ratio.processes
         size = f"{effect:.1%}" if effect < 1 else f"a factor of {_times(1 + effect)}"
         lines.append(f"Smallest difference that {pairs} pairs in {processes} processes would show here: {size}.")
-    if unclear:
+    if comparison.left_out:
+        count, of = comparison.left_out, comparison.pairs + comparison.left_out
+        lines.append(f"Other processes disturbed {count} of {of} pairs, which were left out.")
+    if unclear and not disturbed:
         lines.append("More pairs (--pairs), or a quieter machine, can tell smaller differences.")
     return lines
 
 
 def _warnings(report: BenchmarkReport) -> list[str]:
-    from mggc_edge.benchmarks.report import WARNINGS
+    from mggc_edge.benchmarks.remarks import WARNINGS
 
     lines = []
     for code in report.warnings:
         of = [run.model.name for run in report.runs if code in run.warnings]
-        whose = "" if len(of) == len(report.runs) else f"{', '.join(of)}: "
-        lines.append(f"{whose}{WARNINGS[code]} ({code})")
+        whose = "" if len(of) in (0, len(report.runs)) else f"{', '.join(of)}: "
+        lines.append(f"{whose}{WARNINGS[code].text} ({code}); {WARNINGS[code].advice}")
     return lines
 
 

@@ -276,22 +276,28 @@ def page(document: dict[str, Any]) -> RenderableType:
         ("ONNX file", "size_bytes", file_size),
     ):
         table.add_row(label, form(before[name]), form(after[name]), f"{before[name] / after[name]:.2f}x")
-    low, high = latency["ci95"] or (None, None)
-    interval = "" if low is None else f" [dim]({low:.2f} to {high:.2f})[/]"
     table.add_row(
         f"latency, {shown(latency['runtime'])}",
         f"{latency['original_ms']:.2f} ms",
         f"{latency['compressed_ms']:.2f} ms",
-        f"{latency['speedup']:.2f}x{interval}",
+        _speed(latency),
     )
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
     if latency.get("verdict") == "inconclusive":
-        facts.add_row("latency", "these samples cannot tell; `mggc-edge bench` measures longer")
+        why = latency.get("reason")
+        facts.add_row("latency", "these samples cannot tell" + (f": {shown(why)}" if why else ""))
+        facts.add_row("", "`mggc-edge bench` measures it again, and longer with --pairs")
     elif latency["realisation"] is not None:
         facts.add_row("realisation", f"{latency['realisation']:.2f} (ratio of latencies / ratio of MACs)")
+    for warning in latency.get("warnings", []):  # a run of an older version has none
+        said = warning["code"] in latency.get("disturbed", [])  # its text is the reason above
+        text = warning["advice"] if said else f"{warning['text']}; {warning['advice']}"
+        facts.add_row("[yellow]warning[/]", shown(f"{text} ({warning['code']})"))
+    if latency.get("pairs_left_out"):
+        facts.add_row("left out", f"{latency['pairs_left_out']} pairs of samples that other processes disturbed")
     psnr, ssim = quality["psnr_to_original"], quality["ssim_to_original"]
     near = "identical" if psnr is None else f"{psnr:.2f} dB" + ("" if ssim is None else f", SSIM {ssim:.3f}")
     noun = "picture" if quality["pictures"] == 1 else "pictures"
@@ -315,6 +321,16 @@ def page(document: dict[str, Any]) -> RenderableType:
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
     return Group(table, facts)
+
+
+def _speed(latency: dict[str, Any]) -> str:
+    """Return the ratio of latencies with the interval that the verdict goes by; no ratio of disturbed samples."""
+    if latency.get("disturbed"):
+        return "?"
+    level = 99 if "ci99" in latency else 95  # a run of an older version has none
+    ends = latency[f"ci{level}"]
+    text = f"{latency['speedup']:.2f}x" + (f" ({level}%: {ends[0]:.2f} to {ends[1]:.2f})" if ends else "")
+    return f"[dim]{text}[/]" if latency.get("verdict") == "inconclusive" else text
 
 
 def _kid(kid: dict[str, Any]) -> str:

@@ -219,7 +219,7 @@ def table(document: dict[str, Any]) -> str:
     """Return the Markdown table of the README."""
     lines = [
         (
-            "| generator | budget | MACs (true) | ONNX file | latency | faster | realisation "
+            "| generator | budget | MACs (true) | ONNX file | latency | faster (99%) | realisation "
             "| PSNR to the original | KID original -> compressed |"
         ),
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -231,13 +231,15 @@ def table(document: dict[str, Any]) -> str:
         before, after, quality = (result[name] for name in ("original", "compressed", "quality"))
         comparison = entry["bench"]["comparison"]
         old, new = (latency["p50"] for latency in entry["bench"]["latency_ms"].values())
-        low, high = comparison["ci95"]
+        low, high = comparison["ci99"]  # what the verdict goes by
+        unclear = comparison["verdict"] == "inconclusive"
+        speed = "?" if unclear else f"{comparison['ratio']:.2f}x ({low:.2f} to {high:.2f})"
         lines.append(
             f"| {entry['title']} | {result['budget']:g} "
             f"| {before['macs_true'] / 1e6:.0f} M -> {after['macs_true'] / 1e6:.1f} M "
             f"| {before['size_bytes'] / 1e6:.1f} MB -> {after['size_bytes'] / 1e6:.2f} MB "
-            f"| {old:.2f} ms -> {new:.2f} ms | {comparison['ratio']:.2f}x ({low:.2f} to {high:.2f}) "
-            f"| {comparison['realisation']:.2f} "
+            f"| {old:.2f} ms -> {new:.2f} ms | {speed} "
+            f"| {'?' if unclear else format(comparison['realisation'], '.2f')} "
             f"| {quality['psnr_to_original']:.1f} dB "
             f"| {kid_cell(quality['kid'])} |"
         )

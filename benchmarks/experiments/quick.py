@@ -78,17 +78,19 @@ def table(document: dict[str, Any]) -> str:
     job, result, measured = document["job"], document["result"], document["bench"]
     before, after, comparison = result["original"], result["compressed"], measured["comparison"]
     old, new = (latency["p50"] for latency in measured["latency_ms"].values())
-    low, high = comparison["ci95"]
+    low, high = comparison["ci99"]  # what the verdict goes by
+    unclear = comparison["verdict"] == "inconclusive"
+    speed = "?" if unclear else f"{comparison['ratio']:.2f}x ({low:.2f} to {high:.2f})"
     threads = f"{job['threads']} thread{'s' * (job['threads'] > 1)}"
     return (
-        "| job | time | largest process | budget met | MACs (true) | latency | faster | realisation |\n"
+        "| job | time | largest process | budget met | MACs (true) | latency | faster (99%) | realisation |\n"
         "|---|---:|---:|---:|---:|---:|---:|---:|\n"
         f"| ResNet-9, ngf 64, 256x256, new weights, `{' '.join(FLAGS)}`, {threads} "
         f"| {job['seconds'] / 60:.1f} min{' (resumed)' if job['resumed'] else ''} | {job['peak_bytes'] / 1e9:.2f} GB "
         f"| {result['budget_met']:.4f} of {result['budget']:g} "
         f"| {before['macs_true'] / 1e9:.1f} G -> {after['macs_true'] / 1e9:.2f} G "
-        f"| {old:.0f} ms -> {new:.1f} ms | {comparison['ratio']:.2f}x ({low:.2f} to {high:.2f}) "
-        f"| {comparison['realisation']:.2f} |\n"
+        f"| {old:.0f} ms -> {new:.1f} ms | {speed} "
+        f"| {'?' if unclear else format(comparison['realisation'], '.2f')} |\n"
     )
 
 

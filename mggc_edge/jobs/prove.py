@@ -172,6 +172,7 @@ def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a measurement says of latency: the verdict goes by `ci99`, and by `warnings` that forbid one."""
     original, compressed = bench["runs"]
     comparison = bench["comparisons"][0]
     return {
@@ -182,8 +183,13 @@ def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
         "compressed_ms": compressed["latency_ms"]["p50"],
         "speedup": comparison["ratio"],
         "ci95": comparison["ci95"],
+        "ci99": comparison["ci99"],
         "realisation": comparison["realisation"],
         "verdict": comparison["verdict"],
+        "reason": comparison.get("reason"),  # a bench.json of an older version has no reason, and codes alone
+        "warnings": comparison.get("warnings", []),
+        "disturbed": comparison.get("disturbed", []),
+        "pairs_left_out": comparison.get("pairs_left_out", 0),
     }
 
 

@@ -38,10 +38,14 @@ class Latency:
     Attributes:
         original_ms, compressed_ms: the medians.
         speedup: original : compressed.
-        ci95: 95 % interval of the speed-up.
+        ci95, ci99: 95 % and 99 % interval of the speed-up.
         realisation: the speed-up divided by the ratio of the MACs.
         device, runtime, precision: where and with what it was measured.
         verdict: what the benchmark says that the samples allow to say; None where it says nothing.
+        reason: why that is nothing.
+        disturbed: codes of what disturbed the samples, so that not even their interval holds.
+        warnings: what the benchmark warns of, each as code and sentence.
+        left_out: pairs of samples that were disturbed and are in no number.
     """
 
     original_ms: float | None = None
@@ -53,13 +57,36 @@ class Latency:
     runtime: str | None = None
     precision: str | None = None
     verdict: str | None = None
+    ci99: tuple[float, float] | None = None
+    reason: str | None = None
+    disturbed: tuple[str, ...] = ()
+    warnings: tuple[tuple[str, str], ...] = ()
+    left_out: int = 0
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """The interval that the verdict goes by, the 99 % one; a run of an older version has only the other."""
+        return self.ci95 if self.ci99 is None else self.ci99
+
+    @property
+    def level(self) -> str:
+        """The confidence level of `bounds`."""
+        return "95\u00a0%" if self.ci99 is None else "99\u00a0%"
 
     @property
     def told_apart(self) -> bool:
-        """Whether the samples carry a claim about the speed-up; where nobody judged them, the 95 % interval does."""
+        """Whether the samples carry a claim about the speed-up; where nobody judged them, their interval does."""
+        if self.disturbed:
+            return False
         if self.verdict is not None:
             return self.verdict in ("faster", "slower", "same")
-        return self.ci95 is not None and not self.ci95[0] <= 1 <= self.ci95[1]
+        return self.bounds is not None and not self.bounds[0] <= 1 <= self.bounds[1]
+
+    @property
+    def implausible(self) -> bool:
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        real = self.realisation
+        return real is not None and round(real, 2) > 1 and (self.speedup or 0) > real
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,22 @@ def _latency(fields: Fields | None) -> Latency | None:
         runtime=fields.text("runtime"),
         precision=fields.text("precision"),
         verdict=fields.text("verdict"),
+        **_doubts(fields),
     )
+
+
+def _doubts(fields: Fields) -> dict[str, Any]:
+    """Return what a latency in a result, or a comparison, says against itself; an older version says nothing."""
+    return {
+        "ci99": fields.interval("ci99"),
+        "reason": fields.text("reason"),
+        "disturbed": tuple(str(code)[:300] for code in fields.list("disturbed")[:20]),
+        "warnings": tuple(
+            (one.text("code") or "", f"{one.text('text') or ''}; {one.text('advice') or ''}")
+            for one in fields.objects("warnings")[:20]
+        ),
+        "left_out": int(fields.number("pairs_left_out") or 0),
+    }
 
 
 def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -> Latency | None:
@@ -251,6 +266,7 @@ def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -
         runtime=runs[1].text("runtime"),
         precision=runs[1].text("precision"),
         verdict=None if comparison is None else comparison.text("verdict"),
+        **({} if comparison is None else _doubts(comparison)),
     )
 
 

@@ -64,36 +64,33 @@ def _change(ratio: float, better: str, worse: str) -> tuple[str, str]:
 
 
 def pictures(samples: Sequence[Sample]) -> str:
-    """Return the pictures: original over compressed with a line to drag, input and truth beside.
+    """Return the pictures: input, original, compressed and truth, all of one size.
 
-    Without a script every sample is a row of its pictures; the script makes the slider and the chooser of it.
+    Without a script every sample is a row of its pictures. The script makes of the row a slider between any two of
+    them, which the reader chooses, and a chooser of the sample.
     """
     if not samples:
         return section("pictures", "Pictures", absent("This run has no sample pictures."))
     articles = "".join(map(_sample, samples))
     hint = (
-        '<p class="hint only-script">Drag the line, or use the arrow keys: '
-        '<span class="key s1">original</span> left of it, <span class="key s2">compressed</span> right.</p>'
+        '<p class="hint only-script">Drag the line, or use the arrow keys; '
+        "any of the pictures can stand on either side of it.</p>"
     )
     return section("pictures", "Pictures", f'{hint}<div id="samples">{articles}</div>')
 
 
 def _sample(sample: Sample) -> str:
     name = escape(sample.name)
-    figures = {}
+    figures = ""
     for column in COLUMNS:
         if column in sample.pictures:
             data = base64.b64encode(sample.pictures[column]).decode("ascii")
-            figures[column] = (
-                f'<figure class="{column}"><img alt="{NAMES[column]}: {name}" src="data:image/png;base64,{data}">'
+            figures += (
+                f'<figure class="{column}" data-column="{column}">'
+                f'<img alt="{NAMES[column]}: {name}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{NAMES[column]}</figcaption></figure>"
             )
-    stage = f'<div class="stage">{figures["original"]}{figures["compressed"]}</div>'
-    beside = figures.get("input", "") + figures.get("truth", "")
-    return (
-        f'<article class="sample" data-name="{name}">'
-        f'<div class="row">{stage}<div class="beside">{beside}</div></div><h3>{name}</h3></article>'
-    )
+    return f'<article class="sample" data-name="{name}"><div class="row">{figures}</div><h3>{name}</h3></article>'
 
 
 def costs(facts: RunFacts) -> str:
@@ -102,15 +99,17 @@ def costs(facts: RunFacts) -> str:
     at = f"at {image_size(facts.plan)}"
     rows = []
     if latency is not None:
-        ends = "" if latency.ci95 is None else f"<small>{interval(latency.ci95)}</small>"
-        ratio = value(latency.speedup, lambda number: f"{plain(number)}\u00d7")
+        ends = "" if latency.bounds is None else f"<small>{latency.level}: {interval(latency.bounds)}</small>"
+        ratio = value(latency.speedup, lambda number: f"{plain(number)}\u00d7") + ends
+        if not latency.told_apart:
+            ratio = "?" + ("" if latency.disturbed else ends)
         sides = (None, None) if facts.bench is None else (facts.bench[0].ci95_ms, facts.bench[1].ci95_ms)
         cells = [
             value(number, milliseconds) + _side_interval(number, side)
             for number, side in zip((latency.original_ms, latency.compressed_ms), sides, strict=True)
         ]
-        note = f"a picture{place(latency)}" + ("" if latency.ci95 is None else "; 95\u00a0% intervals below")
-        rows.append(_row("Latency, median", note, *cells, ratio + ends))
+        note = f"a picture{place(latency)}" + ("; 95\u00a0% intervals below" if "<small>" in "".join(cells) else "")
+        rows.append(_row("Latency, median", note, *cells, ratio))
     rows.append(_cost_row("MACs", f"multiplications needed, {at}", a.macs_true, b.macs_true, count))
     rows.append(_cost_row("MACs, paper", "as the literature counts them", a.macs_paper, b.macs_paper, count))
     rows.append(_cost_row("Parameters", "", a.parameters, b.parameters, count))
@@ -124,10 +123,12 @@ def costs(facts: RunFacts) -> str:
         real = value(latency.realisation if latency.told_apart else None, percent)
         none = value(None, plain)
         note = "part of the MACs ratio that arrives as speed"
-        unclear = "" if latency.told_apart or latency.realisation is None else f"; {UNCLEAR}"
-        rows.append(_row("Realisation", note + unclear, none, none, real))
+        doubt = "" if latency.told_apart or latency.realisation is None else f"; {UNCLEAR}"
+        if latency.told_apart and latency.implausible:
+            doubt = "; more than all of it is implausible"
+        rows.append(_row("Realisation", note + doubt, none, none, real))
     if facts.bench is not None:
-        tail = strip(facts.bench)
+        tail = strip(facts.bench, latency)
     elif latency is None:
         tail = absent("This run has no bench.json: latency was not measured. mggc-edge bench measures it.")
     else:
@@ -141,7 +142,7 @@ def _side_interval(number: float | None, ends: tuple[float, float] | None) -> st
     return f"<small>{interval(ends)}</small>"
 
 
-def strip(bench: tuple[Measured, Measured]) -> str:
+def strip(bench: tuple[Measured, Measured], latency: Latency | None) -> str:
     """Return the plot of the raw samples, and what was warned of."""
     rows = [
         (label, style, [sample / NS_PER_MS for sample in side.samples_ns], side.p50_ms)
@@ -154,11 +155,22 @@ def strip(bench: tuple[Measured, Measured]) -> str:
     threads = bench[0].threads
     on = "" if threads is None else f", {threads:.0f} thread{'s' * (threads != 1)}"
     caption = f"Every timed picture is a dot ({total:,} in all{on}); the line is the median."
-    codes = dict.fromkeys((*bench[0].warnings, *bench[1].warnings))
-    words = ", ".join(code.replace("_", " ") for code in codes)
-    warnings = f'<p class="warning">The measurement warns of: {escape(words)}.</p>' if codes else ""
+    if latency is not None and latency.left_out:
+        pairs = "pair of samples was" if latency.left_out == 1 else "pairs of samples were"
+        caption += f" {latency.left_out:,} {pairs} disturbed by other processes: among the dots, but in no number."
+    warnings = _warnings(bench, latency)
     plot = strip_plot(rows, title="Raw latency samples of original and compressed generator")
     return f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>{warnings}"
+
+
+def _warnings(bench: tuple[Measured, Measured], latency: Latency | None) -> str:
+    """Return what was warned of, in sentences; a run of an older version has codes alone."""
+    said = dict(() if latency is None else latency.warnings)
+    codes = [code for code in dict.fromkeys((*bench[0].warnings, *bench[1].warnings)) if code not in said]
+    words = ", ".join(code.replace("_", " ") for code in codes)
+    lines = [f"Warning: {text}." for text in said.values()]
+    lines += [f"The measurement warns of: {words}."] if codes else []
+    return "".join(f'<p class="warning">{escape(line)}</p>' for line in lines)
 
 
 def _table(heads: Sequence[str], rows: Sequence[str], style: str = "numbers") -> str:

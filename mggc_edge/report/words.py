@@ -10,6 +10,7 @@ from mggc_edge.report.numbers import count, decibel, interval, milliseconds, per
 ENGINES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "openvino": "OpenVINO", "ort-mobile": "ORT mobile"}
 FAMILIES = {"cartoongan": "CartoonGAN", "patchgan": "PatchGAN"}
 UNCLEAR = "these samples cannot tell whether it is faster"
+IMPLAUSIBLE = "That is more speed than multiplications were saved, which is implausible."
 LOSSES = {"loss_g": "generator", "loss_d": "discriminator"}
 
 
@@ -53,14 +54,24 @@ def _speed(latency: Latency) -> str:
         return ""
     where = place(latency)
     change = f"from {milliseconds(before)} to {milliseconds(after)} a picture{where}"
-    ends = latency.ci95
+    ends = latency.bounds
+    if latency.disturbed:
+        return f"Its latency goes {change}, but {unclear(latency)}."
     if not latency.told_apart or latency.verdict == "same":
         what = f"Its latency goes {change}, a ratio of {plain(speedup)}" + (
-            "" if ends is None else f" [{interval(ends)}]"
+            "" if ends is None else f" [{latency.level}: {interval(ends)}]"
         )
-        return f"{what}: {'it is as fast as the original' if latency.told_apart else UNCLEAR}."
-    bracket = "" if ends is None else f" [{interval(ends if speedup >= 1 else (1 / ends[1], 1 / ends[0]))}]"
-    return f"It runs {times(speedup, f'faster{bracket}', f'slower{bracket}')}, {change}."
+        return f"{what}: {'it is as fast as the original' if latency.told_apart else unclear(latency)}."
+    bracket = ""
+    if ends is not None:
+        bracket = f" [{latency.level}: {interval(ends if speedup >= 1 else (1 / ends[1], 1 / ends[0]))}]"
+    doubt = f" {IMPLAUSIBLE}" if latency.implausible else ""
+    return f"It runs {times(speedup, f'faster{bracket}', f'slower{bracket}')}, {change}.{doubt}"
+
+
+def unclear(latency: Latency) -> str:
+    """Return that the samples cannot tell, and why if the benchmark says it."""
+    return UNCLEAR + (f": {latency.reason}" if latency.reason else "")
 
 
 def _likeness(quality: Quality) -> str:

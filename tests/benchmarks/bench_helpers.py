@@ -57,12 +57,31 @@ class Clock:
         return self.now
 
 
-class FakeWorker:
-    """A process that answers at once; a run takes `latency_ns(run number)` on a clock moved by hand."""
+Counts = Callable[[int, int], dict[str, int | None]]
 
-    def __init__(self, clock: Clock, latency_ns: Callable[[int], int], log: list[str], name: str = "") -> None:
+
+def quiet(_: int, wall_ns: int) -> dict[str, int | None]:
+    """What the kernel counts in a sample that nobody disturbs."""
+    return {"cpu_ns": wall_ns, "involuntary_switches": 0, "waited_ns": wall_ns // 1000}
+
+
+class FakeWorker:
+    """A process that answers at once; a run takes `latency_ns(run number)` on a clock moved by hand.
+
+    What the kernel counted in a sample is `counts(sample number, its time in ns)`.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        latency_ns: Callable[[int], int],
+        log: list[str],
+        name: str = "",
+        counts: Counts = quiet,
+    ) -> None:
         self._clock, self._latency_ns, self._log, self._name = clock, latency_ns, log, name
-        self._runs = 0
+        self._counts = counts
+        self._runs = self._samples = 0
         self.ended = False
 
     def _run(self) -> int:
@@ -88,7 +107,10 @@ class FakeWorker:
         if do == "sample":
             for _ in range(request["untimed"]):
                 self._run()
-            return {"samples_ns": [self._run() for _ in range(request["runs"])]}
+            samples = [self._run() for _ in range(request["runs"])]
+            self._samples += 1
+            noted = {"wall_ns": sum(samples), **self._counts(self._samples - 1, sum(samples))}
+            return {"samples_ns": samples, "noted": noted}
         return {"rss_peak_bytes": 5000}
 
     def end(self) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.benchmarks.environment import Moment, context, moment, stolen
+from mggc_edge.benchmarks.environment import Moment, context, moment, others_running, stolen
 from mggc_edge.machine import Machine
 
 
@@ -28,6 +28,14 @@ def test_load_time_governor_and_clock_are_read(tmp_path: Path) -> None:
 
 def test_a_machine_that_says_nothing_gives_nothing(tmp_path: Path) -> None:
     assert moment(tmp_path) == Moment(None, None, None, (), None)
+
+
+def test_those_who_want_to_run_are_counted_without_the_one_who_asks(tmp_path: Path) -> None:
+    root = tree(tmp_path / "a")
+    for text, count in (("1 1 1 2/345 9\n", 1), ("1 1 1 0/345 9\n", 0), ("1 1 1\n", None), ("1 1 1 x/3 9\n", None)):
+        (root / "proc/loadavg").write_text(text)
+        assert others_running(root) == count
+    assert others_running(tmp_path) is None
 
 
 @pytest.mark.parametrize("stat", ["", "cpu  1 2 3\n", "cpu  1 2 3 4 5 6 7 x\n", "intr 1 2 3 4 5 6 7 8\n"])

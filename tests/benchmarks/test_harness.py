@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -14,11 +15,12 @@ import pytest
 from mggc_edge.benchmarks import harness
 from mggc_edge.benchmarks.environment import Moment
 from mggc_edge.benchmarks.harness import measure, orders, runs_per_pair
-from mggc_edge.benchmarks.report import WARNINGS, BenchmarkReport
+from mggc_edge.benchmarks.remarks import WARNINGS
+from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
 from mggc_edge.errors import ArtifactError, InputError
 from mggc_edge.machine import Machine
-from tests.benchmarks.bench_helpers import Clock, FakeWorker, convolutions
+from tests.benchmarks.bench_helpers import Clock, Counts, FakeWorker, convolutions, quiet
 
 MS = 1_000_000
 Latency = Callable[[int], int]
@@ -27,13 +29,14 @@ Latency = Callable[[int], int]
 class Fakes:
     """Starts processes that answer at once; `log` holds what they were asked, in order."""
 
-    def __init__(self, **latencies: Latency) -> None:
+    def __init__(self, counts: dict[str, Counts] | None = None, **latencies: Latency) -> None:
         self.clock, self.log = Clock(), list[str]()
-        self.latencies = latencies
+        self.latencies, self.counts = latencies, counts or {}
         self.started: list[FakeWorker] = []
 
     def start(self, model: Workload) -> FakeWorker:
-        worker = FakeWorker(self.clock, self.latencies[model.name], self.log, model.name)
+        counts = self.counts.get(model.name, quiet)
+        worker = FakeWorker(self.clock, self.latencies[model.name], self.log, model.name, counts)
         self.started.append(worker)
         return worker
 
@@ -55,6 +58,8 @@ def files(tmp_path: Path) -> Callable[..., list[Workload]]:
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(harness, "this_machine", lambda: Machine("CPU", "x86_64", (), 2, None, None))
     monkeypatch.setattr(harness, "moment", lambda: Moment(0.0, None, None, (), None))
+    monkeypatch.setattr(harness, "_others", lambda: 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
 def measured(fakes: Fakes, models: list[Workload], **changes: Any) -> BenchmarkReport:
@@ -207,9 +212,101 @@ def test_an_interruption_ends_all_processes(files: Any) -> None:
 def test_what_disturbs_is_warned_about(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([Moment(2.5, 1000, 0, (), None), Moment(2.5, 2000, 30, (), None)])
     monkeypatch.setattr(harness, "moment", lambda: next(moments))
+    monkeypatch.setattr(harness, "_others", lambda: 1)
     report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=3, pairs=20, processes=5)
     assert report.warnings == ("load", "steal", "threads")
     assert set(report.warnings) < set(WARNINGS)
+
+
+@pytest.mark.parametrize(
+    ("others", "threads", "codes"),
+    [
+        ([0, 1], 2, ()),  # half of the time one other wants to run: not above 0.5
+        ([0, 1, 1], 2, ("load",)),
+        ([1], 1, ()),  # two cores, and we need one
+        ([2], 1, ("load",)),
+        ([None], 2, ()),
+    ],
+)
+def test_others_that_want_to_run_are_load_only_where_no_core_is_left_for_them(
+    files: Any, monkeypatch: pytest.MonkeyPatch, others: list[int | None], threads: int, codes: tuple[str, ...]
+) -> None:
+    turn = itertools.cycle(others)
+    monkeypatch.setattr(harness, "_others", lambda: next(turn))
+    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=threads, pairs=24, processes=6)
+    assert report.warnings == codes
+    assert report.context["others_running"] == [value for value in others * 24 if value is not None][:24]
+
+
+def test_the_load_of_the_minute_before_is_no_warning_as_a_job_has_just_trained(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "moment", lambda: Moment(2.6, None, None, (), None))
+    assert measured(Fakes(a=lambda _: 300 * MS), files(a=None), pairs=20, processes=5).warnings == ()
+
+
+@pytest.mark.parametrize("code", ["load", "steal"])
+def test_a_disturbed_machine_makes_a_clear_ratio_inconclusive(
+    files: Any, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    moments = iter([Moment(0, 1000, 0, (), None), Moment(0, 2000, 30 * (code == "steal"), (), None)])
+    monkeypatch.setattr(harness, "moment", lambda: next(moments))
+    monkeypatch.setattr(harness, "_others", lambda: int(code == "load"))
+    report = measured(Fakes(a=lambda _: 300 * MS, b=lambda _: 30 * MS), files(a=None, b=None), pairs=20, processes=5)
+    comparison = report.comparison("a", "b")
+    assert comparison.ratio.verdict(0.05) == "faster"
+    assert (comparison.verdict, comparison.disturbed) == ("inconclusive", (code,))
+    assert comparison.reason == WARNINGS[code].text
+
+
+def stopped(share: float) -> Counts:
+    """What the kernel counts beside a process that takes this share of the time, in slices of 4 ms."""
+    return lambda _, wall_ns: {
+        "cpu_ns": int(wall_ns * (1 - share)),
+        "involuntary_switches": int(wall_ns * share / (4 * MS)),
+        "waited_ns": int(wall_ns * share),
+    }
+
+
+def test_a_bias_that_is_the_same_in_every_pair_gives_no_verdict_whatever_the_interval(files: Any) -> None:
+    # The slow model is longer than a slice and stopped half of the time, the fast one ends before it is stopped.
+    fakes = Fakes({"a": stopped(0.5)}, a=around(600, 0), b=around(20, 1))
+    report = measured(fakes, files(a=1000, b=100), pairs=40, processes=10)
+    comparison = report.comparison("a", "b")
+    assert comparison.ratio.ci99 is not None
+    assert comparison.ratio.ci99[1] / comparison.ratio.ci99[0] < 1.05
+    assert comparison.ratio.verdict(0.05) == "faster"
+    assert (comparison.verdict, comparison.disturbed, comparison.implausible) == ("inconclusive", ("preempted",), True)
+    assert comparison.reason == WARNINGS["preempted"].text
+    assert [run.warnings for run in report.runs] == [("preempted",), ()]
+    assert comparison.left_out == 0
+    assert comparison.pairs == 40
+
+
+def test_a_neighbor_for_a_part_of_the_time_is_taken_out_of_the_estimate(files: Any) -> None:
+    # Pairs 2 and 3 of the 4 of each process: a is stopped in them and takes twice as long.
+    def latency(run: int) -> int:
+        return (600 if run in (5, 6) else 300) * MS  # run 0 is the first, 1 and 2 warm up
+
+    def counts(sample: int, wall_ns: int) -> dict[str, int | None]:
+        return (stopped(0.5) if sample in (2, 3) else quiet)(sample, wall_ns)
+
+    fakes = Fakes({"a": counts}, a=latency, b=lambda _: 100 * MS)
+    report = measured(fakes, files(a=None, b=None), pairs=40, processes=10)
+    comparison = report.comparison("a", "b")
+    assert comparison.ratio.value == pytest.approx(3.0)
+    assert (comparison.verdict, comparison.pairs, comparison.left_out) == ("faster", 20, 20)
+    assert report.warnings == ()
+    for run in report.runs:  # of both sides, though only one was stopped
+        assert [process.left_out for process in run.processes] == [(2, 3)] * 10
+        assert len(run.samples_ns) == 40 * run.runs_per_pair
+    assert report.runs[0].p50_ms == 300.0
+    assert report.runs[0].p90_ms == 300.0
+    entry = report.to_json()["runs"][0]["processes"][0]
+    assert (entry["left_out"], entry["involuntary_switches"]) == ([2, 3], [0, 0, 75, 75])
+    assert entry["waited_ns"] == [300_000, 300_000, 300 * MS, 300 * MS]
+    assert entry["wall_ns"] == [300 * MS, 300 * MS, 600 * MS, 600 * MS]
+    assert entry["cpu_ns"] == [300 * MS, 300 * MS, 300 * MS, 300 * MS]
 
 
 def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
-from mggc_edge.benchmarks.report import BenchmarkReport
+from mggc_edge.benchmarks.remarks import WARNINGS, remark_json
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
 from mggc_edge.errors import InputError
 from tests.benchmarks.bench_helpers import run_of
 
@@ -23,7 +25,7 @@ def report(**changes: object) -> BenchmarkReport:
 
 def test_the_document_has_the_keys_that_were_promised() -> None:
     document = report().to_json()
-    assert list(document) == ["schema", "context", "models", "runs", "comparisons", "gate"]
+    assert list(document) == ["schema", "context", "models", "runs", "comparisons", "warnings", "gate"]
     assert document["schema"] == "mggc-edge/bench/1"
     assert document["context"] == {"device": "x86"}
     assert document["models"][1] == {
@@ -76,6 +78,11 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
         "pairs": 2,
         "rss_before_bytes": 1000,
         "rss_peak_bytes": 5001,
+        "left_out": [],
+        "wall_ns": [],
+        "cpu_ns": [],
+        "involuntary_switches": [],
+        "waited_ns": [],
     }
 
 
@@ -87,7 +94,7 @@ def test_a_comparison_is_of_pairs_within_processes() -> None:
     half = abs(first - second) / 2
     assert set(entry) == {
         "a", "b", "ratio", "ci95", "ci99", "verdict", "margin", "minimum_detectable_effect", "macs_ratio",
-        "realisation", "pairs", "processes",
+        "realisation", "pairs", "pairs_left_out", "processes", "reason", "disturbed", "warnings",
     }  # fmt: skip
     assert entry["ratio"] == pytest.approx(value)
     assert entry["ci95"] == pytest.approx([value * math.exp(sign * 12.7062047 * half) for sign in (-1, 1)])
@@ -95,6 +102,8 @@ def test_a_comparison_is_of_pairs_within_processes() -> None:
     assert (entry["verdict"], entry["macs_ratio"]) == ("inconclusive", 6.0)
     assert entry["realisation"] == pytest.approx(value / 6)
     assert (entry["pairs"], entry["processes"], entry["margin"]) == (4, 2, 0.05)
+    assert (entry["pairs_left_out"], entry["disturbed"], entry["warnings"]) == (0, [], [])
+    assert entry["reason"] == "the 99 % interval is too wide"
 
 
 def test_what_is_not_known_is_null() -> None:
@@ -102,6 +111,7 @@ def test_what_is_not_known_is_null() -> None:
     (entry,) = alone.to_json()["comparisons"]
     assert (entry["ci95"], entry["ci99"], entry["minimum_detectable_effect"]) == (None, None, None)
     assert (entry["macs_ratio"], entry["realisation"], entry["verdict"]) == (None, None, "inconclusive")
+    assert entry["reason"] == "a single process of each was measured"
     assert alone.to_json()["runs"][0]["latency_ms"]["ci95"] is None
 
 
@@ -122,7 +132,70 @@ def test_a_model_that_was_not_measured_is_refused() -> None:
 
 
 def test_warnings_are_named_once() -> None:
-    assert report(warnings=("load", "unsettled")).warnings == ("load", "unsettled")
+    found = report(warnings=("load", "unsettled"))
+    assert found.warnings == ("load", "unsettled")
+    assert [remark["code"] for remark in found.to_json()["warnings"]] == ["load", "unsettled"]
+
+
+@pytest.mark.parametrize("code", ["load", "preempted", "steal"])
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_a_warning_that_either_side_was_disturbed_forbids_the_verdict(code: str, side: str) -> None:
+    def runs(codes: tuple[str, ...]) -> BenchmarkReport:
+        sides = {"a": 80, "b": 20}
+        return BenchmarkReport(
+            {},
+            tuple(
+                run_of(name, [[[ms * MS]]] * 5, warnings=codes if name == side else ()) for name, ms in sides.items()
+            ),
+            0.05,
+        )
+
+    (clear,), (entry,) = runs(("unsettled",)).to_json()["comparisons"], runs((code,)).to_json()["comparisons"]
+    assert (clear["verdict"], clear["reason"], clear["disturbed"]) == ("faster", None, [])
+    assert (entry["verdict"], entry["reason"], entry["disturbed"]) == ("inconclusive", WARNINGS[code].text, [code])
+    assert entry["warnings"] == [remark_json(code)]
+    assert entry["ci99"] == clear["ci99"] == pytest.approx([4.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("macs", "implausible"),
+    [
+        ((300, 100), True),
+        ((399, 100), False),
+        ((500, 100), False),
+        ((100, 100), False),
+        ((100, 200), False),
+        ((None, 100), False),
+    ],
+)
+def test_more_speed_than_work_was_saved_is_implausible(macs: tuple[int | None, int], implausible: bool) -> None:
+    runs = run_of("a", [[[80 * MS]]] * 5, macs=macs[0]), run_of("b", [[[20 * MS]]] * 5, macs=macs[1])
+    found = BenchmarkReport({}, runs, 0.05)
+    assert found.comparison("a", "b").implausible == implausible
+    assert found.warnings == (("implausible",) if implausible else ())
+    assert found.comparison("a", "b").verdict == "faster"
+
+
+def test_pairs_that_were_left_out_are_in_no_number_but_among_the_samples() -> None:
+    def side(name: str, ms: int) -> ModelRun:
+        run = run_of(name, [[[ms * MS], [9 * ms * MS]], [[9 * ms * MS]], [[ms * MS]]])
+        left = ((1,), (0,), ())
+        pairs = zip(run.processes, left, strict=True)
+        return replace(run, processes=tuple(replace(process, left_out=numbers) for process, numbers in pairs))
+
+    found = BenchmarkReport({}, (side("a", 40), side("b", 20)), 0.05).to_json()
+    (entry,) = found["comparisons"]
+    assert (entry["ratio"], entry["pairs"], entry["pairs_left_out"], entry["processes"]) == (pytest.approx(2), 2, 2, 2)
+    assert found["runs"][0]["samples_ns"] == [value * MS for value in (40, 360, 360, 40)]
+    latency = found["runs"][0]["latency_ms"]
+    assert (latency["p50"], latency["p90"], latency["mean"]) == (40.0, 40.0, 40.0)
+    assert latency["ci95"] == pytest.approx([40.0, 40.0])
+
+
+def test_a_run_whose_every_pair_is_left_out_is_refused() -> None:
+    run = run_of("a", [[[1]]])
+    with pytest.raises(InputError, match="'a' was not measured: every pair was left out"):
+        replace(run, processes=(replace(run.processes[0], left_out=(0,)),))
 
 
 @pytest.mark.parametrize("processes", [[], [[[1]], []]])

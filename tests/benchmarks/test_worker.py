@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import io
 import json
+import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ import pytest
 from onnx import TensorProto
 
 from mggc_edge.benchmarks import worker
-from mggc_edge.benchmarks.isolation import WORKER
+from mggc_edge.benchmarks.disturbance import Noted
+from mggc_edge.benchmarks.isolation import WORKER, WorkerProcess
+from mggc_edge.benchmarks.workload import Workload
 from tests.benchmarks.bench_helpers import convolutions, passing
 
 OPEN = {"do": "open", "threads": 1, "image_size": None, "seed": 0}
@@ -56,6 +60,9 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     assert warm["runs"] >= 4
     assert len(sampled["samples_ns"]) == 3
     assert all(type(sample) is int and sample > 0 for sample in sampled["samples_ns"])
+    assert set(sampled["noted"]) == {"wall_ns", "cpu_ns", "involuntary_switches", "waited_ns"}
+    assert sampled["noted"]["wall_ns"] >= sum(sampled["samples_ns"])
+    assert sampled["noted"]["cpu_ns"] > 0
     assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20
 
 
@@ -212,3 +219,59 @@ def test_a_warm_up_that_never_settles_ends_at_its_limit(monkeypatch: pytest.Monk
 
 def test_a_slow_model_is_warmed_up_with_two_runs_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
     assert warmed(monkeypatch, [50_000] * 3) == {"runs": 2, "ns": 100_000, "settled": False, "median_ns": 50_000.0}
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs a system that ties processes to cores")
+def test_a_process_beside_a_busy_one_notes_that_it_was_stopped(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx", 24, (1, 3, 128, 128))
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+    busy = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        assert busy.stdout is not None
+        busy.stdout.readline()
+        with WorkerProcess(Workload("a", path)) as process:
+            process.ask({**OPEN, "path": str(path)}, 60)
+            median = process.ask(WARM, 60)["median_ns"]
+            request = {"do": "sample", "runs": max(3, int(300_000_000 / median)), "untimed": 0}
+            noted = Noted.from_answer(process.ask(request, 60)["noted"])
+    finally:
+        os.sched_setaffinity(0, allowed)
+        busy.kill()
+        busy.communicate()
+    assert noted.disturbed(1)
+    assert noted.involuntary_switches is not None
+    assert noted.involuntary_switches >= 3
+    assert noted.cpu_ns is not None
+    assert noted.cpu_ns < 0.9 * noted.wall_ns
+    # Without the kernel's waiting times, processor time and switches say the same.
+    assert replace(noted, waited_ns=None).disturbed(1)
+    assert replace(noted, waited_ns=None).disturbed(2)
+
+
+@pytest.mark.parametrize(
+    ("files", "waited"),
+    [
+        ({"7": "1000 250 3\n", "8": "5 50 1\n"}, 300),
+        ({"7": "1000 250 3\n", "8": "nonsense\n", "9": "\n"}, 250),
+        ({"7": "0 0 0\n"}, None),  # a kernel that does not count
+        ({}, None),
+    ],
+)
+def test_waiting_is_summed_over_threads_where_the_kernel_counts_it(
+    tmp_path: Path, files: dict[str, str], waited: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "schedstat").write_text(text)
+    assert worker._waited(tmp_path) == waited
+    assert worker._waited(tmp_path / "gone") is None
+
+
+def test_where_there_are_no_counts_they_are_null(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "resource", None)
+    monkeypatch.setattr(worker, "_waited", lambda: None)
+    engine = worker.Worker()
+    monkeypatch.setattr(engine, "_run", lambda: 5)
+    noted = engine.answer({"do": "sample", "runs": 2, "untimed": 1})["noted"]
+    assert (noted["involuntary_switches"], noted["waited_ns"]) == (None, None)

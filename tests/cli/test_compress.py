@@ -129,6 +129,11 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     assert (latency["runtime"], latency["precision"]) == ("onnxruntime", "fp32")
     assert min(latency["original_ms"], latency["compressed_ms"], latency["speedup"], latency["realisation"]) > 0
     assert latency["ci95"] is None  # a single process was measured
+    assert (latency["ci99"], latency["verdict"], latency["pairs_left_out"]) == (None, "inconclusive", 0)
+    assert latency["reason"]
+    assert set(latency["disturbed"]) <= {"load", "preempted", "steal"}
+    assert "few_samples" in [warning["code"] for warning in latency["warnings"]]
+    assert all(set(warning) == {"code", "text", "advice"} for warning in latency["warnings"])
     assert latency["device"] in ("x86", "arm64", "jetson")
 
 
@@ -243,7 +248,8 @@ def document_of(**changes: Any) -> dict[str, Any]:
         },
         "latency": {
             "runtime": "onnxruntime", "original_ms": 812.345, "compressed_ms": 98.765, "speedup": 8.225,
-            "ci95": [8.01, 8.44], "realisation": 0.409,
+            "ci95": [8.01, 8.44], "ci99": [7.93, 8.53], "realisation": 0.409, "verdict": "faster", "reason": None,
+            "disturbed": [], "warnings": [], "pairs_left_out": 0,
         },
     }  # fmt: skip
     return {**document, **changes}
@@ -252,12 +258,12 @@ def document_of(**changes: Any) -> dict[str, Any]:
 TABLE = """\
 runs/horse2zebra-0.05-20260101-120000
 
-                         original   compressed                  ratio
- ────────────────────────────────────────────────────────────────────
- MACs                     49.55 G      2.463 G                 20.12x
- parameters               11.38 M      650.0 k                 17.50x
- ONNX file                45.5 MB       2.6 MB                 17.50x
- latency, onnxruntime   812.35 ms     98.77 ms   8.22x (8.01 to 8.44)
+                         original   compressed                       ratio
+ ─────────────────────────────────────────────────────────────────────────
+ MACs                     49.55 G      2.463 G                      20.12x
+ parameters               11.38 M      650.0 k                      17.50x
+ ONNX file                45.5 MB       2.6 MB                      17.50x
+ latency, onnxruntime   812.35 ms     98.77 ms   8.22x (99%: 7.93 to 8.53)
 
 kept             0.0497 of the MACs; asked for were 0.05
 realisation      0.41 (ratio of latencies / ratio of MACs)
@@ -282,7 +288,7 @@ def test_the_table_of_numbers_that_do_not_exist(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    latency = {**document_of()["latency"], "ci95": None, "realisation": None}
+    latency = {**document_of()["latency"], "ci95": None, "ci99": None, "realisation": None}
     quality = {**document_of()["quality"], "psnr_to_original": None, "kid": None, "to_truth": None, "pictures": 1}
     Output(color=False).result(page(document_of(latency=latency, quality=quality)))
     assert capsys.readouterr().out.splitlines()[-3:] == [

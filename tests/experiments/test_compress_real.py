@@ -27,7 +27,7 @@ def document(kid: dict[str, Any] | None) -> dict[str, Any]:
         "result": {**sides, "budget": 0.05, "quality": {"kid": kid, "psnr_to_original": 14.9}},
         "bench": {
             "latency_ms": {"original": {"p50": 6.71}, "compressed": {"p50": 1.01}},
-            "comparison": {"ci95": [6.19, 6.93], "ratio": 6.55, "realisation": 0.33},
+            "comparison": {"ci99": [6.19, 6.93], "ratio": 6.55, "realisation": 0.33, "verdict": "faster"},
         },
     }
     return {"cases": {"a": case, "b": {**case, "in_table": False}}}
@@ -43,3 +43,9 @@ def test_the_table_shows_kid_with_its_interval_where_there_is_one(kid: dict[str,
         "| U-Net-128 | 0.05 | 386 M -> 19.3 M | 41.8 MB -> 2.06 MB | 6.71 ms -> 1.01 ms | 6.55x (6.19 to 6.93) | 0.33 "
         f"| 14.9 dB | {cell} |"
     )
+
+
+def test_a_speed_up_without_a_verdict_is_not_in_the_table() -> None:
+    found = document(None)
+    found["cases"]["a"]["bench"]["comparison"]["verdict"] = "inconclusive"
+    assert "| 6.71 ms -> 1.01 ms | ? | ? | 14.9 dB |" in table(found).splitlines()[2]

@@ -63,8 +63,9 @@ def result(**changes: Any) -> dict[str, Any]:
         "quality": {"psnr_to_original": 27.41, "ssim_to_original": 0.912, "kid": None, "frechet": None},
         "latency": {
             "device": "x86", "runtime": "onnxruntime", "precision": "fp32", "original_ms": 842.4,
-            "compressed_ms": 68.43, "speedup": 12.31, "ci95": [11.94, 12.66], "realisation": 0.604,
-            "verdict": "faster",
+            "compressed_ms": 68.43, "speedup": 12.31, "ci95": [11.94, 12.66], "ci99": [11.82, 12.81],
+            "realisation": 0.604, "verdict": "faster", "reason": None, "disturbed": [], "warnings": [],
+            "pairs_left_out": 0,
         },
         **changes,
     }  # fmt: skip

@@ -68,8 +68,8 @@ def test_the_headline_says_macs_latency_and_psnr_with_their_numbers(whole: Path)
     assert typed(title(facts)) == "ResNet-9 generator at 4.9 % of its MACs"
     assert typed(headline(facts)) == (
         "The compressed generator needs 20.4 times fewer MACs: 2.43 G instead of 49.6 G at 256 x 256. "
-        "It runs 12.3 times faster [11.9 to 12.7], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in fp32. "
-        "Its pictures are 27.41 dB PSNR from the original's over 106 test pictures."
+        "It runs 12.3 times faster [99 %: 11.8 to 12.8], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in "
+        "fp32. Its pictures are 27.41 dB PSNR from the original's over 106 test pictures."
     )
 
 
@@ -79,13 +79,13 @@ def test_the_headline_says_macs_latency_and_psnr_with_their_numbers(whole: Path)
         (
             Latency(10.0, 9.9, 1.01, (0.97, 1.05)),
             (
-                "Its latency goes from 10.0 ms to 9.90 ms a picture, a ratio of 1.01 [0.970 to 1.05]: "
+                "Its latency goes from 10.0 ms to 9.90 ms a picture, a ratio of 1.01 [95 %: 0.970 to 1.05]: "
                 "these samples cannot tell whether it is faster."
             ),
         ),
         (
             Latency(10.0, 20.0, 0.5, (0.4, 0.625)),
-            "It runs 2.00 times slower [1.60 to 2.50], from 10.0 ms to 20.0 ms a picture.",
+            "It runs 2.00 times slower [95 %: 1.60 to 2.50], from 10.0 ms to 20.0 ms a picture.",
         ),
         (
             Latency(30.0, 10.0, 3.0, verdict="inconclusive"),
@@ -104,15 +104,38 @@ def test_the_headline_says_macs_latency_and_psnr_with_their_numbers(whole: Path)
         (
             Latency(30.0, 10.0, 3.0, (1.5, 6.0), verdict="inconclusive"),
             (
-                "Its latency goes from 30.0 ms to 10.0 ms a picture, a ratio of 3.00 [1.50 to 6.00]: "
+                "Its latency goes from 30.0 ms to 10.0 ms a picture, a ratio of 3.00 [95 %: 1.50 to 6.00]: "
                 "these samples cannot tell whether it is faster."
             ),
         ),
         (
             Latency(10.0, 9.8, 1.02, (1.01, 1.03), verdict="same"),
             (
-                "Its latency goes from 10.0 ms to 9.80 ms a picture, a ratio of 1.02 [1.01 to 1.03]: "
+                "Its latency goes from 10.0 ms to 9.80 ms a picture, a ratio of 1.02 [95 %: 1.01 to 1.03]: "
                 "it is as fast as the original."
+            ),
+        ),
+        (
+            Latency(30.0, 10.0, 3.0, (2.8, 3.2), verdict="faster", ci99=(2.7, 3.3), realisation=1.5),
+            (
+                "It runs 3.00 times faster [99 %: 2.70 to 3.30], from 30.0 ms to 10.0 ms a picture. "
+                "That is more speed than multiplications were saved, which is implausible."
+            ),
+        ),
+        (
+            Latency(
+                30.0,
+                10.0,
+                3.0,
+                (2.8, 3.2),
+                verdict="inconclusive",
+                ci99=(2.7, 3.3),
+                reason="others took the cores",
+                disturbed=("preempted",),
+            ),
+            (
+                "Its latency goes from 30.0 ms to 10.0 ms a picture, but these samples cannot tell whether it is "
+                "faster: others took the cores."
             ),
         ),
         (Latency(None, 10.0, None), ""),
@@ -138,6 +161,26 @@ def test_a_speed_up_is_claimed_only_as_far_as_the_samples_carry_it(whole: Path, 
             "arrives as speed | - | - | 60 % |",
         ),
         ({}, "12.3x | faster | 842 ms → 68.4 ms", "arrives as speed | - | - | 60 % |"),
+        (
+            {"verdict": "inconclusive", "disturbed": ["load"], "reason": "x"},
+            "? | these samples cannot tell | 842 ms → 68.4 ms",
+            "| 68.4 ms | 68.0 to 68.9 | ? | MACs |",
+        ),
+        (
+            {"verdict": "faster", "disturbed": ["load"]},  # a document that contradicts itself
+            "? | these samples cannot tell | 842 ms → 68.4 ms",
+            "arrives as speed; these samples cannot tell whether it is faster | - | - | - |",
+        ),
+        (
+            {"speedup": 1.31, "ci99": [0.9, 1.8], "verdict": "inconclusive"},
+            "? | these samples cannot tell | 842 ms → 68.4 ms",
+            "| 68.4 ms | 68.0 to 68.9 | ? | 99 %: 0.900 to 1.80 | MACs |",
+        ),
+        (
+            {"realisation": 1.3},
+            "12.3x | faster",
+            "arrives as speed; more than all of it is implausible | - | - | 130 % |",
+        ),
     ],
 )
 def test_tile_and_realisation_say_what_the_benchmark_says(
@@ -165,7 +208,9 @@ def test_every_sample_is_there_in_its_four_states_as_the_bytes_of_its_file(whole
     files = {path.read_bytes() for path in (whole / "samples").glob("*.png")}
     shown = {base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,")) for image in images}
     assert shown == files
-    assert images[0]["alt"] == "Original: n02381460_1000.jpg"
+    assert [image["alt"] for image in images[:4]] == [
+        f"{column}: n02381460_1000.jpg" for column in ("Input", "Original", "Compressed", "Truth")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -298,9 +343,12 @@ def test_without_a_result_latency_and_macs_come_from_the_bench(tmp_path: Path) -
     write(tmp_path / "plan.json", run_folder.plan())
     write(tmp_path / "bench.json", run_folder.bench())
     facts = read_run(tmp_path)
-    assert facts.latency == Latency(842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32", "faster")
+    assert facts.latency == Latency(
+        842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32", "faster", (11.8, 12.8)
+    )
     assert typed(headline(facts)).split("256 x 256. ")[1] == (
-        "It runs 12.3 times faster [11.9 to 12.7], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in fp32."
+        "It runs 12.3 times faster [99 %: 11.8 to 12.8], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in "
+        "fp32."
     )
 
 
@@ -314,13 +362,30 @@ def test_what_disturbed_a_measurement_is_said_once(tmp_path: Path) -> None:
     assert "The measurement warns of: few samples, load." in Text(render(read_run(tmp_path))).text
 
 
+def test_warnings_of_the_latency_are_sentences_with_what_to_do(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", steps=3, samples=1)
+    document = run_folder.manifest()
+    warning = {"code": "load", "text": "others wanted to run", "advice": "end <them>"}
+    document["result"]["latency"] |= {"warnings": [warning], "pairs_left_out": 3}
+    write(run / "manifest.json", document)
+    bench = run_folder.bench()
+    bench["runs"][0]["warnings"] = ["load", "few_samples"]
+    write(run / "bench.json", bench)
+    text = Text(render(read_run(run))).text
+    assert "Warning: others wanted to run; end <them>. | The measurement warns of: few samples." in text
+    assert "3 pairs of samples were disturbed by other processes: among the dots, but in no number." in text
+
+
 def test_without_a_comparison_no_speed_up_is_claimed(tmp_path: Path) -> None:
     write(tmp_path / "manifest.json", run_folder.manifest(result=None))
     write(tmp_path / "plan.json", run_folder.plan())
     write(tmp_path / "bench.json", run_folder.bench(comparisons=[]))
     facts = read_run(tmp_path)
     assert "faster" not in headline(facts)
-    assert "Latency, median | a picture on x86 with ONNX Runtime in fp32 | 842 ms" in Text(render(facts)).text
+    words = (
+        "Latency, median | a picture on x86 with ONNX Runtime in fp32; 95 % intervals below | 842 ms | 837 to 848 | "
+    )
+    assert f"{words}68.4 ms | 68.0 to 68.9 | ? | MACs |" in Text(render(facts)).text
 
 
 def quality_rows(changes: dict[str, object]) -> Callable[[Path], str]:

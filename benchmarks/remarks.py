@@ -1,0 +1,63 @@
+"""What a measurement warns of: codes, what they mean, what to do; and which of them forbid a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A warning.
+
+    Attributes:
+        text: what was found.
+        advice: what to do.
+        disturbs: samples of a side are not those of the model alone: the comparison is inconclusive, however narrow its
+            interval is, because what happens in every pair alike does not widen it.
+    """
+
+    text: str
+    advice: str
+    disturbs: bool = False
+
+
+QUIET = "end what else runs, and measure again with mggc-edge bench"
+WARNINGS: Mapping[str, Remark] = {
+    "few_samples": Remark(
+        "few samples: under 5 processes or 20 pairs, so that the intervals are wide",
+        "more pairs: mggc-edge bench --pairs",
+    ),
+    "implausible": Remark(
+        "a realisation above 1 is implausible: more speed was gained than multiplications were saved",
+        "measure again on a quiet machine, and with --threads 1",
+    ),
+    "load": Remark(
+        "while it was measured, other processes wanted to run, more than cores were left for", QUIET, disturbs=True
+    ),
+    "preempted": Remark(
+        "other processes took more than 2 % of the time in too many of the pairs to leave those out",
+        QUIET,
+        disturbs=True,
+    ),
+    "steal": Remark(
+        "the host of this virtual machine took more than 2 % of its time away",
+        "measure again, at another time or on a machine of its own",
+        disturbs=True,
+    ),
+    "threads": Remark("more threads than cores", "leave out --threads, or give fewer"),
+    "time_limit": Remark("bench.max_seconds ended it early", "raise bench.max_seconds, or take fewer pairs"),
+    "unsettled": Remark(
+        "the latency had not settled when its warm-up ended", "raise bench.warmup_seconds, and fix the clock frequency"
+    ),
+}
+
+
+def disturbing(codes: Iterable[str]) -> tuple[str, ...]:
+    """Return those codes that forbid a verdict, each once, in order of the alphabet."""
+    return tuple(sorted({code for code in codes if WARNINGS[code].disturbs}))
+
+
+def remark_json(code: str) -> dict[str, str]:
+    """Return a warning as a JSON object, for who has only the document."""
+    return {"code": code, "text": WARNINGS[code].text, "advice": WARNINGS[code].advice}
