@@ -65,6 +65,10 @@ def bench(
         typer.Option("--image-size", metavar="N|HxW", help="Picture size, for files that leave it open."),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How the result is printed.")] = "table",
+    update: Annotated[
+        bool,
+        typer.Option("--update", help="Write the result into the run, in the place of its own, and its report anew."),
+    ] = False,
     seed: Seed = 0,
     as_json: Json = False,
     output: OutputFile = None,
@@ -79,7 +83,9 @@ def bench(
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)
     size = parse_image_size(image_size)
     _check_device(device)
-    workloads = _workloads(models or [_latest()], size)
+    paths = models or [_latest()]
+    workloads = _workloads(paths, size)
+    run = _run_to_update(paths) if update else None
     with _progress(out) as progress:
         report = measure(
             workloads,
@@ -92,6 +98,10 @@ def bench(
             seed=seed,
             progress=progress,
         )
+    if run is not None:
+        from mggc_edge.report.latency import renew_latency
+
+        renew_latency(run, report.to_json())
     with out.document(report.to_json(), as_json=as_json or format_ == "json", file=output) as taken:
         if taken:
             return
@@ -125,6 +135,17 @@ def _check_device(device: str) -> None:
             hint="run mggc-edge bench on the Jetson",
         )
     raise InputError(f"this machine is {machine.device}, not {device}", hint="leave out --device")
+
+
+def _run_to_update(paths: list[Path]) -> Path:
+    """Return the finished run that is measured."""
+    from mggc_edge.opening import what_is
+    from mggc_edge.report.latency import check_renewable
+
+    if what_is(paths[0]) != "run":
+        raise typer.BadParameter(f"--update is for a run folder, and '{paths[0]}' is a file.")
+    check_renewable(paths[0])
+    return paths[0]
 
 
 def _latest() -> Path:

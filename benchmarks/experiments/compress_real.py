@@ -103,6 +103,7 @@ def run(case: Case, data: Path, trained: Path | None, folder: Path) -> None:
 
 def collect(case: Case, data: Path, trained: Path | None, folder: Path) -> dict[str, Any]:
     """Return what a finished run says, without its place on this machine."""
+    measured = bench(folder)  # first: the manifest and the report follow it
     manifest = read_manifest(folder)
     result = {**manifest["result"], "run": case.name}
     found = {
@@ -117,7 +118,7 @@ def collect(case: Case, data: Path, trained: Path | None, folder: Path) -> dict[
         "timings_s": manifest["timings_s"],
         "tools": manifest["tools"],
         "plan_sha256": sha256_of(folder / "plan.json"),
-        "bench": bench(folder),
+        "bench": measured,
     }
     if case.trained is not None and trained is not None:
         found["trained"] = {**how_trained(trained / case.trained, data), "init": case.init}
@@ -144,12 +145,12 @@ def how_trained(folder: Path, data: Path) -> dict[str, Any]:
 def bench(folder: Path) -> dict[str, Any]:
     """Measure both generators of a run again: latency belongs to a quiet machine, and the job's own may not have been.
 
-    Raw samples stay in the run folder's bench.json; here are medians, the ratio and its intervals.
+    The run takes the result over, so that its report shows what the table says.
     """
-    line = [sys.executable, "-m", "mggc_edge.cli", "bench", str(folder), "--json", "--quiet"]
+    line = [sys.executable, "-m", "mggc_edge.cli", "bench", str(folder), "--update", "--json", "--quiet"]
     document = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
     return {
-        "command": "mggc-edge bench RUN --json",
+        "command": "mggc-edge bench RUN --update --json",
         "latency_ms": {run["model"]: run["latency_ms"] for run in document["runs"]},
         "samples_ns": {run["model"]: run["samples_ns"] for run in document["runs"]},
         "comparison": document["comparisons"][0],

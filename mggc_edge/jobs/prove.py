@@ -38,6 +38,7 @@ from mggc_edge.models.network import Network
 from mggc_edge.pipeline import costs
 from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan
+from mggc_edge.report.latency import latency_summary
 from mggc_edge.report.page import build_report
 from mggc_edge.training.loop import Progress
 from mggc_edge.training.material import Material
@@ -122,7 +123,7 @@ def prove(
         **{name: costs(tables[name], exported) for name, exported in exports.items()},
         "artifacts": [_artifact(folder, exported) for exported in exports.values()],
         "quality": _quality(quality),
-        "latency": _latency(bench),
+        "latency": latency_summary(bench),
     }
     _write_down(work, document, original.table.image_size, material.split_sha256)
     return document
@@ -169,28 +170,6 @@ def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
         "to_truth to_truth_difference where pictures"
     )
     return {name: quality.get(name) for name in names.split()}
-
-
-def _latency(bench: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a measurement says of latency: the verdict goes by `ci99`, and by `warnings` that forbid one."""
-    original, compressed = bench["runs"]
-    comparison = bench["comparisons"][0]
-    return {
-        "device": bench["context"]["device"],
-        "runtime": compressed["runtime"],
-        "precision": compressed["precision"],
-        "original_ms": original["latency_ms"]["p50"],
-        "compressed_ms": compressed["latency_ms"]["p50"],
-        "speedup": comparison["ratio"],
-        "ci95": comparison["ci95"],
-        "ci99": comparison["ci99"],
-        "realisation": comparison["realisation"],
-        "verdict": comparison["verdict"],
-        "reason": comparison.get("reason"),  # a bench.json of an older version has no reason, and codes alone
-        "warnings": comparison.get("warnings", []),
-        "disturbed": comparison.get("disturbed", []),
-        "pairs_left_out": comparison.get("pairs_left_out", 0),
-    }
 
 
 def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int], split_sha256: str) -> None:

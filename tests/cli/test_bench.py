@@ -350,6 +350,29 @@ def test_a_run_without_an_original_is_an_error(command: Command, material: Path,
     )
 
 
+def test_a_measurement_is_written_into_a_finished_run(command: Command, material: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(material / "run", tmp_path / "run"))
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest |= {"complete": True, "result": {"latency": None}}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    ran = command("bench", run, *TWO, "--update", "--json")
+    assert ran.code == 0, ran.err
+    document = json.loads(ran.out)
+    assert json.loads((run / "bench.json").read_text()) == document
+    latency = json.loads((run / "manifest.json").read_text())["result"]["latency"]
+    assert latency["speedup"] == document["comparisons"][0]["ratio"]
+    assert (run / "report.html").is_file()
+
+
+def test_what_takes_no_measurement_is_told_before_it_is_made(command: Command, material: Path) -> None:
+    ran = command("bench", material / "run", "--update")
+    assert (ran.code, ran.out) == (1, "")
+    assert "is no finished run of `compress`, and takes no new measurement" in ran.err
+    ran = command("bench", material / "run/export/portable/generator.fp32.onnx", "--update")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--update is for a run folder" in " ".join(ran.err.split())
+
+
 @pytest.mark.parametrize(
     ("change", "text"),
     [
