@@ -736,19 +736,17 @@ def test_flags_and_networks_that_do_not_fit_the_pictures_are_told(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value", "end"),
+    ("setting", "value", "now"),
     [
-        ("finetune.learning_rate", "0.0002", "go on with: mggc-edge compress --resume RUN --set "
-                                             "finetune.learning_rate=2e-05"),
-        ("finetune.learning_rate", "2e-8", "go on with: mggc-edge compress --resume RUN --set "
-                                           "finetune.learning_rate=1e-08"),
-        ("distill.style", "1", "go on with: mggc-edge compress --resume RUN --set distill.style=VALUE"),
-        ("encoder.learning_rate", "0.003", "start into a new folder"),
-        (None, "", "start into a new folder"),
+        ("finetune.learning_rate", "0.0002", "finetune.learning_rate=2e-05"),
+        ("finetune.learning_rate", "2e-8", "finetune.learning_rate=1e-08"),
+        ("distill.style", "1", "distill.style=VALUE"),
+        ("encoder.learning_rate", "0.003", None),
+        (None, "", None),
     ],
-)  # fmt: skip
+)
 def test_values_that_are_no_numbers_end_in_the_command_that_goes_on_where_there_is_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, value: str, end: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, value: str, now: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings({} if setting is None else {setting: value})
@@ -760,7 +758,8 @@ def test_values_that_are_no_numbers_end_in_the_command_that_goes_on_where_there_
 
     with pytest.raises(TrainingError) as caught:
         run_job(Output(quiet=True), job, fail)
-    assert caught.value.hint == f"lower it, and {end}"
+    again = f"go on with: mggc-edge compress --resume RUN --set {now}"
+    assert caught.value.hint == f"lower it, and {'start into a new folder' if now is None else again}"
 
 
 def test_what_would_fail_again_is_not_told_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

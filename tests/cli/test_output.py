@@ -9,19 +9,23 @@ import pytest
 from mggc_edge.cli.output import Output, wrapped
 from mggc_edge.cli.progress import StageProgress
 
-LONG = "about 50 min on this machine with 1 thread, training in bf16; it can be stopped and resumed at any time, and goes on"
+LONG = (
+    "about 50 min on this machine with 1 thread, training in bf16; it can be stopped and resumed at any time, and "
+    "goes on"
+)
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """80 columns."""
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have stderr be one of 80 columns; each phase of a test has a stderr of its own."""
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
 
 
-@pytest.mark.usefixtures("terminal")
-def test_on_a_terminal_lines_break_between_words_and_a_command_stays_whole(capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_a_terminal_lines_break_between_words_and_a_command_stays_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch)
     command = f"mggc-edge compress --resume {'runs/horse2zebra-0.05-' * 4}7 --set finetune.learning_rate=2e-05"
     out = Output(color=False)
     out.error(LONG, f"lower --set finetune.learning_rate=, and go on with: {command}")
@@ -36,8 +40,10 @@ def test_on_a_terminal_lines_break_between_words_and_a_command_stays_whole(capsy
     ]
 
 
-@pytest.mark.usefixtures("terminal")
-def test_lines_of_a_job_break_between_words_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_a_job_break_between_words_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch)
     with StageProgress(Output(color=False)) as progress:
         progress.tell(LONG)
     lines = capsys.readouterr().err.splitlines()
