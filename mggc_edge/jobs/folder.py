@@ -183,9 +183,11 @@ class Job:
                     path.unlink(missing_ok=True)
         self.facts = {name: value for name, value in self.facts.items() if name not in facts}
         if WRITTEN in self.facts:
-            gone = (*names, *(f"{name}/" for name in names))
+            below = tuple(f"{name}/" for name in names)
             self.facts[WRITTEN] = {
-                name: sha for name, sha in self.facts[WRITTEN].items() if name not in gone and not name.startswith(gone)
+                name: sha
+                for name, sha in self.facts[WRITTEN].items()
+                if name not in names and not name.startswith(below)
             }
         self.timings_s = {name: value for name, value in self.timings_s.items() if name not in stages}
 
