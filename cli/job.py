@@ -14,7 +14,7 @@ from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress
 
 if TYPE_CHECKING:
-    from mggc_edge.errors import MggcEdgeError
+    from mggc_edge.errors import MggcEdgeError, TrainingError
     from mggc_edge.jobs.folder import Job
     from mggc_edge.jobs.hooks import Hooks
     from mggc_edge.settings import Settings
@@ -24,6 +24,7 @@ _FREE = {"resume", "out_folder", "as_json", "output", "compute", "devices"}
 _FREE_OF_REQUEST = {"min_psnr"}
 _FREE_UNTIL_MEASURED = {"feature_net", "inception", "segmenter"}  # they take part in nothing before quality.json
 
+LEAST_RATE = 1e-8  # that a setting takes
 _FOLDERS = {"source": "DIR", "target": "DIR", "init": "DIR", "data": "ROOT"}  # of the flags that name one
 
 
@@ -57,8 +58,9 @@ def start(
 def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | None, usual: Path | None) -> Job:
     """Open the job that `--resume` means. Flags may be left out; those that are given must be what it began with.
 
-    A path may be another one, as files move: what was read is checked by its hash. What only measures may be another
-    network until it has measured, and "" leaves it out.
+    A setting may be another one while no stage that reads it is finished, see `jobs.changes`. A path may be another
+    one, as files move: what was read is checked by its hash. What only measures may be another network until it has
+    measured, and "" leaves it out.
 
     Args:
         resume: the value of --resume, "" for none.
@@ -67,6 +69,7 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
     Raises:
         InputError: it was started with other flags.
     """
+    from mggc_edge.jobs.changes import set_anew
     from mggc_edge.jobs.folder import resume_job
 
     if resume and out_folder is not None and Path(resume) != out_folder:
@@ -75,7 +78,7 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
     if folder is None:
         raise typer.BadParameter("--resume needs the run to go on with: --resume RUN, or --out RUN --resume.")
     job = resume_job(folder, command)
-    _check_same(context, job)
+    set_anew(job, _check_same(context, job))
     names = [name for name in job.typed if was_given(context, name) and _may_change(job, name, context.params[name])]
     new = {name: None if context.params[name] == "" else context.params[name] for name in names}
     new = {name: value for name, value in new.items() if not _equal(name, job.request.get(name), value)}
@@ -129,7 +132,7 @@ def run_job(
 
     if job.finished:
         out.remark(f"'{job.folder}' is finished; nothing is left to do")
-        return job.result()
+        return {**job.result(), "run": str(job.folder)}  # which may have been moved since
 
     def checked() -> None:
         if job.resumed:
@@ -167,15 +170,35 @@ def _lost(out: Output, progress: StageProgress, error: MggcEdgeError) -> None:
 
 def _way_on(error: MggcEdgeError, job: Job) -> str | None:
     """Return the hint of an error that stopped a job, with how to go on where that is of use."""
-    from mggc_edge.errors import CheckFailedError, OutputError, printable
+    from mggc_edge.errors import CheckFailedError, InputError, OutputError, TrainingError, printable
     from mggc_edge.jobs.folder import resume_line
 
     line = printable(resume_line(job.command, job.folder))
     if gone := _gone(job):
         return f"bring back what was there, or name where it is now: {line} {gone}"
-    if error.hint is None:
-        return None if isinstance(error, CheckFailedError) else f"go on with: {line}"  # it would fail again
+    if error.hint is None:  # what was checked, or was read when it went on before, would fail again
+        again = isinstance(error, CheckFailedError) or (job.resumed and isinstance(error, InputError))
+        return None if again else f"go on with: {line}"
+    if isinstance(error, TrainingError):
+        return _with_less(error, job, line)
     return f"{error.hint}; go on with: {line}" if isinstance(error, OutputError) else error.hint
+
+
+def _with_less(error: TrainingError, job: Job, line: str) -> str | None:
+    """Return the hint of values that are no numbers, with the command that goes on with another value of a setting.
+
+    A learning rate is to be a tenth of what it was; of a weight nobody knows.
+    """
+    from mggc_edge.jobs.changes import may_be_set
+    from mggc_edge.training.loop import NEW_FOLDER
+
+    name = error.setting
+    if error.hint is None or name is None or not may_be_set(job, name):
+        return error.hint
+    value = "VALUE"
+    if name.endswith(".learning_rate"):
+        value = f"{max(job.settings[name] / 10, LEAST_RATE):.3g}"
+    return error.hint.replace(NEW_FOLDER, f"go on with: {line} --set {name}={value}")
 
 
 def _gone(job: Job) -> str:
@@ -190,8 +213,11 @@ def _gone(job: Job) -> str:
     return " ".join(flags)
 
 
-def _check_same(context: typer.Context, job: Job) -> None:
-    """Compare the flags on the command line with what the job was started with."""
+def _check_same(context: typer.Context, job: Job) -> dict[str, object]:
+    """Compare the flags on the command line with what the job was started with; return the settings that change."""
+    from mggc_edge.jobs.changes import may_be_set
+
+    changed: dict[str, object] = {}
     flags = {parameter.name: parameter.opts[0] for parameter in context.command.params if parameter.name}
     given = {name: value for name, value in context.params.items() if was_given(context, name) and name not in _FREE}
     config, overrides = given.pop("config", None), given.pop("set_", None)
@@ -203,10 +229,14 @@ def _check_same(context: typer.Context, job: Job) -> None:
             raise _other(job.folder, flags[name], before.get(name), value)
     if config or overrides:
         now = load_settings(config, overrides, job.request.get("preset")).to_json()
-        names = now if config else [text.partition("=")[0].strip() for text in overrides]
-        for name in names:
-            if job.settings[name] != now[name]:
+        typed = [text.partition("=")[0].strip() for text in overrides or ()]
+        for name in now if config else typed:
+            if job.settings[name] == now[name]:
+                continue
+            if name not in typed or not may_be_set(job, name):
                 raise _other(job.folder, f"--set {name}=", job.settings[name], now[name])
+            changed[name] = now[name]
+    return changed
 
 
 def _equal(name: str, before: object, now: object) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -73,17 +74,18 @@ class Output:
     def remark(self, text: str) -> None:
         """Print a line about what goes on."""
         if not self.quiet:
-            sys.stderr.write(f"{printable(text)}\n")
+            sys.stderr.write(f"{wrapped(printable(text), terminal_width())}\n")
             sys.stderr.flush()
 
     def error(self, message: str, hint: str | None = None) -> None:
         """Print an error: what is wrong, and the way out."""
         from rich.text import Text
 
-        console = self.console(stderr=True)
-        console.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
-        if hint:
-            console.print(Text.assemble(("hint: ", "bold"), hint), soft_wrap=True)
+        console, width = self.console(stderr=True), terminal_width()
+        for label, style, text in (("error: ", "bold red", message), ("hint: ", "bold", hint)):
+            if text:
+                rest = wrapped(label + text, width).removeprefix(label)
+                console.print(Text.assemble((label, style), rest), soft_wrap=True)
 
     def track(self, items: Iterable[T], *, total: int, what: str) -> Iterator[T]:
         """Yield `items` with a progress bar on a terminal, or a line every 10 seconds elsewhere."""
@@ -102,6 +104,30 @@ class Output:
                     last = now
                     left = (now - start) / done * (total - done)
                     self.remark(f"{what}: {done} of {total}, about {left:.0f} s left")
+
+
+def terminal_width() -> int | None:
+    """Return how many columns stderr has; None where it is no terminal, and lines stay whole."""
+    if not sys.stderr.isatty():
+        return None
+    if os.environ.get("COLUMNS", "").isdecimal():
+        return int(os.environ["COLUMNS"])
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 80
+
+
+def wrapped(text: str, width: int | None) -> str:
+    """Return text with line breaks between words, so that lines have at most `width` columns where words allow it.
+
+    A command at its end goes onto a line of its own, which is not broken: it can be copied.
+    """
+    if width is None or len(text) <= width:
+        return text
+    words, colon, command = text.partition(": mggc-edge ")
+    lines = textwrap.wrap(words + colon[:1], max(width, 20), break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*lines, f"{colon[2:]}{command}"] if colon else lines)
 
 
 def check_document_file(path: Path) -> None:

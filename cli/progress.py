@@ -78,11 +78,12 @@ class StageProgress:
     def tell(self, text: str) -> None:
         """Print a line about what goes on; the bar of a stage that has come to its end goes."""
         if self._bars is not None:
-            from mggc_edge.cli.output import shown
+            from mggc_edge.cli.output import shown, terminal_width, wrapped
 
             if all(task.finished for task in self._bars.tasks):
                 self._remove_bars()
-            self._bars.console.print(shown(text), highlight=False, soft_wrap=True)
+            for line in wrapped(text, terminal_width()).splitlines():
+                self._bars.console.print(shown(line), highlight=False, soft_wrap=True)
         else:
             self._out.remark(text)
 

@@ -304,6 +304,25 @@ def renew_entry(root: Path, path: Path) -> None:
         write_json(root / MANIFEST_FILE, {**document, "files": files})
 
 
+def changed_file(root: Path, places: Sequence[str]) -> str | None:
+    """Return the first file that the manifest of the folder `root` describes, and that is there with other bytes.
+
+    Looked at are those at and below `places` in it. None: there is no such file.
+
+    Raises:
+        ArtifactError: the manifest is damaged.
+    """
+    for entry in read_manifest(root)["files"]:
+        name = entry.get("path") if isinstance(entry, dict) else None
+        if not isinstance(name, str) or "\0" in name or ".." in Path(name).parts:
+            continue
+        if any(name == place or name.startswith(f"{place}/") for place in places):
+            path = root / name
+            if path.is_file() and sha256_of(path) != entry.get("sha256"):
+                return name
+    return None
+
+
 def read_manifest(root: Path) -> dict[str, Any]:
     """Return the manifest of a run folder.
 

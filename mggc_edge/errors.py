@@ -90,7 +90,11 @@ class MissingDependencyError(MggcEdgeError):
 
 
 class TrainingError(MggcEdgeError):
-    """Training that went wrong: a loss is no longer a number."""
+    """Training that went wrong: a loss is no longer a number. `setting`: the one whose value may be too large."""
+
+    def __init__(self, message: str, hint: str | None = None, setting: str | None = None) -> None:
+        super().__init__(message, hint)
+        self.setting = setting
 
 
 class CheckFailedError(MggcEdgeError):

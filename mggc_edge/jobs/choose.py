@@ -74,7 +74,10 @@ class Work:
     def _run(self, stage: Stage, processes: Processes) -> None:
         job = self.job
         assert self.journal is not None
-        run_stage(stage, job.work, self.journal, seed=job.seed, watch=self.watch, saved=job.save, processes=processes)
+        run_stage(
+            stage, job.work, self.journal,
+            seed=job.seed, watch=self.watch, saved=job.save, tell=self.tell, processes=processes,
+        )  # fmt: skip
 
     def placed(self, network: Network) -> Network:
         """Return a network on this process's device: itself where it is there, else a copy."""

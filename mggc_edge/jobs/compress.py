@@ -17,10 +17,13 @@ from mggc_edge.artifacts import (
     PLAN_FILE,
     REPORT_FILE,
     SLIM_FOLDER,
+    SPEC_FILE,
+    WEIGHTS_FILE,
     sha256_of,
     write_json,
 )
 from mggc_edge.errors import CheckFailedError, InputError, counted
+from mggc_edge.jobs.changes import begin_anew
 from mggc_edge.jobs.choose import Choice, Work, check_fitting, fit_discriminator
 from mggc_edge.jobs.devices import Devices
 from mggc_edge.jobs.distances import feature_networks
@@ -38,6 +41,7 @@ from mggc_edge.jobs.prove import BENCH_FILE, QUALITY_FILE, prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair
+from mggc_edge.jobs.written import check_written, is_lost, is_written, remember_written
 from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
@@ -76,6 +80,7 @@ def compress(
         originals = _originals(job, request)
         generator = originals.generator
         budget, plan = _check_budget(request, generator)
+        check_written(job)
         if originals.discriminator is None:
             check_fitting(generator)
         if request.plan is not None:
@@ -87,7 +92,7 @@ def compress(
         size = generator.table.image_size
         material = read_material(job.settings, request, generator.spec, size, job.seed, hooks, job.remember)
         job.remember("split", material.split_sha256, "the pictures")
-        _check_pairs(originals, material)
+        _check_pairs(originals, material, hooks)
         segmenter = segmenter_for(job.settings, request.segmenter, material, hooks.tell)
         yardsticks = Yardsticks(networks, segmenter, job.settings["quality.max_real"])
         precision = job.facts.get("precision") or choose_precision(
@@ -97,6 +102,8 @@ def compress(
         work = Work(job, journal, precision, hooks.watch, hooks.tell, Processes(devices.device))
         if not job.resumed:
             _tell_of_plan(plan, request, generator, budget, hooks)
+        for stage in begin_anew(job):
+            hooks.tell(f"note: a setting of '{stage}' is another one; it begins anew")
         hooks.tell(estimate(work, originals, material, request, budget, encoder, devices.count))
         hooks.begun()
         with gathered(devices, job.command, job.folder, hooks.lost) as processes:
@@ -192,10 +199,16 @@ def _tell_of_plan(
         hooks.tell(f"note: the plan keeps {fraction:.4g} of the MACs, less than the budget {request.budget} allows")
 
 
-def _check_pairs(originals: Originals, material: Material) -> None:
-    """Raise InputError where a discriminator of pairs meets pictures that are none."""
+def _check_pairs(originals: Originals, material: Material, hooks: Hooks) -> None:
+    """Raise InputError where a discriminator of pairs meets pictures that are none; tell of the other way round."""
     judge, generator = originals.discriminator, originals.generator
-    if judge is None or material.objective != "unpaired":
+    if judge is None:
+        return
+    if material.objective == "paired" and judge.spec.in_channels == generator.spec.out_channels:
+        both = generator.spec.in_channels + generator.spec.out_channels
+        hooks.tell("note: these pictures are pairs, and the discriminator judges outputs alone; one that was trained")
+        hooks.tell(f"      on pairs takes {both} channels, the input and its output")
+    if material.objective != "unpaired":
         return
     if judge.spec.in_channels != generator.spec.out_channels:
         raise InputError(
@@ -218,14 +231,20 @@ def _choose(
     Of several processes, rank 0 writes what was chosen, and the others read it.
     """
     folder, generator, first = work.job.folder, originals.generator, work.processes.first
-    size = generator.table.image_size
-    place = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER
-    fitted, chosen = saved_network(place, size), _saved_choice(work.job, size)
+    size, job = generator.table.image_size, work.job
+    place = f"{ORIGINAL_FOLDER}/{DISCRIMINATOR_FOLDER}"
+    original = [f"{ORIGINAL_FOLDER}/{name}" for name in (SPEC_FILE, WEIGHTS_FILE)]
+    fitted = saved_network(folder / place, size) if is_written(job, place) else None
+    chosen, keep_original = _saved_choice(job, size), all(is_written(job, name) for name in original)
     work.processes.barrier()  # all have looked at the same files; from now on there may be more
-    if first and saved_network(folder / ORIGINAL_FOLDER, size) is None:
+    if first and not keep_original:
         save_network(generator, folder / ORIGINAL_FOLDER)
+        remember_written(job, *original)
     judge = originals.discriminator or fitted
-    if chosen is not None:
+    if chosen is not None and judge is not None:
+        if first and fitted is None:
+            save_network(judge, folder / place)
+            remember_written(job, place)
         return replace(originals, discriminator=judge), chosen
     _discard_after_choice(work.job)
     method = METHODS[request.method]
@@ -238,7 +257,8 @@ def _choose(
             with work.job.stage("discriminator"):
                 judge = fit_discriminator(work, generator, material, outputs, request)
     if first and judge is not None and fitted is None:
-        save_network(judge, place)
+        save_network(judge, folder / place)
+        remember_written(job, place)
     choice = None
     if first or (given is None and method.shared):
         with work.job.stage("prune"):
@@ -250,7 +270,7 @@ def _choose(
         _save_choice(work.job, choice)
     work.processes.barrier()
     if not first:
-        choice = _saved_choice(work.job, size)
+        choice = _read_choice(work.job, size)
     assert choice is not None
     return replace(originals, discriminator=judge), choice
 
@@ -280,6 +300,7 @@ def _save_choice(job: Job, choice: Choice) -> None:
     if choice.discriminator is not None:
         write_json(job.folder / DISCRIMINATOR_PLAN_FILE, choice.discriminator.to_json())
     write_json(job.folder / PLAN_FILE, choice.generator.to_json())
+    remember_written(job, PLAN_FILE, DISCRIMINATOR_PLAN_FILE)
 
 
 def _discard_after_choice(job: Job) -> None:
@@ -301,9 +322,13 @@ def _discard_after_finetuning(job: Job) -> None:
 
 
 def _saved_choice(job: Job, size: Size) -> Choice | None:
-    """Return what was chosen before; the generator's plan is written last."""
-    if not (job.folder / PLAN_FILE).is_file():
+    """Return what was chosen before, None where that is not there, or not all of it."""
+    if not is_written(job, PLAN_FILE) or is_lost(job, DISCRIMINATOR_PLAN_FILE):
         return None
+    return _read_choice(job, size)
+
+
+def _read_choice(job: Job, size: Size) -> Choice:
     other = job.folder / DISCRIMINATOR_PLAN_FILE
     return Choice(
         read_plan(job.folder / PLAN_FILE),
@@ -317,7 +342,8 @@ def _finetune(
 ) -> Network | None:
     """Return the slim generator, finetuned, from the folder if it is there; None in processes of a higher rank."""
     folder = work.job.folder / SLIM_FOLDER
-    found = saved_network(folder, originals.generator.table.image_size)
+    size = originals.generator.table.image_size
+    found = saved_network(folder, size) if is_written(work.job, SLIM_FOLDER) else None
     work.processes.barrier()  # all have looked at the same files
     if found is not None:
         return found
@@ -332,4 +358,5 @@ def _finetune(
     if tuned.discriminator is not None:
         save_network(tuned.discriminator, folder / DISCRIMINATOR_FOLDER)
     save_network(tuned.generator, folder)
+    remember_written(work.job, SLIM_FOLDER)
     return tuned.generator

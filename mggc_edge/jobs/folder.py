@@ -28,7 +28,9 @@ from mggc_edge.settings import Settings
 JOB_FILE, WORK_FOLDER, LOG_FILE, LOCK_FILE = "job.json", "work", "logs/metrics.jsonl", ".lock"
 JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
+WRITTEN = "written"  # among a job's facts, see `jobs.written`
 PARTIAL = ".partial"  # ends the name of a file that is being written
+MEASUREMENTS = ("quality.json", "bench.json")  # what is measured in the end, and can be measured again
 # Of a request, what may be a path that is relative to where the job was started.
 PATHS = (
     "model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "inception", "segmenter",
@@ -49,6 +51,7 @@ class Job:
         base, typed: the folder where the job was started, None where that is not known, and the request as it was
             typed there; both are kept in job.json.
         settings, seed, threads: the same from start to end, whatever the flags of a resumed run are.
+            But for those that are `changed`, see `jobs.changes`.
         resumed: it was started before. made: its folder was not there before.
         facts: what the job found out and must find again: hashes of what it reads.
         timings_s: seconds that each stage took so far, in all processes together.
@@ -66,6 +69,7 @@ class Job:
     timings_s: dict[str, float] = field(default_factory=dict)
     base: Path | None = None
     typed: Mapping[str, Any] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
     _running: tuple[str, float] | None = field(default=None, init=False)  # a stage, and the clock when it last counted
 
     @property
@@ -75,8 +79,18 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the job has come to its end: the manifest is written last, and says so."""
-        return (self.folder / MANIFEST_FILE).is_file() and read_manifest(self.folder).get("complete", True) is True
+        """Whether the job has come to its end: the manifest is written last, and says so.
+
+        A measurement that was removed since is made again; of older versions it is not known from what.
+        """
+        if not (self.folder / MANIFEST_FILE).is_file():
+            return False
+        manifest = read_manifest(self.folder)
+        listed = {entry.get("path") for entry in manifest["files"] if isinstance(entry, dict)}
+        again = WRITTEN in self.facts and any(
+            name in listed and not (self.folder / name).is_file() for name in MEASUREMENTS
+        )
+        return manifest.get("complete", True) is True and not again
 
     def result(self) -> dict[str, Any]:
         """Return the document of a finished job.
@@ -156,7 +170,7 @@ class Job:
                 self.folder.rmdir()
 
     def discard(self, names: Sequence[str], facts: Sequence[str] = (), stages: Sequence[str] = ()) -> None:
-        """Remove files, folders, facts and timings that followed from what is made again.
+        """Remove files, folders, facts and timings that followed from what is made again; forget their hashes.
 
         Raises:
             OutputError: they cannot be removed.
@@ -168,6 +182,13 @@ class Job:
                 else:
                     path.unlink(missing_ok=True)
         self.facts = {name: value for name, value in self.facts.items() if name not in facts}
+        if WRITTEN in self.facts:
+            below = tuple(f"{name}/" for name in names)
+            self.facts[WRITTEN] = {
+                name: sha
+                for name, sha in self.facts[WRITTEN].items()
+                if name not in names and not name.startswith(below)
+            }
         self.timings_s = {name: value for name, value in self.timings_s.items() if name not in stages}
 
     def clear_work(self) -> None:
@@ -293,6 +314,8 @@ def _read(folder: Path) -> dict[str, Any]:
             raise ArtifactError(f"'{path}' is damaged: its '{name}' is missing or of another kind")
     if not isinstance(document.setdefault("cwd", None), str | None):  # jobs of older versions have none
         raise ArtifactError(f"'{path}' is damaged: its 'cwd' is of another kind")
+    if not isinstance(document["facts"].get(WRITTEN, {}), dict):
+        raise ArtifactError(f"'{path}' is damaged: its '{WRITTEN}' is of another kind")
     if not 1 <= document["threads"] <= 1024:
         raise ArtifactError(f"'{path}' is damaged: {document['threads']} threads")
     return document

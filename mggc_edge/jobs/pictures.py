@@ -64,6 +64,8 @@ def read_material(
         hooks.tell("note: built-in pictures are used, and the original's outputs are all there is to learn from;")
         hooks.tell("      --source with pictures of your own gives better quality")
         _tell_of_partner(request, hooks)
+        if request.layout is not None:
+            hooks.tell("note: --layout is for pictures of your own, and is not used")
         return built_in(reading, settings["quick.pictures" if request.quick else "built_in.pictures"])
     folders = find_folders(
         data=None if request.data is None else Path(request.data),

@@ -28,7 +28,7 @@ from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
-from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
+from mggc_edge.jobs.folder import JOB_FILE, MEASUREMENTS, command_line, files_below
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
 from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
@@ -44,7 +44,7 @@ from mggc_edge.training.loop import Progress
 from mggc_edge.training.material import Material
 
 SCHEMA = "mggc-edge/compress/1"
-QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"
+QUALITY_FILE, BENCH_FILE = MEASUREMENTS
 # What a finished run holds, beside the manifest.
 PARTS = (
     PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,

@@ -142,7 +142,10 @@ def train(
 
             hooks.tell(f"training {request.recipe}: {counted(stage.steps, 'step')}")
             with job.stage("train"):
-                run_stage(stage, job.work, journal, seed=job.seed, watch=watch, saved=job.save, processes=processes)
+                run_stage(
+                    stage, job.work, journal,
+                    seed=job.seed, watch=watch, saved=job.save, tell=hooks.tell, processes=processes,
+                )  # fmt: skip
         _save(job, request, stage.networks, material, stage.steps)
         document: dict[str, Any] = {
             "schema": "mggc-edge/train/1",

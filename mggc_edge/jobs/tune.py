@@ -56,8 +56,13 @@ def finetune_pair(
 
 
 def slim_generator(settings: Settings, generator: Network, material: Material, choice: Choice, seed: int) -> Network:
-    """Return the slim generator, in the method's own weights if it gave any, with batch statistics that fit them."""
+    """Return the slim generator, in the method's own weights if it gave any, with batch statistics that fit them.
+
+    Where no channel is cut, the original's own statistics do: a few batches would only estimate them worse.
+    """
     student = apply_plan(generator, choice.generator) if choice.network is None else copy.deepcopy(choice.network)
+    if choice.network is None and student.spec == generator.spec:
+        return student
     size = batch_size(settings, "finetune.batch_size", generator)
 
     def batches() -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import os
@@ -22,6 +23,7 @@ from mggc_edge.training.order import step_seed
 from mggc_edge.training.processes import ALONE, Processes
 from mggc_edge.training.state import read_facts, read_state, save_state
 
+NEW_FOLDER = "start into a new folder"  # ends the hint of values that are no numbers
 SAVE_EVERY_S = 20.0
 MAX_SAVE_EVERY_S = 45.0  # with the time of one step below a minute, which is what a kill may cost
 
@@ -84,15 +86,19 @@ class Journal:
             return os.fstat(self._file.fileno()).st_size
 
     def cut(self, size: int) -> None:
-        """Forget what was written after the first `size` bytes.
-
-        Raises:
-            ArtifactError: the file is shorter than that.
-        """
-        if self.size < size:
-            raise ArtifactError(f"'{self.path}' has lost lines that were written to it", "start the job anew")
+        """Forget what was written after the first `size` bytes."""
         with writing(self.path):
             self._file.truncate(size)
+
+    def cut_steps(self, stage: str, number: int) -> None:
+        """Forget the lines of a stage from step `number` on, and what is no line, wherever they are in the file."""
+        with writing(self.path):
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            keep = [_is_before(line, stage, number) for line in lines]
+            start = keep.index(False) if False in keep else len(lines)  # what is before it need not be written again
+            self._file.truncate(sum(map(len, lines[:start])))
+            self._file.write(b"".join(itertools.compress(lines[start:], keep[start:])))
+            self._file.flush()
 
     def start_of(self, stage: str) -> int | None:
         """Return where the first line of a stage, or a line that was never ended, begins; None: there is neither."""
@@ -119,6 +125,18 @@ class Journal:
             self.close()
 
 
+def _is_before(line: bytes, stage: str, number: int) -> bool:
+    """Return whether a line of the log is whole, and not of a stage's step `number` or a later one."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or not line.endswith(b"\n"):
+        return False
+    step = record.get("step")
+    return record.get("stage") != stage or (isinstance(step, int) and step < number)
+
+
 def run_stage(
     stage: Stage,
     folder: Path,
@@ -127,16 +145,19 @@ def run_stage(
     seed: int,
     watch: Watch = lambda _: None,
     saved: Callable[[], None] = lambda: None,
+    tell: Callable[[str], None] = lambda _: None,
     processes: Processes = ALONE,
 ) -> bool:
     """Run a stage to its end, from where its state in `folder` says it stopped; return whether there was one.
 
     Every step starts from its own seed, so that a run that was killed and goes on equals one that was not, bit for
     bit on the same processor, libraries and number of threads. A stage without a state begins anew: if the log has
-    lines of it, they and what came after them are void, and the states of later stages go with them.
+    lines of it, they and what came after them are void, and the states of later stages go with them. A log that is
+    shorter than the state says has lost lines; the state is good all the same, and no step is logged twice.
 
     Args:
         saved: called whenever a state was written.
+        tell: told of a log that has lost lines.
         processes: that train the stage; this is rank 0 of them, and the others run `follow_stage`. The log has the
             means of what they computed; the state is this one's.
 
@@ -154,11 +175,12 @@ def run_stage(
             stage.load_state(tensors)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ArtifactError(
-                f"the state '{path}' does not fit this stage: {error}",
-                hint="go on with the flags that the job was started with",
+                f"the state '{path}' does not fit this stage: it is of other networks",
+                hint="bring back the files that were changed in the run folder, or remove the state to do this stage "
+                "again",
             ) from error
         if number < stage.steps:
-            journal.cut(facts["journal"])
+            _go_back(journal, stage.name, facts, tell)
     else:
         _begin_anew(stage.name, folder, journal)
         # It knows where the log was: what a process writes that is killed before the next state is cut off again.
@@ -228,6 +250,13 @@ def _save(
     save_state(path, tensors, facts)
 
 
+def _go_back(journal: Journal, stage: str, facts: Mapping[str, Any], tell: Callable[[str], None]) -> None:
+    """Bring the log to where it was when a state was saved."""
+    journal.cut_steps(stage, facts["step"])
+    if journal.size < facts["journal"]:
+        tell(f"note: '{journal.path}' has lost lines that were written to it; '{stage}' goes on, and they stay lost")
+
+
 def _begin_anew(stage: str, folder: Path, journal: Journal) -> None:
     """Forget what is logged from the first line of a stage on, and the states that were saved after it."""
     start = journal.start_of(stage)
@@ -278,6 +307,7 @@ def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
         raise TrainingError(
             f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
             hint=_way_out(stage, weights.get(blamed)),
+            setting=weights.get(blamed) or _RATES.get(stage),
         )
 
 
@@ -301,6 +331,7 @@ def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor]) -> None
                 f"stage '{stage}', found at step {done - 1}: a value of {name} is no longer a number; "
                 "the last good state is kept",
                 hint=_way_out(stage),
+                setting=_RATES.get(stage),
             )
 
 
@@ -309,17 +340,20 @@ def _way_out(stage: str, weight: str | None = None) -> str:
     if weight is not None:
         return (
             f"nothing was learnt yet: lower --set {weight}= if it was raised, else the values of the networks that "
-            "were given are too large; start into a new folder"
+            f"were given are too large; {NEW_FOLDER}"
         )
-    return _ADVICE.get(stage, "lower the learning rate of this stage with --set") + ", and start into a new folder"
+    rate = _RATES.get(stage)
+    what = "the learning rate of this stage with --set" if rate is None else f"--set {rate}="
+    return f"lower {what}, and {NEW_FOLDER}"
 
 
-_ADVICE = {
-    "encoder": "lower --set encoder.learning_rate=",
-    "discriminator": "lower --set discriminator.learning_rate=",
-    "prune": "lower --set mggc.learning_rate=",
-    "finetune": "lower --set finetune.learning_rate=",
-    "train": "lower --set train.learning_rate=",
+# The learning rate of a stage, where the stage has but one.
+_RATES = {
+    "discriminator": "discriminator.learning_rate",
+    "encoder": "encoder.learning_rate",
+    "finetune": "finetune.learning_rate",
+    "prune": "mggc.learning_rate",
+    "train": "train.learning_rate",
 }
 # What a metric of a stage is multiplied by. Each is computed before the first update, and so at the first step no
 # learning rate has a part in it. A GAN's loss in `train` has no weight, and in pix2pix follows D's first update.

@@ -20,7 +20,9 @@ from PIL import Image
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.cli.compress import page
+from mggc_edge.cli.job import run_job
 from mggc_edge.cli.output import Output
+from mggc_edge.errors import InputError, TrainingError
 from mggc_edge.jobs.folder import alone_in, resume_job, start_job
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
@@ -716,7 +718,66 @@ def test_flags_for_pictures_that_contradict_each_other_are_refused(compress: Com
     )
 
 
+def test_flags_and_networks_that_do_not_fit_the_pictures_are_told(
+    command: Command, given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("compress", "--model", given / "generator.pth", "--discriminator", given / "discriminator.pth", *QUICK)
+    bad = write_only_white(tmp_path / "bad.onnx")  # the segmenter comes last before any work, and is refused
+    ran = command(*words, "--budget", "0.5", "--layout", "paired", "--segmenter", bad, "--out", "o")
+    assert ran.code == 1
+    assert "note: --layout is for pictures of your own, and is not used\n" in ran.err
+    assert "these pictures are pairs" not in ran.err
+    pairs = write_pairs(tmp_path / "pairs")
+    ran = command(*words, "--budget", "0.5", "--data", pairs, "--segmenter", "none.onnx", "--out", "o")
+    assert ran.code == 1
+    assert (
+        "note: these pictures are pairs, and the discriminator judges outputs alone; one that was trained\n"
+        "      on pairs takes 6 channels, the input and its output\n"
+    ) in ran.err
+    assert "--layout" not in ran.err
+
+
 # --- resuming ---
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "now"),
+    [
+        ("finetune.learning_rate", "0.0002", "finetune.learning_rate=2e-05"),
+        ("finetune.learning_rate", "2e-8", "finetune.learning_rate=1e-08"),
+        ("distill.style", "1", "distill.style=VALUE"),
+        ("encoder.learning_rate", "0.003", None),
+        (None, "", None),
+    ],
+)
+def test_values_that_are_no_numbers_end_in_the_command_that_goes_on_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str | None, value: str, now: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = Settings({} if setting is None else {setting: value})
+    job = start_job(Path("RUN"), "compress", {}, settings, seed=0, threads=1)
+    (Path("RUN") / "original").mkdir()
+
+    def fail(_job: object, _hooks: object) -> dict[str, Any]:
+        raise TrainingError("no number", "lower it, and start into a new folder", setting)
+
+    with pytest.raises(TrainingError) as caught:
+        run_job(Output(quiet=True), job, fail)
+    again = f"go on with: mggc-edge compress --resume RUN --set {now}"
+    assert caught.value.hint == f"lower it, and {'start into a new folder' if now is None else again}"
+
+
+def test_what_would_fail_again_is_not_told_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start_job(Path("RUN"), "compress", {}, Settings(), seed=0, threads=1)
+
+    def fail(_job: object, _hooks: object) -> dict[str, Any]:
+        raise InputError("no way")
+
+    with pytest.raises(InputError) as caught:
+        run_job(Output(quiet=True), resume_job(Path("RUN"), "compress"), fail)
+    assert caught.value.hint is None
 
 
 def unfinished(command: Command, given: Path, folder: Path, *words: object) -> Path:
@@ -735,7 +796,8 @@ def unfinished(command: Command, given: Path, folder: Path, *words: object) -> P
     assert ran.err.splitlines()[0].endswith("is no longer a number; the last good state is kept"), ran.err
     assert ran.err.splitlines()[1] == (
         "hint: nothing was learnt yet: lower --set mggc.lambda_1= if it was raised, else the values of the networks "
-        "that were given are too large; start into a new folder"
+        f"that were given are too large; go on with: mggc-edge compress --resume {folder / 'run'} --set "
+        "mggc.lambda_1=VALUE"
     )
     return folder / "run"
 
@@ -768,7 +830,7 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
         (("--plan", "p.json"), "without --plan", "--plan p.json"),
         (("--budget", ".4"), "with --budget 0.5", "--budget .4"),
         (("--set", "mggc.k=2"), "with --set mggc.k=5", "--set mggc.k=2"),
-        (("--set", "mggc.feedback=false"), "with --set mggc.feedback=true", "--set mggc.feedback=false"),
+        (("--set", "export.simplify=true"), "with --set export.simplify=false", "--set export.simplify=true"),
     ):
         assert_refused(resume(*words), 1, f"'{run}' was started {started}, not with {now}", hint)
     assert resume("--out", tmp_path / "other").code == 2

@@ -145,3 +145,13 @@ def test_help_is_without_colours_on_request() -> None:
     done = shell('"$@"', "--no-color", "inspect", "--help", TERM="xterm-256color", FORCE_COLOR="1")
     assert "Usage:" in done.stdout
     assert "\x1b[3" not in done.stdout
+
+
+def test_an_interrupt_while_the_commands_are_loaded_ends_in_a_sentence_and_exit_code_130(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    entry = [sys.executable, "-c", "from mggc_edge.cli.__main__ import main; main()"]  # as the installed program
+    for line in ([*PROGRAM], entry):
+        done = subprocess.run([*line, "doctor"], env=env, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (130, "")
+        assert done.stderr == "error: interrupted; files already written are complete\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.artifacts import read_manifest, sha256_of, write_json
+from mggc_edge.artifacts import changed_file, read_manifest, sha256_of, write_json
 from tests.cli.conftest import Command
 from tests.report.run_folder import write_run
 
@@ -79,3 +79,36 @@ def test_a_report_that_is_built_again_is_the_same_and_the_manifest_knows_it(comm
     assert (run / "report.html").read_bytes() == first
     (entry,) = [entry for entry in read_manifest(run)["files"] if entry["path"] == "report.html"]
     assert entry["sha256"] == sha256_of(run / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("export/portable/generator.fp32.onnx", "compress anew"),
+        ("logs/metrics.jsonl", "compress anew"),
+        ("bench.json", "remove it and measure again: mggc-edge compress --resume RUN"),
+    ],
+)
+def test_a_run_whose_files_were_changed_has_no_report(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, way: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(Path("RUN"), steps=5, samples=1)
+    (path := run / name).parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    (run / "job.json").touch()
+    manifest = read_manifest(run)
+    kept = [entry for entry in manifest["files"] if not (run / entry["path"]).is_file()]
+    odd = [5, {}, {"path": "../x", "sha256": ""}, {"path": "logs/../../x", "sha256": ""}]
+    entry = {"path": name, "sha256": sha256_of(path), "size_bytes": 1, "parent": None}
+    write_json(run / "manifest.json", {**manifest, "files": [*kept, *odd, entry]})
+    assert changed_file(run, ("logs", "export", "bench.json")) is None
+    with path.open("ab") as file:
+        file.write(b" ")
+    ran = command("report", run)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        f"error: 'RUN/{name}' is not the file that the manifest describes: its hash differs\n"
+        f"hint: bring it back from a copy, or {way}\n"
+    )
+    assert not (run / "report.html").exists()

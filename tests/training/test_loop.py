@@ -256,6 +256,7 @@ def test_what_is_no_number_stops_a_stage_and_the_last_good_state_is_kept(
         run(Little(12, harm), tmp_path)
     assert caught.value.message == f"{said} is no longer a number; the last good state is kept"
     assert caught.value.hint == "lower --set finetune.learning_rate=, and start into a new folder"
+    assert caught.value.setting == "finetune.learning_rate"
     assert "NaN" not in (tmp_path / "logs/metrics.jsonl").read_text()
     assert len(lines(tmp_path)) == kept_lines
     tensors, facts = saved(tmp_path)
@@ -300,6 +301,7 @@ def test_at_the_first_step_the_weight_of_a_loss_is_named_and_not_the_learning_ra
         else f"nothing was learnt yet: lower --set {setting}= if it was raised, else the values of the networks that "
         "were given are too large; start into a new folder"
     )
+    assert caught.value.setting == (setting or "finetune.learning_rate")
 
 
 def test_of_finite_parts_with_too_large_a_sum_the_weight_of_the_largest_is_named(tmp_path: Path) -> None:
@@ -315,9 +317,7 @@ def test_the_advice_names_settings_that_there_are() -> None:
     settings = Settings()
     for weights in loop._WEIGHTS.values():
         assert all(isinstance(settings[name], float) for name in weights.values())
-    for advice in loop._ADVICE.values():
-        name = advice.removeprefix("lower --set ").removesuffix("=")
-        assert settings[name] > 0
+    assert all(settings[name] > 0 for name in loop._RATES.values())
 
 
 def test_a_stage_without_advice_of_its_own_is_told_to_lower_its_rate(tmp_path: Path) -> None:
@@ -447,9 +447,14 @@ def test_a_state_of_other_networks_is_refused(tmp_path: Path, wrong: str) -> Non
     else:
         tensors["o.G.first.exp_avg"] = torch.zeros(1)
     save_state(tmp_path / "finetune.state", tensors, {"step": 3, "steps": 12, "journal": 0})
-    with pytest.raises(ArtifactError, match=r"finetune\.state' does not fit this stage: ") as caught:
+    with pytest.raises(ArtifactError) as caught:
         run(Little(), tmp_path)
-    assert caught.value.hint == "go on with the flags that the job was started with"
+    assert caught.value.message == (
+        f"the state '{tmp_path / 'finetune.state'}' does not fit this stage: it is of other networks"
+    )
+    assert caught.value.hint == (
+        "bring back the files that were changed in the run folder, or remove the state to do this stage again"
+    )
 
 
 def test_a_damaged_state_is_refused_before_a_step_is_done(tmp_path: Path) -> None:
@@ -459,15 +464,32 @@ def test_a_damaged_state_is_refused_before_a_step_is_done(tmp_path: Path) -> Non
     assert lines(tmp_path) == []
 
 
-def test_a_log_that_lost_lines_is_refused(tmp_path: Path, clock: list[float]) -> None:
+@pytest.mark.parametrize(
+    ("lose", "left"),
+    [
+        (lambda _: b"", range(5, 12)),
+        (lambda log: log[:20], range(5, 12)),  # in the middle of a line
+        (lambda log: b"[]\n" + b"".join(log.splitlines(keepends=True)[4:]), range(4, 12)),  # those before the state
+        (lambda log: b"".join(log.splitlines(keepends=True)[1:]), range(1, 12)),  # longer than it was with the state
+    ],
+)
+def test_a_stage_goes_on_from_its_state_where_the_log_lost_lines_and_logs_no_step_twice(
+    tmp_path: Path, clock: list[float], lose: Callable[[bytes], bytes], left: range
+) -> None:
+    whole = Little()
+    run(whole, tmp_path / "whole")
     with pytest.raises(Stopped):
         run(Little(), tmp_path, stopping_after(7))
+    assert saved(tmp_path)[1]["step"] == 5
     path = tmp_path / "logs/metrics.jsonl"
-    path.write_bytes(path.read_bytes()[:20])
-    with pytest.raises(ArtifactError) as caught:
-        run(Little(), tmp_path)
-    assert caught.value.message == f"'{path}' has lost lines that were written to it"
-    assert caught.value.hint == "start the job anew"
+    path.write_bytes(lose(path.read_bytes()))
+    told: list[str] = []
+    last = Little()
+    with Journal(path) as journal:
+        assert run_stage(last, tmp_path, journal, seed=3, tell=told.append) is True
+    assert told == [f"note: '{path}' has lost lines that were written to it; 'finetune' goes on, and they stay lost"]
+    assert [line["step"] for line in lines(tmp_path)] == list(left)
+    assert_equal(last.state(), whole.state())
 
 
 # --- several processes ----------------------------------------------------------------------------------------------
