@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from mggc_edge.artifacts import sha256_of, write_json
 from mggc_edge.errors import ArtifactError, InputError, OutputError, SettingError, counted
 from mggc_edge.jobs.estimate import sentence
 from mggc_edge.jobs.folder import Job, alone_in, command_line, files_below, resume_job, start_job
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
+from mggc_edge.jobs.written import check_written, is_lost, is_written, remember_written
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.settings import Settings
@@ -78,6 +80,42 @@ def test_what_followed_from_something_that_is_made_again_is_removed(tmp_path: Pa
     job.discard(("slim", "quality.json", "none"), facts=("a",), stages=("quality",))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["job.json", "plan.json", "work"]
     assert (job.facts, job.timings_s) == ({"b": 2}, {"prune": 1.0})
+
+
+def test_what_is_removed_is_no_longer_known_by_its_hash(tmp_path: Path) -> None:
+    job = start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    for name in ("slim/spec.json", "plan.json"):
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text(name)
+    remember_written(job, "slim", "plan.json", "discriminator-plan.json")
+    known = resume_job(tmp_path / "run", "compress").facts["written"]
+    assert known == {name: sha256_of(tmp_path / "run" / name) for name in ("slim/spec.json", "plan.json")}
+    assert [is_written(job, name) for name in ("slim", "plan.json", "sli", "original")] == [True, True, False, False]
+    job.discard(("slim", "plan"))
+    assert (is_written(job, "slim"), is_lost(job, "slim/spec.json"), is_written(job, "plan.json")) == (
+        False,
+        False,
+        True,
+    )
+    (tmp_path / "run/plan.json").unlink()
+    assert (is_written(job, "plan.json"), is_lost(job, "plan.json")) == (False, True)
+    check_written(job)  # what is not there is not another one
+    path = tmp_path / "run/job.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "facts": {"written": ["plan.json"]}}))
+    with pytest.raises(ArtifactError, match="is damaged: its 'written' is of another kind"):
+        resume_job(tmp_path / "run", "compress")
+
+
+def test_a_job_without_a_measurement_that_its_manifest_lists_is_not_finished(tmp_path: Path) -> None:
+    job = start_job(tmp_path / "run", "compress", {}, Settings(), seed=0, threads=1)
+    files = [{"path": name} for name in ("quality.json", "report.html")]
+    write_json(tmp_path / "run/manifest.json", {"schema": "mggc-edge/manifest/1", "files": files, "complete": True})
+    found = [job.finished]  # of an older version: it would have to begin anew
+    job.facts["written"] = {}
+    found.append(job.finished)
+    (tmp_path / "run/quality.json").touch()
+    found.append(job.finished)  # a report can be built without
+    assert found == [True, False, True]
 
 
 def test_a_job_that_goes_on_elsewhere_finds_what_was_named_where_it_was_started(

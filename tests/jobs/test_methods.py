@@ -16,6 +16,7 @@ from mggc_edge.jobs.compress import CHOSEN_FOLDER, _saved_choice
 from mggc_edge.jobs.methods import METHODS, Task
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.jobs.tune import slim_generator
+from mggc_edge.jobs.written import remember_written
 from mggc_edge.models.cost import MacsConvention, macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -144,6 +145,8 @@ def test_a_resumed_job_reads_the_weights_that_a_method_gave(work: MakeWork) -> N
     save_network(choice.network, at.job.work / CHOSEN_FOLDER)
     assert _saved_choice(at.job, SIZE) is None  # the plan is written last
     write_json(at.job.folder / PLAN_FILE, choice.generator.to_json())
+    assert _saved_choice(at.job, SIZE) is None  # and its hash is kept after that
+    remember_written(at.job, PLAN_FILE)
     again = _saved_choice(at.job, SIZE)
     assert again is not None
     assert (again.generator, again.discriminator) == (choice.generator, None)
