@@ -177,7 +177,7 @@ def main() -> None:
             rows.append(measure(Case(title, generator, judge, size, batch, folder), arguments.rounds))
             print({key: value for key, value in rows[-1].items() if key != "samples_s"}, flush=True)
     document = {
-        "command": "python benchmarks/experiments/pruning_step.py",
+        "command": f"python benchmarks/experiments/pruning_step.py --rounds {arguments.rounds}",
         "machine": this_machine().processor,
         "threads": arguments.threads,
         "tools": tool_versions(),
