@@ -18,6 +18,7 @@ import typer
 
 from mggc_edge._version import __version__
 from mggc_edge.cli import bench, compress, demo, doctor, export, inspect, report, settings, train, translate, verify
+from mggc_edge.cli.interrupts import heard
 from mggc_edge.cli.job import JobInterruptedError
 from mggc_edge.cli.output import Output
 from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
@@ -148,7 +149,8 @@ def main() -> None:
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows ? for a bar
     try:
-        code = run(sys.argv[1:])
+        with heard():
+            code = run(sys.argv[1:])
     except Exception:  # noqa: BLE001  everything that is not an error of ours is a bug of ours
         import traceback
 

@@ -37,8 +37,7 @@ WHOLE = ("outputs", "export", "quality", "bench")  # the others are told of by t
 class Hook:
     """Notes how long every stage takes, and arranges the end of this process in one of them.
 
-    A stage that is faster than it was when the moment was chosen is stopped at its end. So is one that did not notice:
-    Python ignores what is raised while a weak reference's callback runs. A person would press Ctrl-C again.
+    A stage that is faster than it was when the moment was chosen is stopped at its end.
     """
 
     def __init__(self, order: dict[str, Any]) -> None:
@@ -64,8 +63,8 @@ class Hook:
         start = time.perf_counter()
         yield
         if stop is not None and armed_here and not self._end(stop["signal"]):
-            timer.join()  # the signal has been given, and ends this process here if it was not lost
-            os.kill(os.getpid(), stop["signal"])
+            timer.join()  # the signal has been given, and ends this process here: at once, or by `cli.interrupts`
+            time.sleep(60)
         self.threads = torch.get_num_threads()
         self.seconds[name] = time.perf_counter() - start
 
