@@ -94,7 +94,7 @@ def _may_change(job: Job, name: str, now: object) -> bool:
     if name in _FREE_OF_REQUEST:
         return True
     if name in _FREE_UNTIL_MEASURED:
-        from mggc_edge.jobs.prove import QUALITY_FILE
+        from mggc_edge.artifacts import QUALITY_FILE
 
         return not (job.folder / QUALITY_FILE).is_file()
     before, prefix = job.request.get(name), PREFIXES.get(name, "")

@@ -44,9 +44,9 @@ def report(
 
 def _check_files(folder: Path) -> None:
     """Raise ArtifactError where a file that the report tells of is another than the one that the run wrote."""
-    from mggc_edge.artifacts import changed_file
+    from mggc_edge.artifacts import MEASUREMENTS, changed_file
     from mggc_edge.errors import ArtifactError
-    from mggc_edge.jobs.folder import JOB_FILE, MEASUREMENTS, resume_line
+    from mggc_edge.jobs.folder import JOB_FILE, resume_line
 
     name = changed_file(folder, TOLD)
     if name is None:

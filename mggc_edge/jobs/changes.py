@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from mggc_edge.artifacts import DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, SPEC_FILE
+from mggc_edge.artifacts import BENCH_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, SPEC_FILE
 from mggc_edge.jobs.folder import WORK_FOLDER, Job
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
-from mggc_edge.jobs.prove import BENCH_FILE
 from mggc_edge.settings import Settings
 
 

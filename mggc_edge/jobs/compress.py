@@ -10,11 +10,13 @@ from typing import Any
 import torch
 
 from mggc_edge.artifacts import (
+    BENCH_FILE,
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     MANIFEST_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
+    QUALITY_FILE,
     REPORT_FILE,
     SLIM_FOLDER,
     SPEC_FILE,
@@ -37,7 +39,7 @@ from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER, Originals, load_origin
 from mggc_edge.jobs.outputs import original_outputs
 from mggc_edge.jobs.pictures import read_material
 from mggc_edge.jobs.proof import Yardsticks
-from mggc_edge.jobs.prove import BENCH_FILE, QUALITY_FILE, prove
+from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
 from mggc_edge.jobs.tune import finetune_pair

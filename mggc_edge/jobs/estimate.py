@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from mggc_edge import artifacts
+from mggc_edge.artifacts import BENCH_FILE, QUALITY_FILE
 from mggc_edge.errors import ArtifactError, counted
 from mggc_edge.jobs.choose import Work, batch_size, prune_steps
 from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds, encoder_steps
 from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
-from mggc_edge.jobs.prove import BENCH_FILE, QUALITY_FILE
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.jobs.tune import finetune_steps
 from mggc_edge.pruning.mggc.encoder import SmallEncoder

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from mggc_edge.artifacts import (
     MANIFEST_FILE,
+    MEASUREMENTS,
     ORIGINAL_FOLDER,
     check_output_folder,
     read_json,
@@ -30,7 +31,6 @@ JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
 WRITTEN = "written"  # among a job's facts, see `jobs.written`
 PARTIAL = ".partial"  # ends the name of a file that is being written
-MEASUREMENTS = ("quality.json", "bench.json")  # what is measured in the end, and can be measured again
 # Of a request, what may be a path that is relative to where the job was started.
 PATHS = (
     "model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "inception", "segmenter",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import (
+    BENCH_FILE,
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     GENERATOR_FILE,
@@ -14,6 +15,7 @@ from mggc_edge.artifacts import (
     ORIGINAL_FOLDER,
     PLAN_FILE,
     PORTABLE,
+    QUALITY_FILE,
     REPORT_FILE,
     SLIM_FOLDER,
     SPEC_FILE,
@@ -28,7 +30,7 @@ from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
-from mggc_edge.jobs.folder import JOB_FILE, MEASUREMENTS, command_line, files_below
+from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
 from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
@@ -44,7 +46,6 @@ from mggc_edge.training.loop import Progress
 from mggc_edge.training.material import Material
 
 SCHEMA = "mggc-edge/compress/1"
-QUALITY_FILE, BENCH_FILE = MEASUREMENTS
 # What a finished run holds, beside the manifest.
 PARTS = (
     PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER, QUALITY_FILE, BENCH_FILE,

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mggc_edge.artifacts import MANIFEST_FILE, read_manifest, renew_entry, write_json
+from mggc_edge.artifacts import BENCH_FILE, MANIFEST_FILE, read_manifest, renew_entry, write_json
 from mggc_edge.errors import ArtifactError
 from mggc_edge.report.page import build_report
-from mggc_edge.report.reading import BENCH_FILE
 
 
 def latency_summary(bench: Mapping[str, Any]) -> dict[str, Any]:

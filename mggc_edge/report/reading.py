@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import (
+    BENCH_FILE,
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     GENERATOR_FILE,
@@ -17,6 +18,7 @@ from mggc_edge.artifacts import (
     ORIGINAL_FILE,
     PLAN_FILE,
     PORTABLE,
+    QUALITY_FILE,
     REPORT_FILE,
 )
 from mggc_edge.errors import ArtifactError
@@ -39,7 +41,7 @@ from mggc_edge.report.fields import Fields, read_fields
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
-BENCH_FILE, QUALITY_FILE, SAMPLES_FOLDER, LOG_FILE = "bench.json", "quality.json", "samples", "logs/metrics.jsonl"
+SAMPLES_FOLDER, LOG_FILE = "samples", "logs/metrics.jsonl"
 MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE = 12, 8 * 2**20, 4096
 MAX_GROUPS = 1000
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from mggc_edge.artifacts import EXPORT_FOLDER, GENERATOR_FILE, PLAN_FILE, PORTABLE, SLIM_FOLDER, WEIGHTS_FILE
+from mggc_edge.artifacts import (
+    BENCH_FILE,
+    EXPORT_FOLDER,
+    GENERATOR_FILE,
+    PLAN_FILE,
+    PORTABLE,
+    QUALITY_FILE,
+    SLIM_FOLDER,
+    WEIGHTS_FILE,
+)
 from mggc_edge.jobs import estimate as room
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.encoders import check_encoder
 from mggc_edge.jobs.estimate import EXPORT_S, FINETUNE_PASSES, FIT_PASSES, PROCESS_S, PRUNE_PASSES
 from mggc_edge.jobs.networks import Originals
-from mggc_edge.jobs.prove import BENCH_FILE, QUALITY_FILE
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.training.material import Material
