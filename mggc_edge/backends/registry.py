@@ -50,6 +50,7 @@ LIBRARIES: tuple[Library, ...] = (
     Library("onnxscript", "onnxscript", "onnx", "export"),
     Library("onnxsim", "onnxsim", "onnx", "export (optional: export.simplify)"),
     Library("safetensors", "safetensors", "torch", "export with a plan, which saves the slim network"),
+    Library("lightning-fabric", "lightning_fabric", "devices", "training on several devices (optional: --devices)"),
 )
 
 

@@ -55,7 +55,8 @@ def test_doctor_names_engines_and_libraries_with_their_state(command: Command) -
     assert "CPU" in engines["onnxruntime"]["detail"]
     assert document["machine"]["device"] in ("x86", "arm64", "jetson")
     assert max(map(len, command("doctor").out.splitlines())) <= 80
-    assert {entry["name"] for entry in document["libraries"]} == {"onnx", "onnxscript", "onnxsim", "safetensors"}
+    libraries = {"onnx", "onnxscript", "onnxsim", "safetensors", "lightning-fabric"}
+    assert {entry["name"] for entry in document["libraries"]} == libraries
 
 
 @pytest.mark.parametrize("failure", ["import library_of_its_own", "raise OSError('[/bold] no such symbol')"])
