@@ -70,6 +70,7 @@ _METHOD = (
     Default("mggc.prune_discriminator", True, "paper"),
     Default("mggc.regularizer", "one_sided", "paper, eq. 5"),
     Default("distill.enabled", True, "paper"),
+    Default("finetune.gan_weight", 1.0, "GCC"),
     Default("finetune.learning_rate", 2e-4, "GCC"),
     Default("train.beta_1", 0.5, "GCC"),
 )

@@ -114,7 +114,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("discriminator.learning_rate", 2e-4, "", "of its fitting", "CycleGAN", low=1e-8, high=1),
     Setting("discriminator.ndf", 64, "channels", "first width of a discriminator that is fitted", low=4, high=512),
     Setting(
-        "distill.content", -1.0, "", "weight of the feature distances; -1: 50 for U-Nets, else 0.01", "GCC", low=-1
+        "distill.content",
+        -1.0,
+        "",
+        "weight of the feature distances; -1: U-Nets 50, others 0.01 paired, else 1",
+        "GCC; 1: ours",
+        low=-1,
     ),
     Setting("distill.enabled", True, "", "finetuning follows the original's features and pixels", "paper"),
     Setting(
@@ -128,7 +133,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "distill.pixels", -1.0, "", "weight of the L1 distance to the original's output; -1: 0 paired, else 10", low=-1
     ),
-    Setting("distill.style", -1.0, "", "weight of the Gram distances; -1: 10000 for U-Nets, else 10", "GCC", low=-1),
+    Setting(
+        "distill.style",
+        -1.0,
+        "",
+        "weight of the Gram distances; -1: U-Nets 10000, others 10 paired, else 1000",
+        "GCC; 1000: ours",
+        low=-1,
+    ),
     Setting("encoder.batch_size", 32, "pictures", "pictures a step", low=2, high=4096),
     Setting("encoder.epsilon", 0.03, "", "how soft SwAV's codes are", "SwAV: 0.05", low=1e-4, high=10),
     Setting("encoder.frozen_epochs", 1.0, "epochs", "prototypes stay as they were drawn", "SwAV", low=0),
@@ -181,7 +193,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("finetune.checks", 20, "", "looks at the held-out pictures over the whole of finetuning", low=1),
     Setting("finetune.epochs", 100.0, "epochs", "finetuning, where --finetune-epochs is not given", low=0.001),
-    Setting("finetune.gan_weight", 1.0, "", "weight of the adversarial loss", low=0),
+    Setting(
+        "finetune.gan_weight", -1.0, "", "weight of the adversarial loss; -1: 1 paired, else 0", "measured", low=-1
+    ),
     Setting("finetune.learning_rate", 1e-3, "", "of both networks", "measured; GCC: 0.0002", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),

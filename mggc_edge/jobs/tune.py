@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss
+from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, gan_weight
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.network import Network
@@ -120,7 +120,7 @@ def finetune_settings(
         beta_1=settings["train.beta_1"],
         decay=settings["train.decay"],
         gan=gan_loss(settings, material),
-        gan_weight=settings["finetune.gan_weight"],
+        gan_weight=gan_weight(settings, material.objective),
         lambda_l1=settings["train.lambda_l1"],
         lambda_cycle=settings["train.lambda_cycle"],
         lambda_identity=settings["train.lambda_identity"],
@@ -147,12 +147,16 @@ def finetune_steps(settings: Settings, request: CompressRequest, count: int, siz
 
 
 def distill_settings(settings: Settings, *, unet: bool, paired: bool) -> DistillSettings:
-    """Return the weights of distillation; a setting of -1 stands for the weight that GCC has for this kind of network.
+    """Return the weights of distillation; a setting of -1 stands for the weight that suits this kind of network.
 
     They go with its networks, whose features differ in size: with a U-Net's weights, a ResNet's style term was 50 to 80
-    times its L1 distance, and the truth was hardly learnt any more. With `distill.enabled` off, every weight is 0.
+    times its L1 distance to the truth, which was hardly learnt any more. Where there is no truth, a ResNet learns from
+    the original above all: there a hundred times GCC's weights came nearer to it
+    (`benchmarks/results/finetuning-horse2zebra.md`). With `distill.enabled` off, every weight is 0.
     """
-    usual: dict[str, Any] = {"content": 50.0, "style": 1e4} if unet else {"content": 0.01, "style": 10.0}
+    usual: dict[str, Any] = {"content": 0.01, "style": 10.0} if paired else {"content": 1.0, "style": 1e3}
+    if unet:
+        usual = {"content": 50.0, "style": 1e4}
     usual["pixels"] = 0.0 if paired else 10.0
     asked = {name: settings[f"distill.{name}"] for name in usual}
     chosen = {name: usual[name] if value < 0 else value for name, value in asked.items()}
