@@ -131,6 +131,9 @@ SETTINGS: tuple[Setting, ...] = (
         high=1024,
     ),
     Setting("gan_slimming.beta", 20.0, "", "weight of the distance to the original's output", "GAN Slimming", low=0),
+    Setting(
+        "gan_slimming.clip", 1.0, "", "largest norm of the scales' gradient", "measured; GAN Slimming: none", low=1e-6
+    ),
     Setting("gan_slimming.closing", 0.8, "fraction", "of the steps, after which the budget is met", low=0.01, high=1),
     Setting("gan_slimming.epochs", 20.0, "epochs", "where --prune-epochs is not given", "GAN Slimming: 200", low=0.001),
     Setting("gan_slimming.flip", True, "", "mirror every other picture", "GAN Slimming: every one"),

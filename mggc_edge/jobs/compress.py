@@ -42,7 +42,7 @@ from mggc_edge.jobs.proof import Yardsticks
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
-from mggc_edge.jobs.slimming import ChosenPerceptual, check_perceptual
+from mggc_edge.jobs.slimming import ChosenPerceptual, check_slimming
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.jobs.written import check_written, is_lost, is_written, remember_written
 from mggc_edge.models.cost import macs
@@ -90,7 +90,7 @@ def compress(
             job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
         encoder = check_encoder(job.settings, request)
-        perceptual = check_perceptual(job.settings, request)
+        perceptual = check_slimming(job.settings, request, generator, budget)
         if perceptual is not None and plan is None:
             job.remember("perceptual", perceptual.facts["sha256"], "the perceptual network")
         if METHODS[request.method].plays and plan is None and job.settings["mggc.k"]:
@@ -126,7 +126,8 @@ def follow(job: Job, request: CompressRequest, processes: Processes) -> None:
     originals = _originals(job, request)
     generator = originals.generator
     budget, plan = _check_budget(request, generator)
-    encoder, perceptual = check_encoder(job.settings, request), check_perceptual(job.settings, request)
+    encoder = check_encoder(job.settings, request)
+    perceptual = check_slimming(job.settings, request, generator, budget)
     material = read_material(job.settings, request, generator.spec, generator.table.image_size, job.seed, hooks)
     work = Work(job, None, job.facts["precision"], hooks.watch, hooks.tell, processes)
     originals, choice = _choose(work, originals, material, request, budget, plan, encoder, perceptual)

@@ -13,9 +13,10 @@ from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, prune_step
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import weights_sha256
-from mggc_edge.pruning.gan_slimming.result import slimmed
+from mggc_edge.pruning.gan_slimming.result import Slimmed, slimmed
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.stage import GanSlimming
+from mggc_edge.pruning.gan_slimming.steering import Steering
 from mggc_edge.settings import Settings
 from mggc_edge.training.likeness import PerceptualLikeness, PixelLikeness
 from mggc_edge.training.material import Material
@@ -28,7 +29,8 @@ METHOD = "gan-slimming"
 EPOCHS = "gan_slimming.epochs"
 BATCH = "gan_slimming.batch_size"
 _OF_SETTINGS = (
-    "gan_weight", "beta", "rho", "closing", "learning_rate", "weight_decay", "scale_rate", "momentum", "pool", "flip",
+    "gan_weight", "beta", "rho", "closing", "learning_rate", "weight_decay", "scale_rate", "momentum",
+    "clip", "pool", "flip",
 )  # fmt: skip
 
 
@@ -40,13 +42,20 @@ class ChosenPerceptual:
     facts: dict[str, Any]
 
 
-def check_perceptual(settings: Settings, request: CompressRequest) -> ChosenPerceptual | None:
-    """Return the network that L_dist is measured by, None without one; a wrong file is found before anything long.
+def check_slimming(
+    settings: Settings, request: CompressRequest, generator: Network, budget: float
+) -> ChosenPerceptual | None:
+    """Return the network that L_dist is measured by, None without one; what is wrong is found before anything long.
 
     Raises:
         CheckpointError: the file holds neither VGG16 nor SqueezeNet-1.1, or cannot be read.
         ArtifactError: the ONNX file cannot be read.
+        SettingError: every loss has weight 0.
+        PlanError: the method cannot meet the budget.
     """
+    if request.method == METHOD and request.plan is None:
+        SlimmingSettings(**_chosen(settings))
+        Steering(generator.table, budget, request.macs_convention, rates=[1.0], closing=1)
     if request.perceptual is None:
         return None
     path = Path(request.perceptual)
@@ -98,15 +107,21 @@ class Slimming:
                 f"note: the scales had left {found.fraction:.4g} of the MACs; to meet the budget, {found.opened} of "
                 f"{channels} channels were opened and {found.closed} closed"
             )
-        job.facts["slimming"] = {
-            "distance": "pixels" if task.perceptual is None else task.perceptual.facts,
-            "fraction_open": found.fraction,
-            "channels": channels,
-            "repair_opened": found.opened,
-            "repair_closed": found.closed,
-        }
-        job.save()
+        if work.processes.first:
+            job.facts["slimming"] = _facts(task.perceptual, found, channels)
+            job.save()
         return Choice(found.plan, None, found.network)
+
+
+def _facts(perceptual: ChosenPerceptual | None, found: Slimmed, channels: int) -> dict[str, Any]:
+    """Return what the manifest says of a finished stage."""
+    return {
+        "distance": {"name": "pixels"} if perceptual is None else perceptual.facts,
+        "fraction_open": found.fraction,
+        "channels": channels,
+        "repair_opened": found.opened,
+        "repair_closed": found.closed,
+    }
 
 
 def _likeness(work: Work, generator: Network, chosen: ChosenPerceptual | None) -> PixelLikeness | PerceptualLikeness:
@@ -125,8 +140,12 @@ def slimming_settings(settings: Settings, material: Material) -> SlimmingSetting
     """Return how the stage of a job trains."""
     return SlimmingSettings(
         loss=gan_loss(settings, material, "gan_slimming.loss"),
-        **{name: settings[f"gan_slimming.{name}"] for name in _OF_SETTINGS},
+        **_chosen(settings),
     )
+
+
+def _chosen(settings: Settings) -> dict[str, Any]:
+    return {name: settings[f"gan_slimming.{name}"] for name in _OF_SETTINGS}
 
 
 def slimming_steps(

@@ -20,11 +20,14 @@ from tests.jobs.job_processes import QUICK, STAGES, Done, JobServer, Stop, leave
 
 KILL, CTRL_C, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 # Without pictures; with a pair's own discriminator, batch norm and truths; with a partner and targets;
-# with weights that are not slices of the original's, and without distillation.
+# by GAN Slimming; with weights that are not slices of the original's, and without distillation.
 KINDS = {
     "built-in": ("generator.pth",),
     "paired": ("batch.pth", "--discriminator", "pair.pth", "--data", "pairs"),
     "unpaired": ("generator.pth", "--partner", "partner.pth", "--data", "unpaired"),
+    "slimming": (
+        "generator.pth", "--discriminator", "discriminator.pth", "--data", "unpaired", "--method", "gan-slimming",
+    ),
     "scratch": (
         "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--set",
         "uniform.weights=scratch", "--set", "distill.enabled=false",
@@ -140,6 +143,15 @@ def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
     runs = jobs.stopped(tmp_path, "compress", expected.words, expected.done, stops, seed=0)
     assert_stopped_as_meant(runs, stops)
     assert_equal_runs(tmp_path / "RUN", expected.run)
+
+
+def test_slimming_that_was_killed_goes_on_to_the_same_bytes(jobs: JobServer, given: Path, tmp_path: Path) -> None:
+    expected = whole(jobs, given, tmp_path, "slimming")
+    (folder := tmp_path / "stopped").mkdir()
+    stops: list[Stop] = [("prune", KILL), ("prune", CTRL_C), ("finetune", KILL)]
+    runs = jobs.stopped(folder, "compress", expected.words, expected.done, stops, seed=1)
+    assert_stopped_as_meant(runs, stops)
+    assert_equal_runs(folder / "RUN", expected.run)
 
 
 @pytest.mark.slow

@@ -33,9 +33,8 @@ def write_onnx(path: Path, state: dict[str, Tensor], layout: Layout, *, swapped:
     """An ONNX graph with the same convolutions, half precision, under other names; `swapped`: 3x3 before 1x1."""
     rows = [row.name for row in layout.convolutions]
     if swapped:
-        for place, name in enumerate(rows):
-            if name.endswith("expand1x1"):
-                rows[place], rows[place + 1] = rows[place + 1], name
+        for place in [place for place, name in enumerate(rows) if name.endswith("expand1x1")]:
+            rows[place : place + 2] = rows[place : place + 2][::-1]
     nodes, tensors = [], []
     for number, name in enumerate(rows):
         for kind in ("weight", "bias"):

