@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from mggc_edge.artifacts import tool_versions
+from mggc_edge.errors import TrainingError
 from mggc_edge.machine import this_machine
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -36,7 +37,7 @@ from mggc_edge.training.bank import ProceduralPictures
 from mggc_edge.training.likeness import PixelLikeness
 from mggc_edge.training.order import step_seed
 
-SIZE, BUDGETS, RHOS = (32, 32), (0.05, 0.164, 0.5), (0.1, 0.2, 0.3, 0.4, 0.8)
+SIZE, BUDGETS, RHOS = (32, 32), (0.05, 0.164, 0.5), (0.4, 0.6, 0.7, 0.8)
 SPECS = {"ResNet, 3 blocks, 32 wide": resnet_spec(blocks=3, ngf=32), "U-Net-32, 32 wide": unet_spec(halvings=5, ngf=32)}
 
 
@@ -52,7 +53,11 @@ def main() -> None:
     for name, spec in SPECS.items():
         for rho in (0.0, *RHOS):
             for budget in BUDGETS if rho == 0 else BUDGETS[:1]:
-                stage = trained(spec, budget, rho, arguments.steps)
+                try:
+                    stage = trained(spec, budget, rho, arguments.steps)
+                except TrainingError as error:
+                    rows.append({"network": name, "rho": rho, "budget": None, "error": error.message})
+                    continue
                 rows += [
                     {"network": name, "rho": rho or None, "budget": asked, **ended(spec, stage, asked)}
                     for asked in ((budget,) if rho == 0 else BUDGETS)
@@ -147,6 +152,10 @@ def page(document: dict[str, Any]) -> str:
 
 
 def _row(row: dict[str, Any]) -> str:
+    if "error" in row:
+        return (
+            f"| {row['network']} | {row['rho']:g} | any | {row['error'].partition(': with')[0]}: a group died | | | | |"
+        )
     rho = "steered" if row["rho"] is None else f"{row['rho']:g}"
     cells: Sequence[object] = (
         row["network"], rho, f"{row['budget']:g}", f"{row['fraction']:.4f}", f"{row['met']:.4f}", row["opened"],

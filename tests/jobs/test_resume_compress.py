@@ -145,15 +145,6 @@ def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
     assert_equal_runs(tmp_path / "RUN", expected.run)
 
 
-def test_slimming_that_was_killed_goes_on_to_the_same_bytes(jobs: JobServer, given: Path, tmp_path: Path) -> None:
-    expected = whole(jobs, given, tmp_path, "slimming")
-    (folder := tmp_path / "stopped").mkdir()
-    stops: list[Stop] = [("prune", KILL), ("prune", CTRL_C), ("finetune", KILL)]
-    runs = jobs.stopped(folder, "compress", expected.words, expected.done, stops, seed=1)
-    assert_stopped_as_meant(runs, stops)
-    assert_equal_runs(folder / "RUN", expected.run)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_five_random_moments_of_every_stage(jobs: JobServer, given: Path, tmp_path: Path, kind: str) -> None:

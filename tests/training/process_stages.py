@@ -102,8 +102,8 @@ def game(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Mo
 
 def gan_slimming(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Without a pool. The distance is not least at the start, where a sign of rounding would be all it says."""
-    generator, judge = placed(GENERATOR, processes, seed=1), placed(JUDGE, processes, seed=2)
-    settings = SlimmingSettings(beta=1.0, pool=0)
+    generator, judge = placed(GENERATOR, processes, seed=1), placed(JUDGE, processes, seed=4)
+    settings = SlimmingSettings(beta=0.5, pool=0)
 
     def far(y: Tensor, wanted: Tensor) -> Tensor:
         return (y - wanted + 0.5).square().mean()
