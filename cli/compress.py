@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-Method = Literal["mggc", "magnitude", "uniform", "random"]  # of `jobs.methods`, which --help must not load
+Method = Literal[
+    "mggc", "gan-slimming", "magnitude", "uniform", "random"
+]  # of `jobs.methods`, which --help must not load
 DataLayout = Literal["paired", "unpaired"]
 Convention = Literal["true", "paper"]
 MAX_STEM = 80  # characters of a checkpoint's name in that of the run
@@ -115,6 +117,15 @@ def compress(
             "--encoder-weights",
             metavar="FILE",
             help="ResNet-50 of SwAV or torchvision, for --encoder swav.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            "--perceptual",
+            metavar="FILE",
+            help="VGG16 or SqueezeNet-1.1, by which --method gan-slimming stays near the original.",
             rich_help_panel=CHANNELS,
         ),
     ] = None,
@@ -209,7 +220,7 @@ def compress(
     config: Config = None,
     set_: Set = None,
 ) -> None:
-    """Compress a generator: prune with MGGC, slim, finetune, export, and measure it against the original."""
+    """Compress a generator: prune (by MGGC), slim, finetune, export, and measure it against the original."""
     from mggc_edge.lazy import require
 
     out: Output = context.obj
@@ -237,7 +248,7 @@ def compress(
         request = CompressRequest(
             model=model, discriminator=discriminator, partner=partner, plan=plan, preset=preset,
             source=source, target=target, data=data, layout=layout, method=method,
-            encoder=encoder, encoder_weights=encoder_weights,
+            encoder=encoder, encoder_weights=encoder_weights, perceptual=perceptual,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
             **flags,

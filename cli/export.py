@@ -47,6 +47,13 @@ def export(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Slim the generator by this plan first.")
     ] = None,
+    drop_zero_scales: Annotated[
+        bool,
+        typer.Option(
+            "--drop-zero-scales",
+            help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
+        ),
+    ] = False,
     precision: Annotated[str, typer.Option("--precision", metavar="LIST", help="Precisions, of: fp32.")] = "fp32",
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
@@ -63,12 +70,14 @@ def export(
     config: Config = None,
     set_: Set = None,
 ) -> None:
-    """Export a generator to ONNX and prove it equal to torch, after slimming it by a plan if one is given."""
+    """Export a generator to ONNX and prove it equal to torch, after slimming it where --plan says how."""
     from mggc_edge.artifacts import check_output_folder
     from mggc_edge.errors import InputError
     from mggc_edge.opening import run_network, what_is
 
     out: Output = context.obj
+    if plan is not None and drop_zero_scales:
+        raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
     parse_names(precision, PRECISIONS, "--precision")
     parse_names(runtime, RUNTIMES, "--runtime")
     size = parse_image_size(image_size)
@@ -114,6 +123,7 @@ def export(
         effective=settings.to_json(),
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
+        drop_scales=drop_zero_scales,
         tell=out.remark,
     )
     if out_folder is None and not point_latest(folder, RUNS):

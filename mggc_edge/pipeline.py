@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -25,8 +26,10 @@ from mggc_edge.artifacts import (
     write_manifest,
 )
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.errors import counted
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
+from mggc_edge.models.drop_scales import Dropped, drop_zero_scales
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.network import Network
@@ -35,6 +38,7 @@ from mggc_edge.models.weights import save_network, weights_sha256
 from mggc_edge.pruning.plan import PruningPlan
 
 Tell = Callable[[str], None]
+DROP_PICTURES = 8  # that the difference of dropped channels is measured on
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ def export_folder(
     effective: Mapping[str, Any],
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
+    drop_scales: bool = False,
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -77,10 +82,14 @@ def export_folder(
         command, effective: what goes into the manifest as the command, and as settings beside those of the export.
         origin: how the checkpoint was read, see `to_onnx`.
         seed: of the random pictures that parity is checked on.
+        drop_scales: instead of a plan, take out the channels whose norm has the scale 0, see
+            `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
+            pictures, said in a remark, and kept in the manifest as `dropped`.
         tell: is called with a line at the start of every stage.
 
     Raises:
-        PlanError: the plan does not fit the network.
+        PlanError: the plan does not fit the network, or there is no scale of 0 to drop.
+        SpecError: a channel cannot be dropped, see `drop_zero_scales`.
         CheckFailedError: an exported file does not equal its network.
         OutputError: the folder has other content or cannot be written.
     """
@@ -94,11 +103,19 @@ def export_folder(
     original_network = network
     if settings.bn == "batch":
         network = per_picture_norm(network)  # before slimming: what a removed block leaves depends on it
-    generator, timings = network, dict[str, float]()
+    generator, timings, facts = network, dict[str, float](), dict[str, Any]()
     if plan is not None:
         tell("slimming the generator")
         with _timed(timings, "slim"):
             generator = slim(network, plan.kept)
+    elif drop_scales:
+        tell("taking out the channels with a scale of 0")
+        with _timed(timings, "slim"):
+            dropped = drop_zero_scales(network)
+            generator = slim(dropped.network, dropped.kept)
+            facts["dropped"] = _drop_facts(network, generator, dropped, original_table, seed)
+        plan = _plan_of(dropped, original_table, original_network)
+        remarks.append(_drop_remark(facts["dropped"]))
     with new_folder(folder) as stage:
         files, parent = _saved(original_network, stage, ORIGINAL_FOLDER, source_sha256)
         if plan is not None:
@@ -141,6 +158,7 @@ def export_folder(
             settings=in_effect,
             source_sha256=source_sha256,
             timings_s={name: round(seconds, 3) for name, seconds in timings.items()},
+            **facts,
         )
     for result in (exported, original):
         remarks += result.remarks if result is not None else ()
@@ -152,6 +170,57 @@ def export_folder(
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
+    )
+
+
+def _plan_of(dropped: Dropped, table: LayerTable, original: Network) -> PruningPlan:
+    return PruningPlan.of_choice(
+        table,
+        {group: tuple(kept) for group, kept in dropped.kept.items()},
+        {},
+        criterion="zero-scales",
+        seed=0,
+        budget=None,
+        convention="true",
+        source_sha256=weights_sha256(original),
+    )
+
+
+def _drop_facts(
+    original: Network, slim_network: Network, dropped: Dropped, table: LayerTable, seed: int
+) -> dict[str, Any]:
+    """Return what dropping channels changed, measured on built-in pictures."""
+    import torch
+
+    from mggc_edge.training.bank import ProceduralPictures
+
+    taken = {group.name: group.size - len(dropped.kept[group.name]) for group in table.groups}
+    pictures = ProceduralPictures(DROP_PICTURES, table.image_size, original.spec.input_format, seed=seed)
+    with torch.inference_mode():
+        sides = [
+            torch.cat([network(pictures.batch([number])) for number in range(len(pictures))]).double()
+            for network in (original, slim_network)
+        ]
+    error = sides[1] - sides[0]
+    squared = error.square().mean().item()
+    return {
+        "channels": {name: count for name, count in taken.items() if count},
+        "inexact_layers": list(dropped.inexact),
+        "pictures": len(pictures),
+        "max_abs": error.abs().max().item(),
+        "psnr": 10 * math.log10(original.spec.value_range**2 / squared) if squared else None,
+    }
+
+
+def _drop_remark(facts: Mapping[str, Any]) -> str:
+    psnr = "identical" if facts["psnr"] is None else f"{facts['psnr']:.2f} dB"
+    inexact = facts["inexact_layers"]
+    where = "exact at every layer that reads them"
+    if inexact:
+        where = f"not exact at {', '.join(inexact[:4])}" + (f" and {len(inexact) - 4} more" if len(inexact) > 4 else "")
+    return (
+        f"{counted(sum(facts['channels'].values()), 'channel')} with a scale of 0 taken out, {where}; on "
+        f"{counted(facts['pictures'], 'built-in picture')} outputs differ by at most {facts['max_abs']:.2g} ({psnr})"
     )
 
 

@@ -2,77 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mggc_edge.errors import InputError, SettingError
+from mggc_edge.errors import SettingError
+from mggc_edge.setting import Setting, Value, flatten, read_toml
 
-Value = bool | int | float | str
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting. Its type is its default's; `low` and `high` bound numbers, both included; `choices` texts."""
-
-    name: str
-    default: Value
-    unit: str
-    meaning: str
-    source: str = "ours"
-    low: float | None = None
-    high: float | None = None
-    multiple_of: int = 1
-    choices: tuple[str, ...] = ()
-
-    def parse(self, value: object) -> Value:
-        """Return `value`, a TOML value or the text after `--set NAME=`, as this setting's type.
-
-        Raises:
-            SettingError: it is of another type, or out of bounds.
-        """
-        kind = type(self.default)
-        parsed: Value | None = None
-        try:
-            if isinstance(value, str) and kind is not str:
-                parsed = _from_text(value, kind)
-            elif isinstance(value, bool) == (kind is bool) and isinstance(
-                value, (kind, int) if kind is float else kind
-            ):
-                parsed = kind(value)
-        except OverflowError:
-            parsed = None
-        if parsed is None or (isinstance(parsed, float) and not math.isfinite(parsed)):
-            wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[kind]
-            raise SettingError(f"setting {self.name} must be {wanted}, not {_shown(value)}")
-        if not isinstance(parsed, str | bool) and not (
-            (self.low is None or parsed >= self.low) and (self.high is None or parsed <= self.high)
-        ):
-            bounds = f"at least {self.low:g}" + ("" if self.high is None else f" and at most {self.high:g}")
-            raise SettingError(f"setting {self.name} must be {bounds}, not {_shown(parsed)}")
-        if self.choices and parsed not in self.choices:
-            raise SettingError(f"setting {self.name} must be one of {', '.join(self.choices)}, not {_shown(parsed)}")
-        if self.multiple_of > 1 and isinstance(parsed, int) and parsed % self.multiple_of:
-            raise SettingError(f"setting {self.name} must be a multiple of {self.multiple_of}, not {_shown(parsed)}")
-        return parsed
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _from_text(text: str, kind: type[Value]) -> Value | None:
-    if kind is bool:
-        return {"true": True, "false": False}.get(text.lower())
-    try:
-        return kind(text)
-    except ValueError:
-        return None
-
+__all__ = ["SETTINGS", "Setting", "Settings", "Value"]
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
@@ -198,6 +135,61 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("finetune.learning_rate", 1e-3, "", "of both networks", "measured; GCC: 0.0002", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
+    Setting(
+        "gan_slimming.batch_size",
+        0,
+        "pictures",
+        "pictures a step of each process; 0: 4 with batch norm, else 1",
+        "paper: 8",
+        low=0,
+        high=1024,
+    ),
+    Setting("gan_slimming.beta", 20.0, "", "weight of the distance to the original's output", "GAN Slimming", low=0),
+    Setting(
+        "gan_slimming.clip", 1.0, "", "largest norm of the scales' gradient", "measured; GAN Slimming: none", low=1e-6
+    ),
+    Setting("gan_slimming.closing", 0.8, "fraction", "of the steps, after which the budget is met", low=0.01, high=1),
+    Setting("gan_slimming.epochs", 20.0, "epochs", "where --prune-epochs is not given", "GAN Slimming: 200", low=0.001),
+    Setting("gan_slimming.flip", True, "", "mirror every other picture", "GAN Slimming: every one"),
+    Setting("gan_slimming.gan_weight", 1.0, "", "weight of the adversarial loss", "GAN Slimming", low=0),
+    Setting(
+        "gan_slimming.learning_rate",
+        1e-4,
+        "",
+        "of both networks' weights, at the start",
+        "GAN Slimming: 0.00001",
+        low=1e-8,
+        high=1,
+    ),
+    Setting(
+        "gan_slimming.loss",
+        "auto",
+        "",
+        "adversarial loss; auto: hinge paired, else lsgan",
+        "GAN Slimming: lsgan",
+        choices=("auto", "lsgan", "hinge", "vanilla"),
+    ),
+    Setting("gan_slimming.momentum", 0.5, "", "of the scales' SGD", "GAN Slimming", low=0, high=0.999),
+    Setting("gan_slimming.pool", 50, "pictures", "generated pictures that D's pool keeps", "GAN Slimming", low=0),
+    Setting(
+        "gan_slimming.preprocessing",
+        "imagenet",
+        "",
+        "what the --perceptual network takes: torchvision's, Caffe's, 0..1 or -1..1",
+        "GAN Slimming: unit",
+        choices=("imagenet", "caffe", "unit", "signed"),
+    ),
+    Setting(
+        "gan_slimming.rho",
+        0.0,
+        "",
+        "weight of the L1 norm of the scales; 0: steered to the budget",
+        "GAN Slimming: 0.01",
+        low=0,
+    ),
+    Setting("gan_slimming.scale_rate", 0.1, "", "learning rate of the scales, at the start", "GAN Slimming", low=1e-8),
+    Setting("gan_slimming.style", 1.0, "", "weight of the Gram distances of --perceptual", low=0),
+    Setting("gan_slimming.weight_decay", 1e-3, "", "of both networks' weights", "GAN Slimming", low=0, high=1),
     Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
     Setting(
         "mggc.batch_size",
@@ -347,7 +339,7 @@ class Settings:
             SettingError: a name or a value is impossible.
         """
         values: dict[str, object] = dict(defaults or {})
-        values |= {} if config is None else _flatten(_read_toml(config))
+        values |= {} if config is None else flatten(read_toml(config))
         for text in overrides:
             name, equals, value = text.partition("=")
             if not equals:
@@ -375,34 +367,3 @@ def _named(name: str) -> Setting:
         hint = f"did you mean {close[0]}?" if close else "`mggc-edge settings` lists all"
         raise SettingError(f"there is no setting '{name}'", hint=hint)
     return _BY_NAME[name]
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        if not path.is_file():
-            raise InputError(f"there is no file '{path}'")
-        # utf-8-sig: some editors begin a file with a byte order mark
-        values: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"'{path}' cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"'{path}' is not a TOML file: {error}") from error
-    return values
-
-
-def _flatten(table: Mapping[str, Any]) -> dict[str, object]:
-    """Return the values of nested tables by their dotted names."""
-    values: dict[str, object] = {}
-    tables = [("", table)]
-    while tables:
-        prefix, current = tables.pop()
-        for key, value in current.items():
-            if isinstance(value, Mapping):
-                tables.append((f"{prefix}{key}.", value))
-            else:
-                values[f"{prefix}{key}"] = value
-    return values

@@ -25,6 +25,7 @@ BASE = (
     "decoding",
     "pictures",
     "procedural",
+    "setting",
     "settings",
     "presets",
     "machine",
@@ -38,8 +39,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decoding": {"errors", "lazy", "tensors"},
     "pictures": {"errors", "lazy", "tensors", "decoding"},
     "procedural": {"errors", "lazy", "tensors", "decoding", "pictures"},
-    "settings": {"errors"},
-    "presets": {"errors", "settings"},
+    "setting": {"errors"},
+    "settings": {"errors", "setting"},
+    "presets": {"errors", "setting", "settings"},
     "machine": set(),
     "artifacts": {"_version", "errors", "lazy", "tensors"},
 }
@@ -63,6 +65,7 @@ TOP_LEVEL = {
     "models/weights.py": {"torch"},
     "models/slim.py": {"torch"},
     "models/convert.py": {"torch"},
+    "models/drop_scales.py": {"torch"},
     "compiler/to_onnx.py": {"torch"},
     "pruning/cost.py": {"torch"},
     "pruning/gates.py": {"torch"},
@@ -70,7 +73,7 @@ TOP_LEVEL = {
     "demonstration.py": {"torch"},
 }
 # Rooms in which every file may.
-TORCH_ROOMS = ("training/", "pruning/mggc/", "jobs/")
+TORCH_ROOMS = ("training/", "pruning/gan_slimming/", "pruning/mggc/", "jobs/")
 
 # Which deep-learning libraries a room, or one file of it, may import at all.
 ENGINES = {
@@ -85,6 +88,7 @@ ENGINES = {
     "pruning": {"torch"},
     "jobs": {"torch", "lightning_fabric"},
     "opening.py": {"torch"},
+    "pipeline.py": {"torch"},
     "demonstration.py": {"torch"},
     "cli": {"torch", "onnx"},
 }

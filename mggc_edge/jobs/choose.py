@@ -84,10 +84,10 @@ class Work:
         return on(self.processes.device, network)
 
 
-def gan_loss(settings: Settings, material: Material) -> GanLoss:
+def gan_loss(settings: Settings, material: Material, name: str = "mggc.loss") -> GanLoss:
     """Return the adversarial loss of a job: as set, or hinge for pairs and least squares otherwise."""
-    chosen: GanLoss = settings["mggc.loss"]
-    if settings["mggc.loss"] == "auto":
+    chosen: GanLoss = settings[name]
+    if settings[name] == "auto":
         return "hinge" if material.objective == "paired" else "lsgan"
     return chosen
 
@@ -231,10 +231,21 @@ def make_game(
     )
 
 
-def prune_steps(settings: Settings, request: CompressRequest, count: int, size: int, processes: int = 1) -> int:
-    """Return how many steps the agents play: as asked for, or as the settings say; fewer in several processes."""
+def prune_steps(
+    settings: Settings,
+    request: CompressRequest,
+    count: int,
+    size: int,
+    processes: int = 1,
+    *,
+    epochs: str = "mggc.epochs",
+) -> int:
+    """Return how many steps the stage `prune` takes: as asked for, or as the settings say; fewer in several processes.
+
+    `epochs`: the setting of the method.
+    """
     if request.prune_epochs is None and request.quick:
         steps: int = settings["quick.prune_steps"]
         return max(1, round(steps / processes))
-    usual = settings["mggc.epochs" if request.has_pictures else "built_in.prune_epochs"]
+    usual = settings[epochs if request.has_pictures else "built_in.prune_epochs"]
     return steps_of(request.prune_epochs or usual, count, size * processes)

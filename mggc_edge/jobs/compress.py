@@ -42,6 +42,7 @@ from mggc_edge.jobs.proof import Yardsticks
 from mggc_edge.jobs.prove import prove
 from mggc_edge.jobs.request import CompressRequest, budget_fraction, parse_budget
 from mggc_edge.jobs.segmenting import segmenter_for
+from mggc_edge.jobs.slimming import ChosenPerceptual, check_slimming
 from mggc_edge.jobs.tune import finetune_pair
 from mggc_edge.jobs.written import check_written, is_lost, is_written, remember_written
 from mggc_edge.models.cost import macs
@@ -89,6 +90,9 @@ def compress(
             job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
         encoder = check_encoder(job.settings, request)
+        perceptual = check_slimming(job.settings, request, generator, budget)
+        if perceptual is not None and plan is None:
+            job.remember("perceptual", perceptual.facts["sha256"], "the perceptual network")
         if METHODS[request.method].plays and plan is None and job.settings["mggc.k"]:
             job.remember("encoder", _encoder_facts(job, encoder), "the encoder")
         size = generator.table.image_size
@@ -110,7 +114,7 @@ def compress(
         hooks.begun()
         with gathered(devices, job.command, job.folder, hooks.lost) as processes:
             together = replace(work, processes=processes)
-            originals, choice = _choose(together, originals, material, request, budget, plan, encoder)
+            originals, choice = _choose(together, originals, material, request, budget, plan, encoder, perceptual)
             slim = _finetune(together, originals, material, choice, request)
         assert slim is not None
         return prove(work, request, generator, slim, choice.generator, budget, material, yardsticks)
@@ -123,9 +127,10 @@ def follow(job: Job, request: CompressRequest, processes: Processes) -> None:
     generator = originals.generator
     budget, plan = _check_budget(request, generator)
     encoder = check_encoder(job.settings, request)
+    perceptual = check_slimming(job.settings, request, generator, budget)
     material = read_material(job.settings, request, generator.spec, generator.table.image_size, job.seed, hooks)
     work = Work(job, None, job.facts["precision"], hooks.watch, hooks.tell, processes)
-    originals, choice = _choose(work, originals, material, request, budget, plan, encoder)
+    originals, choice = _choose(work, originals, material, request, budget, plan, encoder, perceptual)
     _finetune(work, originals, material, choice, request)
 
 
@@ -227,6 +232,7 @@ def _choose(
     budget: float,
     given: PruningPlan | None,
     encoder: ChosenEncoder,
+    perceptual: ChosenPerceptual | None,
 ) -> tuple[Originals, Choice]:
     """Choose the channels; return the originals, with a discriminator if one was fitted, and the choice.
 
@@ -267,7 +273,8 @@ def _choose(
             if given is not None:
                 choice = Choice(given, None)
             else:
-                choice = method.choose(work, Task(generator, judge, material, outputs, encoder, request, budget))
+                task = Task(generator, judge, material, outputs, encoder, request, budget, perceptual)
+                choice = method.choose(work, task)
     if first and choice is not None:
         _save_choice(work.job, choice)
     work.processes.barrier()

@@ -17,6 +17,7 @@ from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds, encoder_step
 from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.jobs.slimming import BATCH, METHOD, slimming_steps
 from mggc_edge.jobs.tune import finetune_steps
 from mggc_edge.pruning.mggc.encoder import SmallEncoder
 from mggc_edge.settings import Settings
@@ -29,6 +30,7 @@ from mggc_edge.training.state import read_facts
 # Passes through the original, forward, that a step costs for each of its pictures, the discriminator's part in them:
 # rough counts, of the order of what ResNet-9, ResNet-6 and U-Net-128 took. Only a line for people depends on them.
 PRUNE_PASSES = 4.5
+SLIM_PASSES = 6.0
 FINETUNE_PASSES = 2.5
 FIT_PASSES = 0.5
 FITTED = Path(artifacts.ORIGINAL_FOLDER, "discriminator", artifacts.WEIGHTS_FILE)
@@ -101,6 +103,11 @@ def _choosing(
             small = encoder.weights is None and encoder.onnx is None
             learn = _small_encoder_seconds if small else encoder_seconds
             seconds += _left(work, "encoder") * learn(settings, encoder, material, quick=request.quick)
+    if request.method == METHOD and request.plan is None:
+        pictures = slimming_steps(settings, request, generator, count, processes) * batch_size(
+            settings, BATCH, generator
+        )
+        passes += _left(work, "prune") * pictures * SLIM_PASSES
     return passes * once + seconds
 
 

@@ -34,7 +34,7 @@ PARTIAL = ".partial"  # ends the name of a file that is being written
 # Of a request, what may be a path that is relative to where the job was started.
 PATHS = (
     "model", "discriminator", "partner", "plan", "source", "target", "data", "feature_net", "inception", "segmenter",
-    "encoder", "encoder_weights", "init",
+    "encoder", "encoder_weights", "perceptual", "init",
 )  # fmt: skip
 PREFIXES = {"encoder": "onnx:"}  # of what is a path only after these words
 

@@ -11,6 +11,7 @@ import torch
 from mggc_edge.jobs.choose import Choice, Work, make_game
 from mggc_edge.jobs.encoders import ChosenEncoder
 from mggc_edge.jobs.request import CompressRequest, Method
+from mggc_edge.jobs.slimming import ChosenPerceptual, Slimming
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.selection import slim_spec
@@ -34,6 +35,7 @@ class Task:
         outputs: the original's outputs for the training pictures, None where the method does not play.
         encoder: what says which outputs are alike, where the method plays.
         budget: fraction of the original's MACs.
+        perceptual: the network by which a trained student is compared with the original; None: by pixels.
     """
 
     generator: Network
@@ -43,6 +45,7 @@ class Task:
     encoder: ChosenEncoder
     request: CompressRequest
     budget: float
+    perceptual: ChosenPerceptual | None = None
 
 
 class Pruner(Protocol):
@@ -50,7 +53,7 @@ class Pruner(Protocol):
 
     @property
     def plays(self) -> bool:
-        """Whether it needs a discriminator and the original's outputs."""
+        """Whether it needs the original's outputs, and neighborhoods of them; a discriminator is there for all."""
         ...
 
     @property
@@ -147,6 +150,7 @@ def _random(network: Network, budget: float, **how: object) -> PruningPlan:
 
 METHODS: Mapping[Method, Pruner] = {
     "mggc": Mggc(),
+    "gan-slimming": Slimming(),
     "magnitude": FromWeights(magnitude_plan),
     "uniform": Uniform(uniform_plan),
     "random": FromWeights(_random),

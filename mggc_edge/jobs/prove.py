@@ -121,6 +121,7 @@ def prove(
         "budget_met": kept_macs(original.table, plan.kept, convention) / macs(original.table, convention),
         "macs_convention": convention,
         "encoder": job.facts.get("encoder"),
+        "slimming": job.facts.get("slimming"),
         **{name: costs(tables[name], exported) for name, exported in exports.items()},
         "artifacts": [_artifact(folder, exported) for exported in exports.values()],
         "quality": _quality(quality),

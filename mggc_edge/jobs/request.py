@@ -14,7 +14,7 @@ from mggc_edge.models.family import NormStats
 from mggc_edge.presets import PresetName
 from mggc_edge.training.folders import Direction, Layout
 
-Method = Literal["mggc", "magnitude", "uniform", "random"]
+Method = Literal["mggc", "gan-slimming", "magnitude", "uniform", "random"]
 _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
     "macs_convention": MacsConvention, "preset": PresetName,
@@ -36,6 +36,7 @@ class CompressRequest:
         feature_net: "FILE" or "FILE:TENSOR", see `mggc_edge.quality.features`.
         inception: the weights of the FID's network, see `mggc_edge.models.inception`.
         segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
+        perceptual: VGG16 or SqueezeNet-1.1, see `mggc_edge.training.perceptual`.
         prune_epochs, finetune_epochs: None: as the settings say.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
@@ -57,6 +58,7 @@ class CompressRequest:
     method: Method = "mggc"
     encoder: str = "self"
     encoder_weights: str | None = None
+    perceptual: str | None = None
     image_size: tuple[int, int] | None = None
     prune_epochs: float | None = None
     finetune_epochs: float | None = None
@@ -81,6 +83,11 @@ class CompressRequest:
         if self.min_psnr is not None and not 0 <= self.min_psnr <= 1000:
             raise SettingError(f"min_psnr must be a number of dB from 0 to 1000, not {self.min_psnr:g}")
         self._check_encoder()
+        if self.perceptual is not None and self.method != "gan-slimming":
+            raise SettingError(
+                f"a perceptual network is for --method gan-slimming, not for {self.method}",
+                hint="add --method gan-slimming, or leave out --perceptual",
+            )
         parse_budget(self.budget)
 
     def _check_encoder(self) -> None:

@@ -246,13 +246,18 @@ def _complete(file: StateFile, candidate: _Candidate, others: tuple[str, ...]) -
 
 
 def _unit_scales(table: LayerTable, tensors: Mapping[str, Entry]) -> dict[str, float]:
-    """Return gamma = 1 and beta = 0 for norms that all have running statistics and no parameters.
+    """Return gamma = 1 and beta = 0 for norms without parameters, where a known kind of network leaves out just those.
 
-    This is a plain instance norm whose statistics are taken at their word, as a batch norm.
+    All norms, with running statistics: plain instance norms whose statistics are taken at their word, as batch norms.
+    Those that write the trunk, in a network of affine instance norms: GAN Slimming (ECCV 2020), which never prunes it.
     """
-    norms = [layer.norm for layer in table.layers if layer.norm is not None and layer.norm_kind == "batch"]
-    keys = {f"{norm}.{name}": value for norm in norms for name, value in (("weight", 1.0), ("bias", 0.0))}
-    return {} if any(key in tensors for key in keys) else keys
+    batch = [layer for layer in table.layers if layer.norm_kind == "batch"]
+    trunk = [layer for layer in table.layers if layer.norm_kind == "instance_affine" and layer.output == "trunk"]
+    values: dict[str, float] = {}
+    for layer in batch or trunk:
+        scale, shift = layer.norm_parameters
+        values |= {f"{layer.norm}.{scale}": 1.0, f"{layer.norm}.{shift}": 0.0}
+    return {} if any(key in tensors for key in values) else values
 
 
 def read_weights(checkpoint: Checkpoint) -> Iterator[tuple[str, FloatArray]]:

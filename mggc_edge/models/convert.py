@@ -1,10 +1,11 @@
-"""Exact rewrites of a whole network: fold batch norm away, or turn it into its per-picture form."""
+"""Exact rewrites of a whole network: fold batch norm away, turn it into its per-picture form, give norms a scale."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from mggc_edge.errors import SpecError
@@ -62,4 +63,24 @@ def per_picture_norm(network: Network) -> Network:
     table = layer_table(spec, network.table.image_size)
     state = network.state_dict()
     tensors = {key: state[key].clone() for key in table.tensors}
+    return Network.from_tensors(spec, table, tensors).train(network.training)
+
+
+def affine_instance_norm(network: Network) -> Network:
+    """Return the network with plain instance norms as affine ones, gamma = 1 and beta = 0: the same function.
+
+    Where a residual block was removed, a constant of zeros is what its branch adds. A network with other norms comes
+    back as it is.
+    """
+    if network.spec.norm != "instance":
+        return network
+    spec = replace(network.spec, norm="instance_affine")
+    table = layer_table(spec, network.table.image_size)
+    state = network.state_dict()
+    scales = {f"{layer.norm}.{layer.norm_parameters[0]}" for layer in table.layers if layer.norm is not None}
+    like = next(iter(state.values()))
+    tensors = {
+        key: state[key].clone() if key in state else torch.full(tensor.shape, float(key in scales)).to(like)
+        for key, tensor in table.tensors.items()
+    }
     return Network.from_tensors(spec, table, tensors).train(network.training)

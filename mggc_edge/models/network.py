@@ -124,7 +124,7 @@ class Network(nn.Module):
             return values[layer.adds] + constant[:, None, None]
         sources = [values[name] for name in layer.reads]
         x = sources[0] if len(sources) == 1 else torch.cat(sources, dim=1)
-        x = _activate(x, layer.pre_activation)
+        x = activate(x, layer.pre_activation)
         if (layer.name, "input") in found:
             found[layer.name, "input"] = x
         if layer.padding and layer.padding_mode == "reflect":
@@ -142,7 +142,7 @@ class Network(nn.Module):
             y = _normalise(y, self.get_submodule(layer.norm), gate, statistics)
             if (layer.name, "norm") in found:
                 found[layer.name, "norm"] = y
-        y = _activate(y, layer.activation)
+        y = activate(y, layer.activation)
         if layer.dropout:
             y = F.dropout(y, DROPOUT_RATE, self.training)
         return y if layer.adds is None else values[layer.adds] + y
@@ -268,7 +268,8 @@ def _norm(layer: Layer) -> nn.Module:
     return norm
 
 
-def _activate(x: Tensor, activation: Activation | None) -> Tensor:
+def activate(x: Tensor, activation: Activation | None) -> Tensor:
+    """Return what a row's activation gives, of any shape."""
     if activation == "relu":
         return F.relu(x)
     if activation == "leaky_relu":

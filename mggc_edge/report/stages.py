@@ -63,6 +63,9 @@ def _charts(stage: Stage, budget: float) -> str:
         level = asked.points[-1][1] if asked is not None else budget
         series = [Series("T(v) of the generator", fraction, 2)]
         charts.append(_figure(f"{name}: MACs kept", "MACs kept", series, zero=True, level=level, as_percent=True))
+    rho = stage.curve("rho")
+    if rho is not None:
+        charts.append(_figure(f"{name}: rho", "Weight of the scales, rho", [Series("rho", rho, 7)], zero=True))
     for curve in stage.curves:
         if curve.name.startswith("held_out."):
             key = curve.name.removeprefix("held_out.")

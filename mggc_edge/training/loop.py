@@ -191,13 +191,13 @@ def run_stage(
     while number < stage.steps:
         torch.manual_seed(step_seed(seed, stage.name, number))
         metrics = processes.mean_numbers(stage.step(number))
-        _check(stage.name, number, metrics)
+        _check(stage.name, number, metrics, _hinted_as(stage))
         journal.write({"stage": stage.name, "step": number, **metrics})
         number += 1
         now = time.monotonic()
         if number == stage.steps or now - last >= every:
             tensors = stage.state()
-            _check_tensors(stage.name, number, tensors)
+            _check_tensors(stage.name, number, tensors, _hinted_as(stage))
             _save(path, stage, tensors, number, journal, processes)
             saved()
             last = time.monotonic()
@@ -296,18 +296,23 @@ def _as_long(steps: int, processes: int, other_steps: int, other_processes: int)
     return abs(steps * processes - other_steps * other_processes) <= max(processes, other_processes)
 
 
-def _check(stage: str, number: int, metrics: Mapping[str, Any]) -> None:
+def _hinted_as(stage: Stage) -> str:
+    """Return by what name hints know a stage: its own, or that of the method where several have a stage of its name."""
+    return str(getattr(stage, "hinted_as", stage.name))
+
+
+def _check(stage: str, number: int, metrics: Mapping[str, Any], known: str) -> None:
     bad = _not_finite(metrics)
     if bad:
-        weights = {} if number else _WEIGHTS.get(stage, {})
+        weights = {} if number else _WEIGHTS.get(known, {})
         name = next((name for name in bad if name in weights), bad[0])  # a part says more than the sum
         blamed = name
         if bad == ["loss_g"] and name not in weights:  # finite parts whose sum is too large
             blamed = max(weights.keys() & metrics.keys(), key=lambda part: abs(metrics[part]), default=name)
         raise TrainingError(
             f"step {number} of stage '{stage}': {name} is no longer a number; the last good state is kept",
-            hint=_way_out(stage, weights.get(blamed)),
-            setting=weights.get(blamed) or _RATES.get(stage),
+            hint=_way_out(known, weights.get(blamed)),
+            setting=weights.get(blamed) or _RATES.get(known),
         )
 
 
@@ -322,7 +327,7 @@ def _not_finite(metrics: Mapping[str, Any], prefix: str = "") -> list[str]:
     return found
 
 
-def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor]) -> None:
+def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor], known: str) -> None:
     # A loss is computed before the update: finite losses do not show that the weights after the last update are finite.
     # They are looked at before each save, not after each step: it may have happened earlier.
     for name, tensor in tensors.items():
@@ -330,8 +335,8 @@ def _check_tensors(stage: str, done: int, tensors: Mapping[str, Tensor]) -> None
             raise TrainingError(
                 f"stage '{stage}', found at step {done - 1}: a value of {name} is no longer a number; "
                 "the last good state is kept",
-                hint=_way_out(stage),
-                setting=_RATES.get(stage),
+                hint=_way_out(known),
+                setting=_RATES.get(known),
             )
 
 
@@ -352,6 +357,7 @@ _RATES = {
     "discriminator": "discriminator.learning_rate",
     "encoder": "encoder.learning_rate",
     "finetune": "finetune.learning_rate",
+    "gan-slimming": "gan_slimming.learning_rate",
     "prune": "mggc.learning_rate",
     "train": "train.learning_rate",
 }
@@ -364,6 +370,7 @@ _WEIGHTS = {
         "gradient_norm_g": "mggc.lambda_1",
         "gradient_norm_d": "mggc.lambda_2",
     },
+    "gan-slimming": {"loss_gan": "gan_slimming.gan_weight", "loss_distance": "gan_slimming.beta"},
     "finetune": {
         "loss_distill_content": "distill.content",
         "loss_distill_style": "distill.style",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -18,3 +20,8 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Give every parameter of an optimizer this learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def half_cosine(step: int, steps: int) -> float:
+    """Return the factor of the learning rate at `step`: from 1 down to nearly 0, as half a cosine."""
+    return (1 + math.cos(math.pi * step / steps)) / 2

@@ -28,7 +28,10 @@ def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Give an Adam or AdamW of the same parameters what `optimizer_tensors` returned; ValueError for anything else."""
+    """Give an optimizer of the same parameters what `optimizer_tensors` returned; ValueError for anything else.
+
+    Adam, AdamW, or SGD with momentum.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part(tensors, prefix).items():
         number, _, key = name.partition(".")
@@ -37,10 +40,12 @@ def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mappi
     if state and set(state) != set(range(len(parameters))):
         raise ValueError(f"'{prefix}' has moments of other parameters")
     for place, values in state.items():
-        step = values.get("step")
-        shapes = {key: value.shape for key, value in values.items() if key != "step"}
+        moments = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("exp_avg", "exp_avg_sq")
+        wanted = dict.fromkeys(moments, parameters[place].shape)
+        if not isinstance(optimizer, torch.optim.SGD):
+            wanted["step"] = torch.Size()
         # The fused kernels trust what they are given: a moment of another shape would be read beyond its end.
-        if step is None or step.ndim or shapes != dict.fromkeys(("exp_avg", "exp_avg_sq"), parameters[place].shape):
+        if {key: value.shape for key, value in values.items()} != wanted:
             raise ValueError(f"'{prefix}' has moments of other shapes")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

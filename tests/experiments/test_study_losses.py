@@ -47,6 +47,12 @@ def test_a_run_without_a_pruning_stage_has_no_losses(tmp_path: Path) -> None:
     assert pruning_losses(write_log(tmp_path, []), lambda_1=3, lambda_2=0.1) is None
 
 
+def test_a_run_of_gan_slimming_has_no_game_whose_losses_could_be_told(tmp_path: Path) -> None:
+    log = tmp_path / "metrics.jsonl"
+    log.write_text(json.dumps({"stage": "prune", "step": 0, "loss_g": 1.0, "scales_l1": 2.0, "budget": 0.1}) + "\n")
+    assert pruning_losses(log, lambda_1=3, lambda_2=0.1) is None
+
+
 def test_a_damaged_log_is_named(tmp_path: Path) -> None:
     path = write_log(tmp_path, [1.0])
     path.write_text(path.read_text() + '{"stage": "prune"}\n')

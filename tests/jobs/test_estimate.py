@@ -20,7 +20,7 @@ from mggc_edge.artifacts import (
 from mggc_edge.jobs import estimate as room
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.encoders import check_encoder
-from mggc_edge.jobs.estimate import EXPORT_S, FINETUNE_PASSES, FIT_PASSES, PROCESS_S, PRUNE_PASSES
+from mggc_edge.jobs.estimate import EXPORT_S, FINETUNE_PASSES, FIT_PASSES, PROCESS_S, PRUNE_PASSES, SLIM_PASSES
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.resnet import resnet_spec
@@ -61,6 +61,8 @@ def touch(path: Path) -> None:
 def test_a_job_takes_as_long_as_its_stages(work: MakeWork) -> None:
     choosing = 10 + 20 * FIT_PASSES + 30 * PRUNE_PASSES + 6 * 7  # outputs, discriminator, game, small encoder
     assert left(work(**QUICK)) == pytest.approx(choosing + FINETUNE + PROOF)
+    slimming = 10 + 20 * FIT_PASSES + 30 * SLIM_PASSES
+    assert left(work(**QUICK), "gan-slimming") == pytest.approx(slimming + FINETUNE + PROOF)
     assert left(work(**QUICK), "magnitude") == pytest.approx(10 + 20 * FIT_PASSES + FINETUNE + PROOF)
 
 

@@ -35,7 +35,7 @@ SPECS = [
     resnet_spec(blocks=2, ngf=8, norm="batch", separable=True),
     unet_spec(halvings=5, ngf=8, norm="batch", dropout=False),
 ]
-OTHERS = [name for name in METHODS if not METHODS[name].plays]
+OTHERS = [name for name in METHODS if not METHODS[name].shared]  # that look at the weights alone
 
 
 def task(network: Network, budget: float = 0.4, convention: MacsConvention = "true") -> Task:
@@ -50,7 +50,9 @@ def test_the_command_line_the_request_and_the_registry_know_the_same_methods() -
     assert get_type_hints(CompressRequest)["method"] == request.Method
 
 
-def test_only_mggc_plays() -> None:
+def test_only_mggc_plays_and_two_methods_train() -> None:
+    assert [name for name in METHODS if METHODS[name].plays] == ["mggc"]
+    assert [name for name in METHODS if METHODS[name].shared] == ["mggc", "gan-slimming"]
     assert OTHERS == ["magnitude", "uniform", "random"]
 
 

@@ -20,11 +20,14 @@ from tests.jobs.job_processes import QUICK, STAGES, Done, JobServer, Stop, leave
 
 KILL, CTRL_C, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 # Without pictures; with a pair's own discriminator, batch norm and truths; with a partner and targets;
-# with weights that are not slices of the original's, and without distillation.
+# by GAN Slimming; with weights that are not slices of the original's, and without distillation.
 KINDS = {
     "built-in": ("generator.pth",),
     "paired": ("batch.pth", "--discriminator", "pair.pth", "--data", "pairs"),
     "unpaired": ("generator.pth", "--partner", "partner.pth", "--data", "unpaired"),
+    "slimming": (
+        "generator.pth", "--discriminator", "discriminator.pth", "--data", "unpaired", "--method", "gan-slimming",
+    ),
     "scratch": (
         "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--set",
         "uniform.weights=scratch", "--set", "distill.enabled=false",

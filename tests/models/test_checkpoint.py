@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from mggc_edge.errors import CheckpointError
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.checkpoint import Direction, read_checkpoint
 from mggc_edge.models.convert import fold_batch_norm
@@ -513,3 +514,29 @@ def test_the_picture_size_is_that_which_was_asked_for(resnet: Network, tmp_path:
     path = saved(tmp_path / "net.pth", resnet.state_dict())
     assert load_network(path).table.image_size == (256, 256)
     assert load_network(path, image_size=(64, 32)).table.image_size == (64, 32)
+
+
+# --- GAN Slimming, whose trunk norms have no parameters ---
+
+
+def test_norms_of_the_trunk_without_parameters_have_scale_one_and_shift_zero(tmp_path: Path) -> None:
+    network = float32(resnet_spec(blocks=2, ngf=4, norm="instance_affine"), seed=3)
+    trunk = [str(layer.norm) for layer in network.table.layers if layer.output == "trunk"]
+    assert len(trunk) == 3
+    state = {key: value for key, value in network.state_dict().items() if key.rpartition(".")[0] not in trunk}
+    path = saved(tmp_path / "net.pth", state, FORMATS[0])
+    loaded = load_network(path)
+    assert loaded.spec == network.spec
+    found = loaded.state_dict()
+    for norm in trunk:
+        assert found[f"{norm}.weight"].tolist() == [1.0] * 16
+        assert found[f"{norm}.bias"].tolist() == [0.0] * 16
+    assert_same_weights(loaded, {**found, **state})
+
+
+def test_where_one_of_those_norms_has_parameters_none_may_be_missing(tmp_path: Path) -> None:
+    network = float32(resnet_spec(blocks=2, ngf=4, norm="instance_affine"), seed=3)
+    state = {key: value for key, value in network.state_dict().items() if not key.startswith("model.8.")}
+    path = saved(tmp_path / "net.pth", state, FORMATS[0])
+    with pytest.raises(CheckpointError, match=r"is missing 'model\.8\.weight', 'model\.8\.bias'"):
+        read_checkpoint(path)

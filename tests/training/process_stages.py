@@ -20,6 +20,8 @@ from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.slim import slim
 from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
+from mggc_edge.pruning.gan_slimming.stage import GanSlimming
 from mggc_edge.pruning.mggc.game import Game
 from mggc_edge.pruning.mggc.settings import GameSettings
 from mggc_edge.training.cyclegan import CycleGan, CycleGanSettings
@@ -98,6 +100,21 @@ def game(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Mo
     return stage, {"generator": stage.generator_agent, "discriminator": stage.discriminator_agent}
 
 
+def gan_slimming(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
+    """Without a pool. The distance is not least at the start, where a sign of rounding would be all it says."""
+    generator, judge = placed(GENERATOR, processes, seed=1), placed(JUDGE, processes, seed=4)
+    settings = SlimmingSettings(beta=0.5, pool=0)
+
+    def far(y: Tensor, wanted: Tensor) -> Tensor:
+        return (y - wanted + 0.5).square().mean()
+
+    stage = GanSlimming(
+        generator, judge, A, far, settings, budget=0.6, seed=SEED, steps=STEPS, batch_size=batch,
+        processes=processes,
+    )  # fmt: skip
+    return stage, {"G": stage.student, "D": stage.judge}
+
+
 def finetune(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.nn.Module]]:
     """Unpaired, distilled, with a partner and without a pool."""
     teacher, judge = trained(GENERATOR, seed=1), trained(JUDGE, seed=2)
@@ -120,7 +137,7 @@ def finetune(batch: int, processes: Processes) -> tuple[Stage, dict[str, torch.n
     return stage, {"G": student, "D": own}
 
 
-STAGES = {f.__name__: f for f in (cyclegan, pix2pix, discriminator, game, finetune)}
+STAGES = {f.__name__: f for f in (cyclegan, pix2pix, discriminator, game, gan_slimming, finetune)}
 
 
 def trained_by(name: str, batch: int, processes: Processes) -> dict[str, Tensor]:

@@ -35,7 +35,7 @@ def pruning_losses(log: Path, *, lambda_1: float, lambda_2: float) -> dict[str, 
         for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
             try:
                 record = json.loads(line)
-                if record["stage"] != "prune":
+                if record["stage"] != "prune" or "scales_l1" in record:  # which is GAN Slimming's, and no game
                     continue
                 r = float(record["regularizer"])
                 loss_g.append(float(record["loss_g"]) - lambda_1 * r)

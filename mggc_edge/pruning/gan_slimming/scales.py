@@ -1,0 +1,99 @@
+"""The scales of GAN Slimming: one factor gamma a channel, taken out of the norms so that it can be trained apart.
+
+A norm w * n(x) + b becomes gamma * (w' * n(x) + b') with gamma = |w|, w' = w / gamma, b' = b / gamma: the same.
+So gamma stands where a gate stands (`Network.forward` with masks), and where gamma is 0 the channel is an exact 0: the
+paper's beta is gamma * b' here and vanishes with gamma. A plain instance norm has w' = 1 and b' = 0 at first. Channels
+without a norm have gamma as a factor of their convolution's output, which can be folded into its weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mggc_edge.models.convert import affine_instance_norm
+from mggc_edge.models.layers import ChannelGroup, Layer, LayerTable
+from mggc_edge.models.network import Network
+
+LEAST = 1e-3  # a scale that begins nearer to 0 begins here; its norm then has a weight below 1
+
+
+def scaled_groups(table: LayerTable) -> tuple[ChannelGroup, ...]:
+    """Return the groups whose channels have scales: all that are no residual sum, whose channels the paper keeps."""
+    sums = {layer.output for layer in table.layers if layer.adds is not None}
+    return tuple(group for group in table.groups if group.size and group.name not in sums)
+
+
+def with_scales(network: Network) -> tuple[Network, dict[str, Tensor]]:
+    """Return a copy whose norms are affine and have given up their scales, and the scales, [C] a group.
+
+    With the scales as masks it computes what `network` computes. Scales of groups without a norm begin at the median of
+    the others, so that one L1 norm is fair to all; their convolutions are divided by it.
+    """
+    copied = affine_instance_norm(copy.deepcopy(network))
+    groups = scaled_groups(copied.table)
+    scales: dict[str, Tensor] = {}
+    for group in groups:
+        norm = next((row for row in _writers(copied.table, group) if row.norm is not None), None)
+        if norm is not None and norm.norm_kind != "none":
+            weight = copied.get_submodule(str(norm.norm)).get_parameter(norm.norm_parameters[0])
+            scales[group.name] = weight.detach().abs().clamp_min(LEAST).clone()
+    usual = float(torch.cat(list(scales.values())).median()) if scales else 1.0
+    for group in groups:
+        if group.name not in scales:
+            like = copied.get_submodule(group.writers[0]).get_parameter("weight")
+            scales[group.name] = torch.full((group.size,), usual).to(like)
+    _multiply(copied, {name: 1 / scale for name, scale in scales.items()})
+    return copied, {group.name: scales[group.name] for group in groups}
+
+
+def fold_scales(network: Network, scales: Mapping[str, Tensor]) -> Network:
+    """Return a network that computes without masks what `network` computes with `scales` as masks."""
+    folded = copy.deepcopy(network)
+    _multiply(folded, scales)
+    return folded
+
+
+@torch.no_grad()
+def _multiply(network: Network, factors: Mapping[str, Tensor]) -> None:
+    """Multiply what every row of a group gives, in its norm or else in its convolution, in place."""
+    for layer in network.table.layers:
+        factor = factors.get(layer.output)
+        if factor is None or layer.op == "constant":
+            continue
+        if layer.norm is not None:
+            norm = network.get_submodule(layer.norm)
+            for name in layer.norm_parameters:
+                norm.get_parameter(name).mul_(factor)
+            continue
+        conv = network.get_submodule(layer.name)
+        # Conv weight: [out, in, kH, kW]; ConvTranspose: [in, out, kH, kW].
+        shape = (1, -1, 1, 1) if layer.op == "conv_transpose" else (-1, 1, 1, 1)
+        conv.get_parameter("weight").mul_(factor.view(shape))
+        if layer.bias:
+            conv.get_parameter("bias").mul_(factor)
+
+
+def _writers(table: LayerTable, group: ChannelGroup) -> list[Layer]:
+    return [layer for layer in table.layers if layer.output == group.name]
+
+
+@torch.no_grad()
+def shrink(scale: Tensor, amount: float, minimum: int) -> bool:
+    """Do the proximal step of `amount` * |gamma| in place: gamma <- sign(gamma) * max(|gamma| - amount, 0).
+
+    Of a group that must keep channels, `minimum` of the largest keep what they had where all would be 0.
+
+    Returns:
+        Whether channels were kept in that way.
+    """
+    before = scale.clone()
+    scale.copy_(before.sign() * (before.abs() - amount).clamp_min(0))
+    if int((scale != 0).sum()) >= minimum:
+        return False
+    spared = before.abs().topk(minimum).indices
+    scale[spared] = before[spared]
+    return True
