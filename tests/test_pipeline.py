@@ -248,7 +248,7 @@ def test_a_plan_made_from_other_weights_is_applied_with_a_remark(
 
 def test_a_remark_of_both_exports_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reuse_exports(monkeypatch)
-    monkeypatch.setattr(exporter, "_simplified", lambda model: (model, "onnxsim was left out"))
+    monkeypatch.setattr(exporter, "simplified", lambda model: (model, "onnxsim was left out"))
     made = export(tmp_path / "run", settings=replace(SETTINGS, simplify=True))
     assert made.remarks == ("onnxsim was left out",)
 

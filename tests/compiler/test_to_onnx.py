@@ -21,7 +21,8 @@ import torch
 import mggc_edge
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler import to_onnx as exporter
-from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx, torch_runner
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
 from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, OutputError, SpecError
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.families import layer_table
@@ -387,7 +388,7 @@ def test_a_file_that_no_engine_runs_never_appears(tmp_path: Path, cached: pytest
     def broken(model: onnx.ModelProto) -> None:
         model.graph.node[0].op_type = "NoSuchOperator"
 
-    cached.setattr(exporter, "_strip", broken)
+    cached.setattr(exporter, "strip", broken)
     with pytest.raises(ArtifactError, match=r"^ONNX Runtime cannot run"):
         to_onnx(network_of(SMALL), tmp_path / "g.onnx", replace(AT_SIZE, simplify=False))
     assert list(tmp_path.iterdir()) == []
@@ -458,13 +459,13 @@ def test_the_reference_of_bn_batch_is_the_per_picture_form() -> None:
 
 
 def test_parity_pictures_are_seeded_and_fill_the_range() -> None:
-    first, again = (list(exporter._random_pictures(2, (1, 3), (3, 64, 48), seed=4)) for _ in range(2))
+    first, again = (list(exporter.random_pictures(2, (1, 3), (3, 64, 48), seed=4)) for _ in range(2))
     assert [array.shape for array in first] == [(1, 3, 64, 48)] * 2 + [(3, 3, 64, 48)] * 2
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(array.dtype == np.float32 and -1 <= array.min() < -0.5 < 0.5 < array.max() <= 1 for array in first)
-    (wide,) = exporter._random_pictures(1, (1,), (3, 64, 48), 4, (0.0, 255.0))
+    (wide,) = exporter.random_pictures(1, (1,), (3, 64, 48), 4, (0.0, 255.0))
     assert np.allclose(wide, (first[0] + 1) * 127.5, rtol=0, atol=1e-4)
-    other = next(exporter._random_pictures(1, (1,), (3, 64, 48), seed=5))
+    other = next(exporter.random_pictures(1, (1,), (3, 64, 48), seed=5))
     assert not np.array_equal(first[0], other)
 
 
