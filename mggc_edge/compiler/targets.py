@@ -16,7 +16,7 @@ from mggc_edge.compiler.passes.fold_batch_norm import FoldBatchNorm
 from mggc_edge.compiler.passes.merge_pad import MergePad
 from mggc_edge.compiler.passes.pad_widths import PadWidths
 from mggc_edge.compiler.passes.reflect_pad import ReflectPad
-from mggc_edge.compiler.passes.thin_last_layer import ThinLastLayer
+from mggc_edge.compiler.passes.thin_layer import ThinLayer
 from mggc_edge.compiler.passes.transposed_convolution import TransposedConvolution
 from mggc_edge.errors import SettingError
 from mggc_edge.machine import Machine, this_machine
@@ -46,7 +46,7 @@ _ANYWHERE = {
 }
 _X86 = {
     **_ANYWHERE,
-    "thin_last_layer": "a convolution fills vectors with its outputs: 3 outputs leave most lanes empty",
+    "thin_layer": "a convolution fills vectors with its outputs: 3 outputs leave most lanes empty",
     "transposed_convolution": "ONNX Runtime scatters the sums of a transposed convolution, which costs more than Slice",
     "depth_to_space": "ONNX Runtime's own moves value by value",
 }
@@ -64,7 +64,7 @@ PASSES: Mapping[str, Callable[[int], GraphPass]] = {
     "fold_batch_norm": lambda _: FoldBatchNorm(),
     "dead_bias": lambda _: DeadBias(),
     "merge_pad": lambda _: MergePad(),
-    "thin_last_layer": ThinLastLayer,
+    "thin_layer": ThinLayer,
     "transposed_convolution": lambda _: TransposedConvolution(),
     "transposed_convolution_any": lambda _: TransposedConvolution("transposed_convolution_any", None),
     "depth_to_space": lambda _: DepthToSpace(),

@@ -21,10 +21,19 @@ import torch
 import mggc_edge
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler import to_onnx as exporter
+from mggc_edge.compiler.facts import onnx_facts
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
-from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, OutputError, SpecError
+from mggc_edge.errors import (
+    ArtifactError,
+    CheckFailedError,
+    MissingDependencyError,
+    OutputError,
+    SettingError,
+    SpecError,
+)
 from mggc_edge.models.convert import per_picture_norm
+from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
@@ -227,6 +236,12 @@ def test_an_export_is_one_file_and_its_artifact_describes_it(tmp_path: Path) -> 
         "dynamic_batch": False,
         "bn": "eval",
         "simplify": True,
+        "target": "portable",
+        "passes": [
+            {"name": "fold_batch_norm", "applied": 0, "not_applied": {}},
+            {"name": "dead_bias", "applied": 0, "not_applied": {"the convolution before it has no bias": 7}},
+            {"name": "merge_pad", "applied": 0, "not_applied": {"it does not pad with a constant": 4}},
+        ],
     }
     assert export.remarks == ()
 
@@ -474,3 +489,28 @@ def test_onnxruntime_reads_the_metadata_back() -> None:
     meta = session.get_modelmeta()
     assert (meta.producer_name, meta.graph_name) == ("mggc-edge", "resnet_1blocks")
     assert meta.custom_metadata_map["mggc_edge.image_size"] == "32x32"
+
+
+@pytest.mark.parametrize("target", ["x86-avx512", "x86-avx2"])
+@pytest.mark.parametrize("spec", [SMALL, unet_spec(halvings=5, ngf=4)], ids=spec_id)
+def test_a_graph_for_a_target_is_proven_like_any_other(spec: NetworkSpec, target: str, tmp_path: Path) -> None:
+    settings = ExportSettings(image_size=SIZE, target=target, simplify=False)
+    export = to_onnx(network_of(spec), tmp_path / "g.onnx", settings)
+    table = layer_table(spec, SIZE)
+    counts = {report.name: report.applied for report in export.passes}
+    ups = 5 if spec.family == "unet" else 0
+    assert (counts["thin_layer"], counts["transposed_convolution"]) == (1 - ups // 5, ups)
+    assert export.parity.passed
+    assert export.macs_executed is not None
+    assert export.macs_executed > macs(table, "true")
+    facts = onnx_facts(export.artifact.path)
+    assert (facts.macs_true, facts.macs_paper) == (macs(table, "true"), macs(table, "paper"))
+    assert (facts.macs_executed, facts.metadata["target"]) == (export.macs_executed, target)
+
+
+def test_passes_can_be_left_out_and_unknown_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch_export(monkeypatch, SMALL)
+    settings = ExportSettings(image_size=SIZE, target="x86-avx512", passes="none", simplify=False)
+    assert to_onnx(network_of(SMALL), tmp_path / "g.onnx", settings).passes == ()
+    with pytest.raises(SettingError, match="names 'magic'"):
+        ExportSettings(passes="magic")

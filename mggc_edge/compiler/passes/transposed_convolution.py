@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mggc_edge.compiler.passes.editor import Editor, Unfit
-from mggc_edge.compiler.passes.thin_last_layer import spread
+from mggc_edge.compiler.passes.thin_layer import spread
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,7 +15,14 @@ from mggc_edge.compiler.passes.merge_pad import MergePad
 from mggc_edge.compiler.passes.pad_widths import PadWidths
 from mggc_edge.compiler.passes.reflect_pad import ReflectPad
 from tests.compiler.passes.pass_helpers import (
-    Values, applied, attributes, build, operators, random, refused, weights,
+    Values,
+    applied,
+    attributes,
+    build,
+    operators,
+    random,
+    refused,
+    weights,
 )  # fmt: skip
 
 SIZE = (2, 6, 7, 5)

@@ -1,19 +1,28 @@
-"""The last convolution, with its few outputs, computes blocks of pixels."""
+"""A convolution with few outputs, such as the last one, computes blocks of pixels."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
 
-from mggc_edge.compiler.passes.thin_last_layer import ThinLastLayer
+from mggc_edge.compiler.passes.thin_layer import ThinLayer
 from tests.compiler.passes.pass_helpers import (
-    Shape, applied, attributes, build, operators, random, refused, report_of, weights,
+    Shape,
+    applied,
+    attributes,
+    build,
+    operators,
+    random,
+    refused,
+    report_of,
+    weights,
 )  # fmt: skip
 
-PASS = ThinLastLayer(16)
+PASS = ThinLayer(16)
 
 
 def last_layer(
@@ -74,8 +83,6 @@ def test_a_pointwise_function_stays_beside_the_convolution(function: str) -> Non
         helper.make_node("Conv", ["p", "w"], ["c"]),
         helper.make_node(function, ["c"], ["y"]),
     ]
-    import numpy as np
-
     constants = {"w": random(3, 5, 7, 7), "pads": np.array([0, 0, 3, 3, 0, 0, 3, 3])}
     rewritten = applied(build(nodes, (1, 5, 8, 12), constants), PASS, (1, 5, 8, 12))
     assert operators(rewritten) == ["Pad", "Conv", function, "DepthToSpace"]

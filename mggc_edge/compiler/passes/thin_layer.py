@@ -1,4 +1,4 @@
-"""A convolution with few outputs computes a block of pixels at once, as more outputs at a larger stride.
+"""A convolution with few outputs, such as the last one, computes a block of pixels at once at a larger stride.
 
 Engines put output channels into the lanes of a vector: 3 outputs leave 13 of 16 lanes empty. With W [O, I, k, k] and a
 block b, output pixel (b y + i, b x + j) of channel o becomes pixel (y, x) of channel (o, i, j):
@@ -29,7 +29,7 @@ POINTWISE = frozenset({"Relu", "LeakyRelu", "Tanh", "Sigmoid"})  # engines fuse 
 
 
 @dataclass(frozen=True)
-class ThinLastLayer:
+class ThinLayer:
     """Conv with at most 4 outputs and stride 1 -> Conv with stride 2 or 4, and DepthToSpace.
 
     Attributes:
@@ -37,7 +37,7 @@ class ThinLastLayer:
     """
 
     lanes: int
-    name: ClassVar[str] = "thin_last_layer"
+    name: ClassVar[str] = "thin_layer"
     operators: ClassVar[frozenset[str]] = frozenset({"Conv"})
 
     def rewrite(self, node: ir.Node, graph: Editor) -> None:
