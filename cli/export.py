@@ -287,7 +287,12 @@ def _page(
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:
-    """Return a line for every pass that had a site, and one on what is executed now, where that is not what it was."""
+    """Return a line for every pass that had a site, and one on what is executed now, where that is not what it was.
+
+    Of a graph that nothing was rewritten in there is nothing to say; the JSON document has the reasons all the same.
+    """
+    if not any(report.applied for report in exported.passes):
+        return []
     lines = []
     for report in exported.passes:
         parts = [f"applied {report.applied}"] * bool(report.applied)

@@ -90,7 +90,7 @@ def test_an_onnx_file_is_rewritten_for_a_target_and_the_passes_are_printed(
     lines = ran.out.splitlines()
     start = lines.index("passes over generator.fp32.onnx:")
     shown = " ".join(" ".join(lines[start + 1 :]).split())
-    assert "thin_layer: applied 2; not at 7: it has more than 4 outputs" in shown
+    assert "thin_layer: applied 2; not at 6: it has more than 4 outputs" in shown
     assert "transposed_convolution: not at 2: it would multiply more than before depth_to_space: applied 2" in shown
     assert shown.endswith("MACs")
     assert command("verify", source, tmp_path / "run").code == 0
