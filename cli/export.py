@@ -242,7 +242,7 @@ def export_page(result: Export) -> RenderableType:
     """Return the table of an export, and below it what the graph passes did."""
     from mggc_edge.pipeline import costs
 
-    rows = []
+    rows: list[tuple[Exported, int, int | None]] = []
     for exported, table in ((result.original, result.original_table), (result.generator, result.table)):
         if exported is not None:
             cost = costs(table, exported)

@@ -44,7 +44,7 @@ def build(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
-class ConvTranspose(OpRun):  # type: ignore[misc]
+class ConvTranspose(OpRun):
     """By torch: the reference evaluator's own knows no groups. It gives all values, of which ONNX takes a window."""
 
     def _run(self, x: Values, w: Values, b: Values | None = None, **attributes: Any) -> tuple[Values]:
@@ -62,7 +62,8 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
 
 
 def run(model: onnx.ModelProto, feed: Values) -> Values:
-    result = ReferenceEvaluator(model, new_ops=[ConvTranspose]).run(None, {"x": feed})[0]
+    evaluator: Any = ReferenceEvaluator(model, new_ops=[ConvTranspose])
+    result = evaluator.run(None, {"x": feed})[0]
     assert isinstance(result, np.ndarray)
     return result
 
