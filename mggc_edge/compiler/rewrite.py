@@ -26,11 +26,11 @@ from mggc_edge.artifacts import (
 from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.bounds import check_runnable
-from mggc_edge.compiler.facts import OnnxFacts, check_onnx, onnx_facts, read_onnx
+from mggc_edge.compiler.facts import OnnxFacts, check_onnx, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.targets import choose_passes
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
 from mggc_edge.quality.parity import ParityReport, check_parity, only_output
@@ -44,7 +44,7 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What `rewrite_folder` made: the new file, and what was known of the one it was made from."""
+    """What `rewrite_folder` made: the new file, and facts about the one it was made from, with MACs at the fixed size."""
 
     folder: Path
     source: Path
@@ -90,15 +90,28 @@ def rewrite_folder(
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
         _fix_size(model, size)
-        check_runnable(model)
+        copy = type(model)()
+        copy.CopyFrom(model)
+        check_runnable(copy)  # which takes the shapes out of what it looks at
+        del copy
     remarks: tuple[str, ...] = ()
     if settings["export.simplify"]:
         model, remark = simplified(model)
         remarks = (remark,) if remark else ()
-    model, reports = apply_passes(model, passes)
+    sized = count_macs(model)  # where a size was open before
+    try:
+        model, reports = apply_passes(model, passes)
+    except MggcEdgeError:
+        raise
+    except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise ArtifactError(
+            f"'{source}' cannot be rewritten: {reason}",
+            hint="leave the passes out: --set export.passes=none",
+        ) from error
     strip(model)
     sha256 = sha256_of(source)
-    counts = before.macs_true, before.macs_paper
+    counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
     applied = [name for name in before.metadata.get("passes", "").split(",") if name]
     applied += [report.name for report in reports if report.applied and report.name not in applied]
     metadata = {entry.key: entry.value for entry in model.metadata_props}
@@ -129,7 +142,7 @@ def rewrite_folder(
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
     exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
-    return Rewritten(folder, source, exported, before, size)
+    return Rewritten(folder, source, exported, replace(before, macs_true=counts[0], macs_paper=counts[1]), size)
 
 
 def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Size | None) -> Size:

@@ -111,8 +111,10 @@ def test_open_sizes_are_fixed_to_the_size_that_is_given(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="takes pictures of any size") as caught:
         rewritten(source, tmp_path / "out")
     assert caught.value.hint == "give one with --image-size"
-    result = rewritten(source, tmp_path / "out", size=(16, 24))
+    result = rewritten(source, tmp_path / "out", size=(16, 24), simplify=True)
     assert result.generator.artifact.inputs[0].shape == (None, 3, 16, 24)
+    assert result.generator.artifact.outputs[0].shape[2:] == (16, 24)
+    assert (result.before.macs_true, result.generator.remarks) == (3 * 3 * 49 * 16 * 24, ())
     assert [report.applied for report in result.generator.passes][3:] == [1, 0, 1]
 
 
@@ -167,6 +169,18 @@ def test_what_is_not_rewritten_is_refused_by_name(tmp_path: Path, name: str, rea
 def test_an_unknown_pass_is_named_before_anything_is_read(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="names 'x'"):
         rewritten(tmp_path / "nowhere.onnx", tmp_path / "out", passes="x")
+
+
+def test_a_graph_that_passes_stumble_over_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumble(model: onnx.ModelProto, passes: object) -> object:
+        raise ValueError("one\ntwo")
+
+    monkeypatch.setattr(rewrite, "apply_passes", stumble)
+    source = saved(tmp_path / "g.onnx", network())
+    with pytest.raises(ArtifactError, match="cannot be rewritten") as caught:
+        rewritten(source, tmp_path / "out")
+    assert caught.value.message == f"'{source}' cannot be rewritten: one"
+    assert caught.value.hint == "leave the passes out: --set export.passes=none"
 
 
 def test_a_rewrite_that_is_not_exact_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

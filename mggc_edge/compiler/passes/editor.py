@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Tensor = NDArray[Any]
 Pair = tuple[int, int]
 FLOATS = ("float16", "float32", "float64")
+MOST_WEIGHTS = 2**26  # that a pass makes of one layer's: attributes of a few bytes could ask for any number
 
 
 class Unfit(Exception):  # noqa: N818  no error: the reason why a pass leaves a site as it is
@@ -57,6 +58,11 @@ class Editor:
             self._names |= {node.name, *(value.name for value in node.outputs)}
 
     # --- what there is ---
+
+    def check_count(self, count: int) -> None:
+        """Raise Unfit where a layer would have more weights than a pass makes."""
+        if count > MOST_WEIGHTS:
+            raise Unfit("its weights would become too many")
 
     def constant(self, value: ir.Value | None) -> Tensor | None:
         """Return the constant that a value is; None where it is computed, or can be fed instead."""

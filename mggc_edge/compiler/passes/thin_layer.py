@@ -65,6 +65,7 @@ class ThinLayer:
         if self._cost(outputs, block, conv.kernel) > WORTH * self._cost(outputs, 1, conv.kernel):
             raise Unfit("no block makes it cheaper")
         height, width = conv.kernel
+        graph.check_count(outputs * block**2 * weight.shape[1] * (height + block - 1) * (width + block - 1))
         wide = np.zeros((outputs, block, block, weight.shape[1], height + block - 1, width + block - 1), weight.dtype)
         for i in range(block):
             for j in range(block):

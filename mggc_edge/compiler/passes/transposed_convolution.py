@@ -68,6 +68,7 @@ class TransposedConvolution:
             raise Unfit("it would multiply more than before")
         ((top, left), (m, n)) = [axis.zeros for axis in axes], [axis.taps for axis in axes]
         inputs, per_group, height, width = conv.weight.shape
+        graph.check_count(inputs * per_group * m * n * stride**2)
         padded = np.zeros((inputs, per_group, m * stride, n * stride), conv.weight.dtype)
         padded[:, :, top : top + height, left : left + width] = conv.weight
         # [group, in, out, tap, phase, tap, phase], taps from far to near -> [group, out, phase, phase, in, tap, tap]

@@ -94,6 +94,10 @@ def test_a_precondition_that_does_not_hold_is_the_reason(model: onnx.ModelProto,
     assert refused(model, TransposedConvolution()) == reason
 
 
+def test_a_stride_of_a_few_bytes_does_not_ask_for_any_number_of_weights() -> None:
+    assert refused(transposed((3, 3), strides=[10_000, 10_000]), ANY) == "its weights would become too many"
+
+
 def test_weights_in_a_constant_node_are_constants() -> None:
     weight = onnx.numpy_helper.from_array(np.asarray(random(6, 2, 4, 4)), "value")
     nodes = [
