@@ -44,7 +44,7 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What `rewrite_folder` made: the new file, and facts about the one it was made from, with MACs at the fixed size."""
+    """What `rewrite_folder` made: the new file, and facts about the one it was made from, MACs at the fixed size."""
 
     folder: Path
     source: Path
