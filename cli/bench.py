@@ -177,10 +177,7 @@ def _workloads(paths: list[Path], size: tuple[int, int] | None) -> list[Workload
 
 def _run_models(run: Path) -> list[tuple[str, Path]]:
     from mggc_edge.artifacts import (
-        EXPORT_FOLDER,
-        GENERATOR_FILE,
         ORIGINAL_FILE,
-        PORTABLE,
         read_manifest,
         sha256_of,
     )
@@ -188,12 +185,12 @@ def _run_models(run: Path) -> list[tuple[str, Path]]:
     from mggc_edge.opening import run_artifact
 
     generator = run_artifact(run)
-    name = f"{EXPORT_FOLDER}/{PORTABLE}/{ORIGINAL_FILE}"
+    name = generator.with_name(ORIGINAL_FILE).relative_to(run.resolve()).as_posix()  # of the same target
     entries = [entry for entry in read_manifest(run)["files"] if isinstance(entry, dict) and entry.get("path") == name]
     if not entries:
         raise ArtifactError(
             f"the run '{run}' has no original to compare with",
-            hint=f"measure the generator alone: mggc-edge bench {run / EXPORT_FOLDER / PORTABLE / GENERATOR_FILE}",
+            hint=f"measure the generator alone: mggc-edge bench {run / generator.relative_to(run.resolve())}",
         )
     original = run / name
     if not original.is_file():

@@ -117,6 +117,9 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
         rows.append(
             (label, "not known: the file leaves sizes open" if value is None else f"{value:,} = {si(value)}{at}")
         )
+    if document.get("macs_executed") not in (None, document["macs_true"]):
+        executed = document["macs_executed"]
+        rows.append(("MACs (executed)", f"{executed:,} = {si(executed)}{at}, by a graph that passes rewrote"))
     if checkpoint is not None and checkpoint.ignored:
         count, first = len(checkpoint.ignored), shown(checkpoint.ignored[0])
         rows.append(("ignored", f"{count} key{'s' * (count > 1)} that this network does not use, such as {first}"))

@@ -99,6 +99,12 @@ Bn = Annotated[
 NormStatsFlag = Annotated[
     NormStats, typer.Option("--norm-stats", help="Statistics of instance norms: the picture's, or the file's.")
 ]
+TargetFlag = Annotated[
+    str,
+    typer.Option(
+        "--target", help="What graphs are rewritten for: portable, x86-avx2, x86-avx512, or auto for this machine."
+    ),
+]
 OtherSideNormStats = Annotated[
     NormStats | None,
     typer.Option("--norm-stats", help="As in export [dim](default: as the other side was exported)[/]."),

@@ -31,7 +31,7 @@ PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original"
 DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 MEASUREMENTS = QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"  # made in the end, and can be made again
 PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
-TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Inspection:
             }
         if self.onnx is not None:
             document |= {
+                "macs_executed": self.onnx.macs_executed,
                 "opset": self.onnx.opset,
                 "operators": dict(self.onnx.operators),
                 "inputs": [tensor.to_json() for tensor in self.onnx.inputs],

@@ -16,7 +16,6 @@ from mggc_edge.artifacts import (
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
-    PORTABLE,
     SLIM_FOLDER,
     SPEC_FILE,
     WEIGHTS_FILE,
@@ -25,7 +24,8 @@ from mggc_edge.artifacts import (
     write_json,
     write_manifest,
 )
-from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import counted
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
@@ -70,8 +70,8 @@ def export_folder(
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
 
     The folder appears under its name when everything in it is finished and has been proven equal to torch:
-    `original/`, `export/portable/generator.fp32.onnx` and `manifest.json`; with a plan also `plan.json`, `slim/` and
-    `export/portable/original.fp32.onnx`.
+    `original/`, `export/<target>/generator.fp32.onnx` and `manifest.json`; with a plan also `plan.json`, `slim/` and
+    `export/<target>/original.fp32.onnx`.
 
     Args:
         network: the original generator.
@@ -123,7 +123,7 @@ def export_folder(
             files.append(file_entry(stage / PLAN_FILE, stage, parent=source_sha256))
             slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
             files += slim_files
-        target = stage / EXPORT_FOLDER / PORTABLE
+        target = stage / EXPORT_FOLDER / settings.target
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
             exported = to_onnx(
@@ -149,6 +149,7 @@ def export_folder(
             "image_size": list(original_table.image_size),
             "dynamic_batch": settings.dynamic_batch,
             "bn": settings.bn,
+            "target": settings.target,
             "seed": seed,
         }
         write_manifest(

@@ -112,6 +112,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("export.opset", 20, "version", "ONNX operators that are written", "torch.onnx's default", low=18, high=23),
     Setting("export.parity_pictures", 2, "pictures", "random pictures on which an export is proven equal", low=1),
+    Setting(
+        "export.passes",
+        "auto",
+        "",
+        "graph passes: auto (those of the target), none, or names with commas; see docs/compiler.md",
+    ),
     Setting("export.simplify", True, "", "run onnxsim on the exported graph"),
     Setting(
         "features.preprocessing",

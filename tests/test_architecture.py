@@ -80,7 +80,7 @@ ENGINES = {
     "models": {"torch", "safetensors"},
     "backends/pytorch.py": {"torch"},
     "backends/onnxruntime.py": {"onnxruntime"},
-    "compiler": {"onnx", "onnxscript", "onnxsim"},
+    "compiler": {"onnx", "onnx_ir", "onnxscript", "onnxsim"},
     "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "benchmarks/worker.py": {"onnxruntime"},
     "quality/inner_tensor.py": {"onnx"},

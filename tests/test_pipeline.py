@@ -160,7 +160,7 @@ def test_the_manifest_records_command_settings_tools_and_source() -> None:
     manifest = read_manifest(with_plan()[0].folder)
     assert (manifest["command"], manifest["settings"], manifest["source_sha256"]) == (
         "export",
-        {"seed": 0, "image_size": [16, 24], "dynamic_batch": False, "bn": "eval"},
+        {"seed": 0, "image_size": [16, 24], "dynamic_batch": False, "bn": "eval", "target": "portable"},
         SOURCE,
     )
     assert manifest["tools"]["torch"] == torch.__version__
@@ -248,7 +248,7 @@ def test_a_plan_made_from_other_weights_is_applied_with_a_remark(
 
 def test_a_remark_of_both_exports_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reuse_exports(monkeypatch)
-    monkeypatch.setattr(exporter, "_simplified", lambda model: (model, "onnxsim was left out"))
+    monkeypatch.setattr(exporter, "simplified", lambda model: (model, "onnxsim was left out"))
     made = export(tmp_path / "run", settings=replace(SETTINGS, simplify=True))
     assert made.remarks == ("onnxsim was left out",)
 

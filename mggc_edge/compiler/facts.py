@@ -32,7 +32,9 @@ class OnnxFacts:
         operators: how often each operator occurs.
         parameters: elements of the floating-point weights in the file.
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
-            of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on.
+            of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on. Of a graph
+            that passes rewrote, those of the graph before, as its metadata has them.
+        macs_executed: what the convolutions in the file multiply, rewritten or not, as `macs_true` is counted.
         opset: version of the ONNX operators.
         metadata: what this package wrote into it, without the prefix; empty for files from elsewhere.
         spec: the network it was exported from, where the metadata says so.
@@ -44,6 +46,7 @@ class OnnxFacts:
     parameters: int
     macs_true: int | None
     macs_paper: int | None
+    macs_executed: int | None
     opset: int
     metadata: Mapping[str, str]
     spec: NetworkSpec | None
@@ -114,7 +117,8 @@ def onnx_facts(path: Path) -> OnnxFacts:
     floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     tensors = _constants(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
-    macs_true, macs_paper = _macs(model, weights)
+    counted = _macs(model, weights)
+    macs_true, macs_paper = _before_passes(metadata, counted)
     return OnnxFacts(
         inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value) for value in model.graph.output),
@@ -122,10 +126,31 @@ def onnx_facts(path: Path) -> OnnxFacts:
         parameters=sum(math.prod(tensor.dims) for tensor in tensors.values() if tensor.data_type in floats),
         macs_true=macs_true,
         macs_paper=macs_paper,
+        macs_executed=counted[0],
         opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
         metadata=metadata,
         spec=_spec(metadata),
     )
+
+
+def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:
+    """Return the multiply-accumulate operations of a graph's convolutions as they are executed, (true, paper)."""
+    return _macs(model, {name: tuple(tensor.dims) for name, tensor in _constants(model).items()})
+
+
+def _before_passes(
+    metadata: Mapping[str, str], counted: tuple[int | None, int | None]
+) -> tuple[int | None, int | None]:
+    """Return the MACs that a file had before passes rewrote it.
+
+    What the metadata says is a claim. No pass saves multiplications, so one above what is executed is not believed.
+    """
+    try:
+        claimed = int(metadata["macs_true"]), int(metadata["macs_paper"])
+    except (KeyError, ValueError):
+        return counted
+    believed = metadata.get("passes") and counted[0] is not None and 0 < claimed[0] <= counted[0] and claimed[1] > 0
+    return claimed if believed else counted
 
 
 def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:

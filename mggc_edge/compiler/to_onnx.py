@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
-import logging
 import math
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-import numpy as np
 import torch
 
 from mggc_edge._version import __version__
-from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, atomic_path, sha256_of, writing
+from mggc_edge.artifacts import METADATA_PREFIX, PORTABLE, OnnxArtifact, atomic_path, sha256_of, writing
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
-from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, SpecError
+from mggc_edge.compiler.facts import count_macs
+from mggc_edge.compiler.finishing import Exported, quiet, random_pictures, rewriting, simplified, strip
+from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
+from mggc_edge.models.cost import macs
 from mggc_edge.models.families import family_of, layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.quality.parity import ParityReport, check_parity
 from mggc_edge.settings import Settings
-from mggc_edge.tensors import Array, TensorSpec
+from mggc_edge.tensors import TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -38,8 +39,6 @@ INPUT_NAME, OUTPUT_NAME = "input", "output"
 MIN_OPSET, MAX_OPSET = 18, 23
 PICTURE_CHANNELS = (1, 3, 4)
 _DEFAULTS = Settings()
-# What the exporter says that is no news to whoever exports with this package.
-_CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,7 @@ class ExportSettings:
         simplify: run onnxsim.
         atol: largest absolute difference from torch that the finished file may show.
         pictures: how many random pictures parity is checked on.
+        target, passes: what the graph is rewritten for, and by which passes; see `choose_passes`.
     """
 
     image_size: Size | None = None
@@ -63,6 +63,8 @@ class ExportSettings:
     simplify: bool = _DEFAULTS["export.simplify"]
     atol: float = _DEFAULTS["export.atol"]
     pictures: int = _DEFAULTS["export.parity_pictures"]
+    target: str = PORTABLE
+    passes: str = _DEFAULTS["export.passes"]
 
     @classmethod
     def from_settings(
@@ -72,6 +74,7 @@ class ExportSettings:
         image_size: Size | None = None,
         dynamic_batch: bool = False,
         bn: BatchNormMode = "eval",
+        target: str = PORTABLE,
     ) -> ExportSettings:
         """Return what the settings in effect say of an export, with what has flags of its own beside it."""
         return cls(
@@ -82,6 +85,8 @@ class ExportSettings:
             simplify=settings["export.simplify"],
             atol=settings["export.atol"],
             pictures=settings["export.parity_pictures"],
+            target=target,
+            passes=settings["export.passes"],
         )
 
     def __post_init__(self) -> None:
@@ -91,15 +96,7 @@ class ExportSettings:
             raise ArtifactError(f"batch norm can be taken as {' or '.join(get_args(BatchNormMode))}, not '{self.bn}'")
         if self.pictures < 1 or not 0 <= self.atol < math.inf:
             raise ArtifactError("parity is checked on at least 1 picture and to a finite difference")
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export gives: the artifact, the proof that it equals the network, and remarks on the way."""
-
-    artifact: OnnxArtifact
-    parity: ParityReport
-    remarks: tuple[str, ...] = field(default=())
+        choose_passes(self.passes, self.target)
 
 
 def reference_network(network: Network, bn: BatchNormMode) -> Network:
@@ -118,8 +115,8 @@ def to_onnx(
 ) -> Exported:
     """Export a generator to the ONNX file `path` and prove it equal to torch in ONNX Runtime.
 
-    Batch norm is folded, biases that an instance norm takes away again are left out. The file appears under its name
-    only after parity has been shown.
+    Batch norm is folded, biases that an instance norm takes away again are left out, and graph passes rewrite what is
+    left for the target. The file appears under its name only after parity has been shown.
 
     Args:
         network: a generator; it is not changed.
@@ -148,10 +145,13 @@ def to_onnx(
     _check_opset(model, settings.opset)
     remarks = []
     if settings.simplify:
-        model, remark = _simplified(model)
+        model, remark = simplified(model)
         remarks += [remark] if remark else []
-    _strip(model)
+    model, reports = apply_passes(model, choose_passes(settings.passes, settings.target))
+    strip(model)
     metadata = describe(network, table.image_size, settings.bn, parent_sha256)
+    counts = macs(table, "true"), macs(table, "paper")
+    metadata |= rewriting(settings.target, [report.name for report in reports if report.applied], counts)
     metadata |= {METADATA_PREFIX + key: value for key, value in (origin or {}).items()}
     require("onnx.helper", extra="onnx").set_model_props(model, metadata)
     model.producer_name, model.producer_version = "mggc-edge", __version__
@@ -175,9 +175,11 @@ def to_onnx(
             "dynamic_batch": settings.dynamic_batch,
             "bn": settings.bn,
             "simplify": settings.simplify,
+            "target": settings.target,
+            "passes": [report.to_json() for report in reports],
         },
     )
-    return Exported(artifact, parity, tuple(remarks))
+    return Exported(artifact, parity, tuple(remarks), reports, count_macs(model)[0])
 
 
 def check_generator(spec: NetworkSpec) -> None:
@@ -223,7 +225,7 @@ def _ready_for_export(network: Network) -> Network:
 def _export(network: Network, size: Size, settings: ExportSettings) -> onnx.ModelProto:
     batch = 2 if settings.dynamic_batch else 1  # a batch of 1 would be taken for a constant
     example = torch.zeros(batch, network.spec.in_channels, *size)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -244,33 +246,6 @@ def _check_opset(model: onnx.ModelProto, wanted: int) -> None:
     found = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     if found.get("ai.onnx") != wanted:
         raise CheckFailedError(f"opset {wanted} was asked for, but the exporter wrote opset {found.get('ai.onnx')}")
-
-
-def _simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
-    """Return the model after onnxsim, or as it was with a remark where onnxsim fails: it is never required."""
-    try:
-        onnxsim = require("onnxsim", extra="onnx")
-    except MissingDependencyError as error:
-        return model, f"onnxsim is not installed and was left out: {error.hint}"
-    try:
-        with _quiet():
-            simplified, sound = onnxsim.simplify(model)
-    except Exception as error:  # noqa: BLE001  onnxsim raises many kinds, and the model is fine without it
-        return model, f"onnxsim failed and was left out: {str(error)[:200]}"
-    return (simplified, None) if sound else (model, "onnxsim changed the outputs and was left out")
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Take out what no engine reads: source lines of the exporting machine, shapes of inner tensors, documentation."""
-    del model.graph.value_info[:]
-    model.graph.doc_string = ""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for part in (*model.graph.input, *model.graph.output, *model.graph.initializer):
-        part.doc_string = ""
-        del part.metadata_props[:]
-    del model.graph.metadata_props[:]
 
 
 def describe(network: Network, image_size: Size, bn: BatchNormMode, parent_sha256: str | None = None) -> dict[str, str]:
@@ -296,46 +271,6 @@ def _parity(
     with torch_runner(reference, size) as torch_side, OnnxRuntimeRunner(path) as onnx_side:
         spec = reference.spec
         shape, values = (spec.in_channels, *size), (spec.low, spec.high)
-        pictures = _random_pictures(settings.pictures, batches, shape, seed, values)
+        pictures = random_pictures(settings.pictures, batches, shape, seed, values)
         report = check_parity(torch_side, onnx_side, pictures, atol=settings.atol, data_range=spec.value_range)
         return report, onnx_side.inputs, onnx_side.outputs
-
-
-def _random_pictures(
-    count: int,
-    batches: tuple[int, ...],
-    shape: tuple[int, int, int],
-    seed: int,
-    values: tuple[float, float] = (-1.0, 1.0),
-) -> Iterator[Array]:
-    """Yield `count` arrays in the range `values` for each batch size.
-
-    They are noise at four scales, so that norms see real variances.
-    """
-    generator = np.random.default_rng(seed)
-    channels, height, width = shape
-    for batch in batches:
-        for _ in range(count):
-            picture = np.zeros((batch, channels, height, width), np.float32)
-            for scale in (1, 4, 16, 64):
-                grid = generator.uniform(*values, (batch, channels, -(-height // scale), -(-width // scale)))
-                picture += (
-                    grid.repeat(scale, axis=2).repeat(scale, axis=3)[:, :, :height, :width].astype(np.float32) / 4
-                )
-            yield picture
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on missing torchvision, deprecations of its own and the like from the user."""
-    loggers = [logging.getLogger(name) for name in _CHATTER]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -28,7 +28,8 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
-from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER

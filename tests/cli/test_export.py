@@ -74,9 +74,88 @@ def test_without_out_the_run_is_named_after_the_checkpoint_and_latest_points_to_
     assert command("inspect", "runs/latest", "--json").document["kind"] == "run"
 
 
-@pytest.mark.parametrize("flag", [("--precision", "fp64"), ("--runtime", "abacus"), ("--image-size", "big")])
+@pytest.mark.parametrize(
+    "flag", [("--precision", "fp64"), ("--runtime", "abacus"), ("--image-size", "big"), ("--target", "abacus")]
+)
 def test_unknown_values_are_usage_errors(command: Command, material: Path, flag: tuple[str, str]) -> None:
     assert command("export", material / "generator.pth", *flag).code == 2
+
+
+def test_an_onnx_file_is_rewritten_for_a_target_and_the_passes_are_printed(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    source = material / "run/export/portable/generator.fp32.onnx"
+    ran = command("export", source, "--target", "x86-avx512", "--out", tmp_path / "run")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    start = lines.index("passes over generator.fp32.onnx:")
+    shown = " ".join(" ".join(lines[start + 1 :]).split())
+    assert "thin_layer: applied 2; not at 6: it has more than 4 outputs" in shown
+    assert "transposed_convolution: not at 2: it would multiply more than before depth_to_space: applied 2" in shown
+    assert shown.endswith("MACs")
+    assert command("verify", source, tmp_path / "run").code == 0
+    inspected = command("inspect", tmp_path / "run", "--json").document
+    original = command("inspect", source, "--json").document
+    assert inspected["macs_true"] == original["macs_true"] == original["macs_executed"] < inspected["macs_executed"]
+    assert "MACs (executed)" in command("inspect", tmp_path / "run").out
+    measured = command(
+        "bench", tmp_path / "run", "--pairs", 2, "--threads", 1, "--json", "--set", "bench.processes=1",
+        "--set", "bench.warmup_seconds=0.01",
+    )  # fmt: skip
+    assert [run["macs_true"] for run in measured.document["runs"]] == [original["macs_true"]] * 2
+
+
+def test_a_checkpoint_for_this_machine_lies_in_the_folder_of_its_target(
+    command: Command, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mggc_edge.compiler.targets.this_target", lambda: "x86-avx2")
+    words = ("--plan", material / "plan.json", "--image-size", 32, "--target", "auto", "--set", "export.simplify=false")
+    ran = command("export", material / "generator.pth", *words, "--out", tmp_path / "run", "--json")
+    assert ran.code == 0
+    assert sorted(path.name for path in (tmp_path / "run/export/x86-avx2").iterdir()) == [
+        "generator.fp32.onnx", "original.fp32.onnx",
+    ]  # fmt: skip
+    for artifact in ran.document["artifacts"]:
+        assert artifact["target"] == "x86-avx2"
+        assert [found["applied"] for found in artifact["passes"] if found["name"] == "thin_layer"] == [
+            1 + artifact["path"].endswith("generator.fp32.onnx")
+        ]
+    assert ran.document["artifacts"][1]["macs_executed"] > ran.document["original"]["macs_true"]
+    settings = json.loads((tmp_path / "run/manifest.json").read_text())["settings"]
+    assert settings["target"] == "x86-avx2"
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (("--opset", 18), "--opset"), (("--dynamic-batch",), "--dynamic-batch"), (("--bn", "eval"), "--bn"),
+        (("--norm-stats", "running"), "--norm-stats"), (("--direction", "AtoB"), "--direction"),
+        (("--plan", "plan.json"), "--plan"),
+    ],
+)  # fmt: skip
+def test_flags_for_checkpoints_are_refused_with_an_onnx_file(
+    command: Command, material: Path, tmp_path: Path, words: tuple[object, ...], flag: str
+) -> None:
+    source = material / "run/export/portable/generator.fp32.onnx"
+    ran = command("export", source, *words, "--out", tmp_path / "run")
+    assert (ran.code, f"{flag} is for checkpoints" in ran.err, (tmp_path / "run").exists()) == (1, True, False)
+
+
+def test_a_file_of_an_engine_alone_is_not_exported(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "g.ort").write_bytes(b"0")
+    ran = command("export", tmp_path / "g.ort", "--out", tmp_path / "run")
+    assert (ran.code, "holds no weights that can be exported" in ran.err) == (1, True)
+
+
+def test_a_damaged_onnx_file_and_an_unknown_pass_are_one_sentence(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "g.onnx").write_bytes(b"no onnx")
+    ran = command("export", tmp_path / "g.onnx", "--out", tmp_path / "run")
+    assert (ran.code, "is not a valid ONNX file" in ran.err) == (1, True)
+    source = material / "run/export/portable/generator.fp32.onnx"
+    ran = command("export", source, "--out", tmp_path / "run", "--set", "export.passes=magic")
+    assert (ran.code, "which is no graph pass" in ran.err, (tmp_path / "run").exists()) == (2, True, False)
 
 
 def test_a_size_that_the_network_cannot_halve_is_refused_with_the_multiples(

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from mggc_edge.compiler import to_onnx as exporter
-from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network

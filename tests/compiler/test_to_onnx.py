@@ -21,9 +21,19 @@ import torch
 import mggc_edge
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler import to_onnx as exporter
-from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx, torch_runner
-from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, OutputError, SpecError
+from mggc_edge.compiler.facts import onnx_facts
+from mggc_edge.compiler.finishing import Exported, random_pictures
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
+from mggc_edge.errors import (
+    ArtifactError,
+    CheckFailedError,
+    MissingDependencyError,
+    OutputError,
+    SettingError,
+    SpecError,
+)
 from mggc_edge.models.convert import per_picture_norm
+from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
@@ -226,6 +236,12 @@ def test_an_export_is_one_file_and_its_artifact_describes_it(tmp_path: Path) -> 
         "dynamic_batch": False,
         "bn": "eval",
         "simplify": True,
+        "target": "portable",
+        "passes": [
+            {"name": "fold_batch_norm", "applied": 0, "not_applied": {}},
+            {"name": "dead_bias", "applied": 0, "not_applied": {"the convolution before it has no bias": 7}},
+            {"name": "merge_pad", "applied": 0, "not_applied": {"it does not pad with a constant": 4}},
+        ],
     }
     assert export.remarks == ()
 
@@ -387,7 +403,7 @@ def test_a_file_that_no_engine_runs_never_appears(tmp_path: Path, cached: pytest
     def broken(model: onnx.ModelProto) -> None:
         model.graph.node[0].op_type = "NoSuchOperator"
 
-    cached.setattr(exporter, "_strip", broken)
+    cached.setattr(exporter, "strip", broken)
     with pytest.raises(ArtifactError, match=r"^ONNX Runtime cannot run"):
         to_onnx(network_of(SMALL), tmp_path / "g.onnx", replace(AT_SIZE, simplify=False))
     assert list(tmp_path.iterdir()) == []
@@ -458,13 +474,13 @@ def test_the_reference_of_bn_batch_is_the_per_picture_form() -> None:
 
 
 def test_parity_pictures_are_seeded_and_fill_the_range() -> None:
-    first, again = (list(exporter._random_pictures(2, (1, 3), (3, 64, 48), seed=4)) for _ in range(2))
+    first, again = (list(random_pictures(2, (1, 3), (3, 64, 48), seed=4)) for _ in range(2))
     assert [array.shape for array in first] == [(1, 3, 64, 48)] * 2 + [(3, 3, 64, 48)] * 2
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert all(array.dtype == np.float32 and -1 <= array.min() < -0.5 < 0.5 < array.max() <= 1 for array in first)
-    (wide,) = exporter._random_pictures(1, (1,), (3, 64, 48), 4, (0.0, 255.0))
+    (wide,) = random_pictures(1, (1,), (3, 64, 48), 4, (0.0, 255.0))
     assert np.allclose(wide, (first[0] + 1) * 127.5, rtol=0, atol=1e-4)
-    other = next(exporter._random_pictures(1, (1,), (3, 64, 48), seed=5))
+    other = next(random_pictures(1, (1,), (3, 64, 48), seed=5))
     assert not np.array_equal(first[0], other)
 
 
@@ -473,3 +489,29 @@ def test_onnxruntime_reads_the_metadata_back() -> None:
     meta = session.get_modelmeta()
     assert (meta.producer_name, meta.graph_name) == ("mggc-edge", "resnet_1blocks")
     assert meta.custom_metadata_map["mggc_edge.image_size"] == "32x32"
+
+
+@pytest.mark.parametrize("target", ["x86-avx512", "x86-avx2"])
+@pytest.mark.parametrize("spec", [SMALL, unet_spec(halvings=5, ngf=4)], ids=spec_id)
+def test_a_graph_for_a_target_is_proven_like_any_other(spec: NetworkSpec, target: str, tmp_path: Path) -> None:
+    settings = ExportSettings(image_size=SIZE, target=target, simplify=False)
+    export = to_onnx(network_of(spec), tmp_path / "g.onnx", settings)
+    table = layer_table(spec, SIZE)
+    counts = {report.name: report.applied for report in export.passes}
+    # The first convolution of so small a ResNet is thin too.
+    expected = (0, 5) if spec.family == "unet" else (2, 0)
+    assert (counts["thin_layer"], counts["transposed_convolution"]) == expected
+    assert export.parity.passed
+    assert export.macs_executed is not None
+    assert export.macs_executed > macs(table, "true")
+    facts = onnx_facts(export.artifact.path)
+    assert (facts.macs_true, facts.macs_paper) == (macs(table, "true"), macs(table, "paper"))
+    assert (facts.macs_executed, facts.metadata["target"]) == (export.macs_executed, target)
+
+
+def test_passes_can_be_left_out_and_unknown_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch_export(monkeypatch, SMALL)
+    settings = ExportSettings(image_size=SIZE, target="x86-avx512", passes="none", simplify=False)
+    assert to_onnx(network_of(SMALL), tmp_path / "g.onnx", settings).passes == ()
+    with pytest.raises(SettingError, match="names 'magic'"):
+        ExportSettings(passes="magic")

@@ -1,0 +1,118 @@
+"""What every exported ONNX file goes through, be it made of a network or of another file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact
+from mggc_edge.compiler.passes.contract import PassReport
+from mggc_edge.errors import MissingDependencyError
+from mggc_edge.lazy import require
+from mggc_edge.quality.parity import ParityReport
+from mggc_edge.tensors import Array
+
+if TYPE_CHECKING:
+    import onnx
+
+# What the exporter says that is no news to whoever exports with this package.
+_CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export gives: the artifact, the proof that it equals what it was made from, and remarks on the way.
+
+    Attributes:
+        passes: what became of the sites of every graph pass.
+        macs_executed: multiplications of the rewritten graph, None where they do not follow from it.
+    """
+
+    artifact: OnnxArtifact
+    parity: ParityReport
+    remarks: tuple[str, ...] = field(default=())
+    passes: tuple[PassReport, ...] = ()
+    macs_executed: int | None = None
+
+
+def simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
+    """Return the model after onnxsim, or as it was with a remark where onnxsim fails: it is never required."""
+    try:
+        onnxsim = require("onnxsim", extra="onnx")
+    except MissingDependencyError as error:
+        return model, f"onnxsim is not installed and was left out: {error.hint}"
+    try:
+        with quiet():
+            simple, sound = onnxsim.simplify(model)
+    except Exception as error:  # noqa: BLE001  onnxsim raises many kinds, and the model is fine without it
+        return model, f"onnxsim failed and was left out: {str(error)[:200]}"
+    return (simple, None) if sound else (model, "onnxsim changed the outputs and was left out")
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Take out what no engine reads: source lines of the exporting machine, shapes of inner tensors, documentation."""
+    del model.graph.value_info[:]
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for part in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    del model.graph.metadata_props[:]
+
+
+def rewriting(target: str, passes: Sequence[str], macs: tuple[int | None, int | None]) -> dict[str, str]:
+    """Return the metadata of a graph that passes went over: what for, which applied, and its MACs before (true, paper).
+
+    A rewritten graph executes other multiplications than the network has: the count of the network stays with the file.
+    """
+    metadata = {"target": target, "passes": ",".join(passes)}
+    metadata |= {name: str(count) for name, count in zip(("macs_true", "macs_paper"), macs, strict=True) if count}
+    return {METADATA_PREFIX + key: value for key, value in metadata.items()}
+
+
+def random_pictures(
+    count: int,
+    batches: tuple[int, ...],
+    shape: tuple[int, int, int],
+    seed: int,
+    values: tuple[float, float] = (-1.0, 1.0),
+) -> Iterator[Array]:
+    """Yield `count` arrays in the range `values` for each batch size.
+
+    They are noise at four scales, so that norms see real variances.
+    """
+    generator = np.random.default_rng(seed)
+    channels, height, width = shape
+    for batch in batches:
+        for _ in range(count):
+            picture = np.zeros((batch, channels, height, width), np.float32)
+            for scale in (1, 4, 16, 64):
+                grid = generator.uniform(*values, (batch, channels, -(-height // scale), -(-width // scale)))
+                picture += (
+                    grid.repeat(scale, axis=2).repeat(scale, axis=3)[:, :, :height, :width].astype(np.float32) / 4
+                )
+            yield picture
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on missing torchvision, deprecations of its own and the like from the user."""
+    loggers = [logging.getLogger(name) for name in _CHATTER]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,218 @@
+"""Any ONNX file, rewritten by the passes of a target into a new folder and proven equal to the file it was."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mggc_edge.artifacts import (
+    EXPORT_FOLDER,
+    GENERATOR_FILE,
+    METADATA_PREFIX,
+    ORIGINAL_FILE,
+    OnnxArtifact,
+    file_entry,
+    new_folder,
+    sha256_of,
+    write_manifest,
+    writing,
+)
+from mggc_edge.backends.base import Runner
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.compiler.bounds import check_runnable
+from mggc_edge.compiler.facts import OnnxFacts, check_onnx, count_macs, onnx_facts, read_onnx
+from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
+from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.errors import ArtifactError, MggcEdgeError
+from mggc_edge.lazy import require
+from mggc_edge.models.layers import Size
+from mggc_edge.quality.parity import ParityReport, check_parity, only_output
+from mggc_edge.settings import Settings
+
+if TYPE_CHECKING:
+    import onnx
+
+QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"})
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """What `rewrite_folder` made: the new file, and facts about the one it was made from, MACs at the fixed size."""
+
+    folder: Path
+    source: Path
+    generator: Exported
+    before: OnnxFacts
+    image_size: Size
+
+
+def rewrite_folder(
+    source: Path,
+    folder: Path,
+    *,
+    target: str,
+    settings: Settings,
+    image_size: Size | None = None,
+    command: str,
+    effective: Mapping[str, Any],
+    seed: int = 0,
+) -> Rewritten:
+    """Rewrite an ONNX file for a target into a new folder.
+
+    The folder holds `export/<target>/generator.fp32.onnx`, beside it `original.fp32.onnx`, a copy of the file as it
+    was, and `manifest.json`. It appears under its name when the two have been shown to agree in ONNX Runtime.
+
+    Args:
+        source: a float32 file with one picture [N, C, H, W] in and one tensor out, of any producer.
+        folder: must not exist, or be empty.
+        target: see `mggc_edge.compiler.targets`.
+        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read.
+        image_size: (height, width) that a file which leaves them open is fixed to.
+        command, effective: what goes into the manifest.
+        seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
+
+    Raises:
+        ArtifactError: the file is damaged, is none of these, or has another picture size.
+        CheckFailedError: the new file does not equal the old one.
+        OutputError: the folder has other content or cannot be written.
+    """
+    passes = choose_passes(settings["export.passes"], target)
+    check_onnx(source)
+    before = onnx_facts(source)
+    model = read_onnx(source)
+    size = _checked(source, model, before, image_size)
+    if any(None in tensor.shape[2:] for tensor in before.inputs):
+        _fix_size(model, size)
+        copy = type(model)()
+        copy.CopyFrom(model)
+        check_runnable(copy)  # which takes the shapes out of what it looks at
+        del copy
+    remarks: tuple[str, ...] = ()
+    if settings["export.simplify"]:
+        model, remark = simplified(model)
+        remarks = (remark,) if remark else ()
+    sized = count_macs(model)  # where a size was open before
+    try:
+        model, reports = apply_passes(model, passes)
+    except MggcEdgeError:
+        raise
+    except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise ArtifactError(
+            f"'{source}' cannot be rewritten: {reason}",
+            hint="leave the passes out: --set export.passes=none",
+        ) from error
+    strip(model)
+    sha256 = sha256_of(source)
+    counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
+    applied = [name for name in before.metadata.get("passes", "").split(",") if name]
+    applied += [report.name for report in reports if report.applied and report.name not in applied]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata |= {**rewriting(target, applied, counts), f"{METADATA_PREFIX}parent_sha256": sha256}
+    require("onnx.helper", extra="onnx").set_model_props(model, metadata)
+    with new_folder(folder) as stage:
+        place = stage / EXPORT_FOLDER / target
+        path, original = place / GENERATOR_FILE, place / ORIGINAL_FILE
+        with writing(path):
+            place.mkdir(parents=True)
+            path.write_bytes(model.SerializeToString())
+            shutil.copyfile(source, original)
+        parity, artifact = _proven(original, path, before, size, settings, seed)
+        artifact = replace(
+            artifact,
+            parent_sha256=sha256,
+            settings={"target": target, "passes": [report.to_json() for report in reports]},
+        )
+        parity.check(f"the rewritten '{path.name}' does not equal '{source}'")
+        after = onnx_facts(path)
+        write_manifest(
+            stage,
+            command=command,
+            files=[artifact.to_json(stage), file_entry(original, stage)],
+            settings={**effective, "image_size": list(size), "target": target, "seed": seed},
+            source_sha256=sha256,
+            timings_s={},
+        )
+    artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
+    exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
+    return Rewritten(folder, source, exported, replace(before, macs_true=counts[0], macs_paper=counts[1]), size)
+
+
+def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Size | None) -> Size:
+    """Return the picture size that a file takes, or is to take."""
+    if len(facts.inputs) != 1 or len(facts.outputs) != 1 or len(facts.inputs[0].shape) != 4:
+        raise ArtifactError(f"'{source}' does not turn one picture [N, C, H, W] into one tensor")
+    half = require("onnx", extra="onnx").TensorProto.FLOAT16
+    kind = "int8" if QUANTIZED & set(facts.operators) else None
+    kind = "fp16" if any(tensor.data_type == half for tensor in model.graph.initializer) else kind
+    types = {facts.inputs[0].dtype, facts.outputs[0].dtype}
+    if kind is not None or types != {"float32"}:
+        raise ArtifactError(
+            f"'{source}' is no float32 network: {kind or ' to '.join(sorted(types))}",
+            hint="rewrite the float32 file that it was made from",
+        )
+    _, channels, height, width = facts.inputs[0].shape
+    if channels is None:
+        raise ArtifactError(f"'{source}' leaves open how many channels its pictures have")
+    for side, fixed in zip(wanted or (), (height, width), strict=False):
+        if fixed not in (None, side):
+            raise ArtifactError(f"'{source}' takes pictures of {height}x{width} only", hint="leave the image size out")
+    if wanted is None and (height is None or width is None):
+        raise ArtifactError(f"'{source}' takes pictures of any size", hint="give one with --image-size")
+    return wanted or (height or 0, width or 0)
+
+
+def _fix_size(model: onnx.ModelProto, size: Size) -> None:
+    """Let a model take pictures of one size; what it says of its other sizes is inferred anew."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    (picture,) = (value for value in model.graph.input if value.name not in constants)
+    for dim, side in zip(picture.type.tensor_type.shape.dim[2:], size, strict=True):
+        dim.dim_value = side
+    for value in model.graph.output:
+        for dim in value.type.tensor_type.shape.dim[2:]:
+            dim.Clear()
+    del model.graph.value_info[:]
+
+
+def _proven(
+    original: Path, path: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int
+) -> tuple[ParityReport, OnnxArtifact]:
+    shape = before.inputs[0].shape
+    batch, channels = shape[0] or 1, shape[1]
+    assert channels is not None
+    values = (before.spec.low, before.spec.high) if before.spec is not None else (-1.0, 1.0)
+    pictures = random_pictures(settings["export.parity_pictures"], (batch,), (channels, *size), seed, values)
+    with OnnxRuntimeRunner(original) as old, OnnxRuntimeRunner(path) as new:
+        first = next(pictures)
+        reach = _reach(old, first)
+        report = check_parity(
+            old,
+            new,
+            itertools.chain([first], pictures),
+            atol=settings["export.atol"] * reach,
+            data_range=2 * reach,
+        )
+        inputs, outputs = new.inputs, new.outputs
+    artifact = OnnxArtifact(
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        inputs=inputs,
+        outputs=outputs,
+        precision="fp32",
+        parent_sha256=None,
+    )
+    return report, artifact
+
+
+def _reach(runner: Runner, picture: np.ndarray[Any, Any]) -> float:
+    """Return the largest absolute output, at least 1."""
+    largest = float(np.abs(only_output(runner, picture)).max(initial=0))
+    return max(1.0, largest) if np.isfinite(largest) else 1.0
