@@ -178,7 +178,6 @@ def _workloads(paths: list[Path], size: tuple[int, int] | None) -> list[Workload
 def _run_models(run: Path) -> list[tuple[str, Path]]:
     from mggc_edge.artifacts import (
         EXPORT_FOLDER,
-        GENERATOR_FILE,
         ORIGINAL_FILE,
         PORTABLE,
         read_manifest,
@@ -193,7 +192,7 @@ def _run_models(run: Path) -> list[tuple[str, Path]]:
     if not entries:
         raise ArtifactError(
             f"the run '{run}' has no original to compare with",
-            hint=f"measure the generator alone: mggc-edge bench {run / EXPORT_FOLDER / PORTABLE / GENERATOR_FILE}",
+            hint=f"measure the generator alone: mggc-edge bench {generator}",
         )
     original = run / name
     if not original.is_file():
@@ -224,6 +223,7 @@ def _workload(name: str, path: Path, size: tuple[int, int] | None) -> Workload:
     from mggc_edge.errors import InputError, MissingDependencyError
 
     macs_true = macs_paper = None
+    precision = "fp32"
     # A board without onnx has only ONNX Runtime's own checks, and so has a file in its own format.
     if path.suffix.lower() == ".onnx":
         with suppress(MissingDependencyError):
@@ -231,11 +231,11 @@ def _workload(name: str, path: Path, size: tuple[int, int] | None) -> Workload:
 
             check_onnx(path)
             facts = onnx_facts(path)
-            macs_true, macs_paper = facts.macs_true, facts.macs_paper
+            macs_true, macs_paper, precision = facts.macs_true, facts.macs_paper, facts.precision
             shape = facts.inputs[0].shape if facts.inputs else ()
             if size is None and len(shape) == 4 and None in shape[2:]:
                 raise InputError(f"'{path}' takes pictures of any size", hint="give one with --image-size")
-    return Workload(name, path, macs_true=macs_true, macs_paper=macs_paper, image_size=size)
+    return Workload(name, path, precision=precision, macs_true=macs_true, macs_paper=macs_paper, image_size=size)
 
 
 @contextmanager

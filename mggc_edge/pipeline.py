@@ -11,7 +11,7 @@ from typing import Any
 
 from mggc_edge.artifacts import (
     EXPORT_FOLDER,
-    GENERATOR_FILE,
+    GENERATOR_FILES,
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
@@ -24,7 +24,9 @@ from mggc_edge.artifacts import (
     write_json,
     write_manifest,
 )
+from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.to_onnx import Exported, ExportSettings, to_onnx
+from mggc_edge.errors import SpecError
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
 from mggc_edge.models.families import layer_table
@@ -65,8 +67,8 @@ def export_folder(
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
 
     The folder appears under its name when everything in it is finished and has been proven equal to torch:
-    `original/`, `export/portable/generator.fp32.onnx` and `manifest.json`; with a plan also `plan.json`, `slim/` and
-    `export/portable/original.fp32.onnx`.
+    `original/`, `export/portable/generator.fp32.onnx` (of a quantized network `generator.int8.onnx`) and
+    `manifest.json`; with a plan also `plan.json`, `slim/` and `export/portable/original.fp32.onnx`.
 
     Args:
         network: the original generator.
@@ -81,6 +83,7 @@ def export_folder(
 
     Raises:
         PlanError: the plan does not fit the network.
+        SpecError: there is a plan, and the network is quantized already.
         CheckFailedError: an exported file does not equal its network.
         OutputError: the folder has other content or cannot be written.
     """
@@ -88,6 +91,11 @@ def export_folder(
     settings = replace(settings, image_size=original_table.image_size)
     remarks: list[str] = []
     if plan is not None:
+        if network.spec.quantization != "none":
+            raise SpecError(
+                "this network is quantized already, and a plan is for networks in floats",
+                hint="give the checkpoint that the plan was made for, or leave out --plan",
+            )
         plan.check_fits(network.spec)
         if plan.source_sha256 not in (None, weights_sha256(network)):
             remarks.append("the plan was made from other weights of the same network")
@@ -106,12 +114,10 @@ def export_folder(
             files.append(file_entry(stage / PLAN_FILE, stage, parent=source_sha256))
             slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
             files += slim_files
-        target = stage / EXPORT_FOLDER / PORTABLE
+        target, file = stage / EXPORT_FOLDER / PORTABLE, GENERATOR_FILES[precision_of(generator.spec)]
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
-            exported = to_onnx(
-                generator, target / GENERATOR_FILE, settings, parent_sha256=parent, origin=origin, seed=seed
-            )
+            exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
         files.append(exported.artifact.to_json(stage))
         original = None
         if plan is not None:

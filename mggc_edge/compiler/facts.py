@@ -30,7 +30,8 @@ class OnnxFacts:
     Attributes:
         inputs, outputs: names, types and shapes; None stands for a size that is left open.
         operators: how often each operator occurs.
-        parameters: elements of the floating-point weights in the file.
+        parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points.
+        precision: "int8" where it has 8-bit weights, else "fp32".
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
             of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on.
         opset: version of the ONNX operators.
@@ -42,6 +43,7 @@ class OnnxFacts:
     outputs: tuple[TensorSpec, ...]
     operators: Mapping[str, int]
     parameters: int
+    precision: str
     macs_true: int | None
     macs_paper: int | None
     opset: int
@@ -114,12 +116,25 @@ def onnx_facts(path: Path) -> OnnxFacts:
     floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     tensors = _constants(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
+    rounders = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    grids = {name for node in rounders for name in node.input[1:]}
+    stored = {
+        node.input[0]: node.output[0]
+        for node in rounders
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors
+    }
+    weights |= {output: weights[name] for name, output in stored.items()}
     macs_true, macs_paper = _macs(model, weights)
     return OnnxFacts(
         inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value) for value in model.graph.output),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        parameters=sum(math.prod(tensor.dims) for tensor in tensors.values() if tensor.data_type in floats),
+        parameters=sum(
+            math.prod(tensor.dims)
+            for name, tensor in tensors.items()
+            if name in stored or (tensor.data_type in floats and name not in grids)
+        ),
+        precision="int8" if stored else "fp32",
         macs_true=macs_true,
         macs_paper=macs_paper,
         opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
