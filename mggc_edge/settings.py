@@ -241,7 +241,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("quality.max_real", 10_000, "pictures", "most real pictures that distributions are compared with", low=2),
     Setting("quantize.calibration", "mse", "", "first range of activations", choices=("mse", "minmax")),
-    Setting("quantize.min_psnr", 45.0, "dB", "a quantized network's file must reach this to torch", low=0, high=1000),
+    Setting("quantize.min_psnr", 45.0, "dB", "a quantized network below this to its file is named", low=0, high=1000),
     Setting("quantize.pictures", 16, "pictures", "ranges of activations are found on", low=1, high=10_000),
     Setting("quantize.ranges", "fixed", "", "of activations, in finetuning", choices=("learned", "fixed")),
     Setting("quantize.weights", "channel", "", "what of a weight shares a scale", choices=("channel", "tensor")),

@@ -3,7 +3,7 @@
 A deep network of 8-bit layers does not repeat itself: a sum that is rounded otherwise in its last bit puts one value
 of a million on the next level, that one moves a thousand others, and after a few layers two engines round
 independently of each other. So each layer is looked at alone: what it reads is cut off from the graph, and the levels
-that torch found are fed in its place.
+that torch found are fed in its place. The output, which follows from the last ones, is then torch's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LEAST_EQUAL = 0.999  # of a layer's values
 MOST_LEVELS = 1  # that any of them is off by
+MAX_OUTPUT = 1e-3  # that the output may differ by, of the range from -1 to 1
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class GridParity:
         values: how many were compared, in all layers and pictures.
         equal: fraction that is the same in the layer where it is lowest, which is `worst`.
         levels: most that one is off by, in any layer.
+        output: largest difference of the output.
     """
 
     values: int
     equal: float
     levels: int
     worst: str
+    output: float
 
     def check(self, what: str) -> None:
-        """Raise CheckFailedError unless nearly all levels are the same, and none is off by more than one."""
+        """Raise CheckFailedError unless nearly all levels are equal, none is off by more than one, nor the output."""
+        if not self.output <= MAX_OUTPUT:
+            raise CheckFailedError(f"{what}: on the same levels, outputs differ by up to {self.output:.3g}")
         if not (self.equal >= LEAST_EQUAL and self.levels <= MOST_LEVELS):
             raise CheckFailedError(
                 f"{what}: in layer {self.worst} {self.equal:.4%} of the quantized values are the same, and the largest "
@@ -53,28 +58,30 @@ class GridParity:
 
 
 def check_grids(
-    model: onnx.ModelProto, input_name: str, pictures: Iterable[tuple[Array, Mapping[str, Array]]]
+    model: onnx.ModelProto, input_name: str, pictures: Iterable[tuple[Array, Mapping[str, Array], Array]]
 ) -> GridParity:
     """Compare the levels that a graph finds with those of its network.
 
     Args:
         model: with Q/DQ pairs as `insert_qdq` names them.
         input_name: of its picture.
-        pictures: each [1, C, H, W], with the network's levels by the names of its rows, uint8.
+        pictures: each [1, C, H, W], with the network's levels by the names of its rows, uint8, and its output.
 
     Raises:
         ArtifactError: the graph cannot be run.
     """
-    values, levels, same, total = 0, 0, dict[str, int](), dict[str, int]()
+    values, levels, same, total, furthest = 0, 0, dict[str, int](), dict[str, int](), 0.0
+    name_of_output = model.graph.output[0].name
     with tempfile.TemporaryDirectory() as folder:
         runner: OnnxRuntimeRunner | None = None
-        for picture, wanted in pictures:
+        for picture, wanted, output in pictures:
             if runner is None:
                 path = Path(folder, "cut.onnx")
                 path.write_bytes(cut(model, {name: level.shape for name, level in wanted.items()}).SerializeToString())
                 runner = OnnxRuntimeRunner(path)
                 runner.__enter__()
             found = runner.infer({input_name: picture, **{forced(name): level for name, level in wanted.items()}})
+            furthest = max(furthest, float(np.abs(found[name_of_output] - output).max()))
             for name, level in wanted.items():
                 difference = np.abs(found[f"{name}.input_quantized"].astype(np.int16) - level.astype(np.int16))
                 levels = max(levels, int(difference.max()))
@@ -85,7 +92,7 @@ def check_grids(
             runner.__exit__(None, None, None)
     shares = {name: same[name] / total[name] for name in total}
     worst = min(shares, key=lambda name: shares[name], default="")
-    return GridParity(values, shares.get(worst, 1.0), levels, worst)
+    return GridParity(values, shares.get(worst, 1.0), levels, worst, furthest)
 
 
 def forced(name: str) -> str:

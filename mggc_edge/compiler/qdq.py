@@ -95,7 +95,7 @@ def _quantize_input(graph: onnx.GraphProto, node: onnx.NodeProto, before: onnx.N
 
 
 def _store(graph: onnx.GraphProto, name: str, values: Array) -> None:
-    graph.initializer.append(require("onnx.numpy_helper", extra="onnx").from_array(np.ascontiguousarray(values), name))
+    graph.initializer.append(require("onnx.numpy_helper", extra="onnx").from_array(np.asarray(values), name))
 
 
 def _insert(graph: onnx.GraphProto, node: onnx.NodeProto, new: Sequence[onnx.NodeProto]) -> None:

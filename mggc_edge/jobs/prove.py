@@ -196,6 +196,8 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
         "sha256": artifact.sha256,
         "accepted": True,
         "reason": None,
+        "parity_psnr": exported.parity.psnr,
+        "equal_levels": None if exported.grids is None else exported.grids.equal,
     }
 
 

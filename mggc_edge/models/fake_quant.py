@@ -3,7 +3,8 @@
 The grid is the one that `QuantizeLinear` and `DequantizeLinear` of ONNX have, so what is trained is what is exported:
 
     activations  y = (clamp(round(x / s) + z, 0, 255) - z) s      uint8, one scale s and zero point z for a tensor
-    weights      w' = round(w / s) s,  s = max|w| / 127           int8 from -127 to 127, s for each output channel
+    weights      w' = round(w / t) t,  t = max|w| / 127           int8 from -127 to 127, t for each output channel
+    biases       b' = round(b / (s t)) s t                         floats that an engine may hold as int32
 
 `round` takes halves to the even neighbor. The weights' scale follows the weights, so no weight is ever clamped. That
 of an activation is stored as its logarithm and can be learned: a step of Adam then changes it by a fraction of itself.
@@ -20,17 +21,18 @@ from mggc_edge.errors import SpecError
 from mggc_edge.models.layers import Layer
 
 MAX_WEIGHT, MAX_LEVEL = 127, 255
-LEAST_WEIGHT = 1e-12  # a channel of zeros has a scale too
+# A channel of zeros has a scale too. It is no smaller than this part of the largest, so that a bias stays an int32.
+LEAST_PART, LEAST_WEIGHT = 1e-3, 1e-6
 
 
 def weight_scale(weight: Tensor, layer: Layer) -> Tensor:
     """Return the scale of a convolution's weight: [out], or [1] where the whole tensor has one."""
+    every = weight.detach().abs().amax().reshape(1)
     if layer.quantization == "int8_tensor":
-        largest = weight.detach().abs().amax().reshape(1)
-    else:
-        axis = output_axis(layer)
-        largest = weight.detach().abs().amax(dim=[dim for dim in range(4) if dim != axis])
-    return largest.clamp_min(LEAST_WEIGHT) / MAX_WEIGHT
+        return every.clamp_min(LEAST_WEIGHT) / MAX_WEIGHT
+    axis = output_axis(layer)
+    largest = weight.detach().abs().amax(dim=[dim for dim in range(4) if dim != axis])
+    return torch.maximum(largest, LEAST_PART * every).clamp_min(LEAST_WEIGHT) / MAX_WEIGHT
 
 
 def output_axis(layer: Layer) -> int:
@@ -46,6 +48,12 @@ def weight_levels(weight: Tensor, layer: Layer) -> Tensor:
 def rounded_weight(weight: Tensor, layer: Layer) -> Tensor:
     """Return a weight rounded to its grid; its gradient is the weight's own."""
     rounded: Tensor = _RoundedWeight.apply(weight, _beside(weight_scale(weight, layer), layer))  # type: ignore[no-untyped-call]
+    return rounded
+
+
+def rounded_bias(bias: Tensor, weight: Tensor, log_scale: Tensor, layer: Layer) -> Tensor:
+    """Return a bias, [out], in whole multiples of what one step of input and weight gives; its gradient is its own."""
+    rounded: Tensor = _RoundedWeight.apply(bias, log_scale.detach().exp() * weight_scale(weight, layer))  # type: ignore[no-untyped-call]
     return rounded
 
 

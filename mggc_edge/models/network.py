@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
-from mggc_edge.models.fake_quant import rounded_input, rounded_weight
+from mggc_edge.models.fake_quant import rounded_bias, rounded_input, rounded_weight
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import INPUT, INPUT_GRID, NORM_PARAMETERS, REMOVABLE_SUFFIX, Activation, Layer, LayerTable
 from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec
@@ -243,6 +243,8 @@ def _convolve(layer: Layer, conv: nn.Module, x: Tensor, *, biased: bool) -> Tens
     assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
     weight = conv.weight if layer.quantization == "none" else rounded_weight(conv.weight, layer)
     bias = conv.bias if biased else None
+    if layer.quantized_input and bias is not None:
+        bias = rounded_bias(bias, conv.weight, getattr(conv, INPUT_GRID[0]), layer)
     padding = 0 if layer.padding_mode == "reflect" else layer.padding
     if layer.op == "conv_transpose":
         return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
