@@ -284,7 +284,7 @@ def page(document: dict[str, Any]) -> RenderableType:
     for label, name, form in (
         ("MACs", "macs_true", si),
         ("parameters", "parameters", si),
-        ("ONNX file, fp32", "size_bytes", file_size),
+        ("ONNX file", "size_bytes", file_size),
     ):
         table.add_row(label, form(before[name]), form(after[name]), f"{before[name] / after[name]:.2f}x")
     _add_sizes(table, document.get("size"))  # a run of an older version has none

@@ -54,7 +54,7 @@ class OnnxArtifact:
     size_bytes: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    precision: Precision
+    precision: str
     parent_sha256: str | None
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -193,17 +193,3 @@ def test_a_plan_is_not_applied_to_what_is_quantized(command: Command, run: Path,
         "error: this network is quantized already, and a plan is for networks in floats\n"
         "hint: give the checkpoint that the plan was made for, or leave out --plan\n"
     )
-
-
-def test_a_generator_whose_values_no_grid_holds_is_refused_in_one_sentence(
-    command: Command, given: Path, tmp_path: Path
-) -> None:
-    network = Network(cartoongan_spec(blocks=1, ngf=4))
-    randomise(network, seed=2)
-    with torch.no_grad():
-        network.get_parameter("in01_1.scale").fill_(3e38)
-    torch.save(network.state_dict(), tmp_path / "huge.pth")
-    words = ("--quantize", "8", "--method", "uniform", "--out", tmp_path / "o", *QUICK)
-    ran = command("--quiet", "compress", "--model", tmp_path / "huge.pth", "--budget", "0.5", *words)
-    assert ran.code == 1
-    assert ran.err == ""

@@ -47,8 +47,8 @@ def pictures(seed: int = 0) -> Iterator[Tensor]:
         yield torch.nn.functional.interpolate(small, SIZE, mode="bilinear")
 
 
-def quantized(spec: NetworkSpec, **settings: bool) -> Network:
-    return quantize(network_of(spec), pictures, QuantizeSettings(**settings)).eval()
+def quantized(spec: NetworkSpec, *, per_channel: bool = True) -> Network:
+    return quantize(network_of(spec), pictures, QuantizeSettings(per_channel=per_channel)).eval()
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,8 @@ KINDS = {
         "uniform.weights=scratch", "--set", "distill.enabled=false",
     ),
     "quantized": (
-        "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--quantize", "8", "--set",
-        "quantize.ranges=learned", "--set", "quantize.pictures=3",
+        "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--quantize", "8",
+        "--set", "quantize.ranges=learned", "--set", "quantize.pictures=3",
     ),
 }  # fmt: skip
 
@@ -146,6 +146,7 @@ def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
     assert_equal_runs(tmp_path / "RUN", expected.run)
 
 
+@pytest.mark.slow
 def test_a_quantized_job_stopped_in_finetuning_and_export_ends_as_if_nothing_had_happened(
     jobs: JobServer, given: Path, tmp_path: Path
 ) -> None:
