@@ -10,7 +10,7 @@ from pathlib import Path
 from mggc_edge.errors import ArtifactError, InputError
 
 RUNTIMES = ("onnxruntime",)
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "int8")
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
 

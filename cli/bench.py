@@ -221,6 +221,7 @@ def _workload(name: str, path: Path, size: tuple[int, int] | None) -> Workload:
     from mggc_edge.errors import InputError, MissingDependencyError
 
     macs_true = macs_paper = None
+    precision = "fp32"
     # A board without onnx has only ONNX Runtime's own checks, and so has a file in its own format.
     if path.suffix.lower() == ".onnx":
         with suppress(MissingDependencyError):
@@ -228,11 +229,11 @@ def _workload(name: str, path: Path, size: tuple[int, int] | None) -> Workload:
 
             check_onnx(path)
             facts = onnx_facts(path)
-            macs_true, macs_paper = facts.macs_true, facts.macs_paper
+            macs_true, macs_paper, precision = facts.macs_true, facts.macs_paper, facts.precision
             shape = facts.inputs[0].shape if facts.inputs else ()
             if size is None and len(shape) == 4 and None in shape[2:]:
                 raise InputError(f"'{path}' takes pictures of any size", hint="give one with --image-size")
-    return Workload(name, path, macs_true=macs_true, macs_paper=macs_paper, image_size=size)
+    return Workload(name, path, precision=precision, macs_true=macs_true, macs_paper=macs_paper, image_size=size)
 
 
 @contextmanager

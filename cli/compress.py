@@ -30,11 +30,13 @@ from mggc_edge.cli.output import Output, file_size, shown, si
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 
 Method = Literal[
     "mggc", "gan-slimming", "magnitude", "uniform", "random"
 ]  # of `jobs.methods`, which --help must not load
+Quantize = Literal["8", "none"]
 DataLayout = Literal["paired", "unpaired"]
 Convention = Literal["true", "paper"]
 MAX_STEM = 80  # characters of a checkpoint's name in that of the run
@@ -137,6 +139,14 @@ def compress(
         float | None,
         typer.Option("--finetune-epochs", metavar="E", help="Epochs of finetuning.", rich_help_panel=CHANNELS),
     ] = None,
+    quantize: Annotated[
+        Quantize,
+        typer.Option(
+            "--quantize",
+            help="Finetune on 8-bit weights and activations, and export them.",
+            rich_help_panel=CHANNELS,
+        ),
+    ] = "none",
     macs_convention: Annotated[
         Convention,
         typer.Option(
@@ -251,6 +261,7 @@ def compress(
             encoder=encoder, encoder_weights=encoder_weights, perceptual=perceptual,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
+            quantize=quantize,
             **flags,
         )  # fmt: skip
         stem = Path(model).stem[:MAX_STEM]  # so that the budget stays in the name
@@ -287,6 +298,7 @@ def page(document: dict[str, Any]) -> RenderableType:
         ("ONNX file", "size_bytes", file_size),
     ):
         table.add_row(label, form(before[name]), form(after[name]), f"{before[name] / after[name]:.2f}x")
+    _add_sizes(table, document.get("size"))  # a run of an older version has none
     table.add_row(
         f"latency, {shown(latency['runtime'])}",
         f"{latency['original_ms']:.2f} ms",
@@ -332,6 +344,15 @@ def page(document: dict[str, Any]) -> RenderableType:
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
     return Group(table, facts)
+
+
+def _add_sizes(table: Table, sizes: dict[str, Any] | None) -> None:
+    """Add what an 8-bit generator takes on disk and in memory, and which parts of that are channels and bits."""
+    for where, label in (("disk", "int8, on disk"), ("memory", "int8, in memory")):
+        if sizes is not None and round(sizes[where]["bits"], 2) != 1:
+            one = sizes[where]
+            parts = f"{one['ratio']:.2f}x = {one['channels']:.2f}x channels, {one['bits']:.2f}x bits"
+            table.add_row(label, file_size(one["original_bytes"]), file_size(one["compressed_bytes"]), parts)
 
 
 def _speed(latency: dict[str, Any]) -> str:

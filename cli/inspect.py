@@ -104,6 +104,8 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
             traits.append(f"{spec.color_order} pictures")
         if (spec.low, spec.high) != (-1, 1):
             traits.append(f"values from {spec.low:g} to {spec.high:g}")
+        if spec.quantization != "none":
+            traits.append("8-bit weights and activations")
         if spec.family == "resnet":
             traits += [f"{'reflection' if spec.padding == 'reflect' else 'zero'} padding"] + [
                 "dropout layer"

@@ -110,6 +110,11 @@ def verify(
                 settings["pictures.max_unreadable"],
             )
             pictures = _with_contrast(out, read_pictures(out, stream, what="comparing"), names)
+        if min_psnr is None and atol is None and "int8" in (geometry(a).precision, geometry(b).precision):
+            min_psnr = settings["quantize.min_psnr"]
+            out.remark(
+                "note: 8-bit networks are compared by PSNR: where a sum is rounded otherwise, levels differ by one"
+            )
         limit = None if min_psnr is not None and atol is None else settings["verify.atol"]
         values = shared.output_format.high - shared.output_format.low
         report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr, data_range=values)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mggc_edge._version import __version__
 from mggc_edge.errors import ArtifactError, OutputError
@@ -27,9 +27,12 @@ METADATA_PREFIX = "mggc_edge."  # of our keys in the metadata of an ONNX file
 MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 # The layout of a run folder, below `export/<target>/` and beside it.
 GENERATOR_FILE, ORIGINAL_FILE = "generator.fp32.onnx", "original.fp32.onnx"
+INT8_FILE = "generator.int8.onnx"  # in the place of GENERATOR_FILE where the network was trained on 8-bit grids
+GENERATOR_FILES = {"fp32": GENERATOR_FILE, "int8": INT8_FILE}
 PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
 DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 MEASUREMENTS = QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"  # made in the end, and can be made again
+Precision = Literal["fp32", "fp16", "int8"]
 PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 

@@ -102,7 +102,7 @@ class Inspection:
             return {
                 "family": None, "role": None, "norm": None, "parameters": count,
                 "image_size": _onnx_size(facts), "macs_true": facts.macs_true, "macs_paper": facts.macs_paper,
-                "epsilon": None, "color_order": None, "range": None, "groups": [], "layers": [],
+                "epsilon": None, "color_order": None, "range": None, "quantization": None, "groups": [], "layers": [],
             }  # fmt: skip
         family = family_of(table.spec)
         return {
@@ -112,6 +112,7 @@ class Inspection:
             "epsilon": table.spec.epsilon,
             "color_order": table.spec.color_order,
             "range": [table.spec.low, table.spec.high],
+            "quantization": table.spec.quantization,
             "in_channels": table.spec.in_channels,
             "out_channels": table.spec.out_channels,
             "parameters": count,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mggc_edge.artifacts import (
-    GENERATOR_FILE,
+    GENERATOR_FILES,
     MANIFEST_FILE,
     METADATA_PREFIX,
     ORIGINAL_FOLDER,
@@ -45,6 +45,7 @@ class Geometry:
         input_format, output_format: channels, colour order and range.
         bn: how batch norm was taken, "eval" or "batch".
         direction, norm_stats: how the checkpoint was read, None where that is not known.
+        precision: as the runner says it.
     """
 
     image_size: Size | None
@@ -53,6 +54,7 @@ class Geometry:
     bn: str
     direction: str | None = None
     norm_stats: str | None = None
+    precision: str = "fp32"
 
 
 def what_is(path: Path) -> Kind:
@@ -117,7 +119,7 @@ def run_artifact(folder: Path) -> Path:
     manifest = read_manifest(folder)
     for entry in manifest["files"]:
         name = entry.get("path") if isinstance(entry, dict) else None
-        if isinstance(name, str) and name.endswith(f"/{GENERATOR_FILE}"):
+        if isinstance(name, str) and Path(name).name in GENERATOR_FILES.values() and "/" in name:
             path = _named_in_manifest(folder, name)
             if sha256_of(path) != entry.get("sha256"):
                 raise ArtifactError(
@@ -309,6 +311,7 @@ def geometry(runner: Runner) -> Geometry:
         bn=given.get("bn", "eval"),
         direction=given.get("direction"),
         norm_stats=given.get("norm_stats"),
+        precision=given.get("precision", "fp32"),
     )
 
 

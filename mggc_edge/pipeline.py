@@ -12,7 +12,7 @@ from typing import Any
 
 from mggc_edge.artifacts import (
     EXPORT_FOLDER,
-    GENERATOR_FILE,
+    GENERATOR_FILES,
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
@@ -25,8 +25,9 @@ from mggc_edge.artifacts import (
     write_manifest,
 )
 from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
-from mggc_edge.errors import counted
+from mggc_edge.errors import SpecError, counted
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
 from mggc_edge.models.drop_scales import Dropped, drop_zero_scales
@@ -70,8 +71,8 @@ def export_folder(
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
 
     The folder appears under its name when everything in it is finished and has been proven equal to torch:
-    `original/`, `export/<target>/generator.fp32.onnx` and `manifest.json`; with a plan also `plan.json`, `slim/` and
-    `export/<target>/original.fp32.onnx`.
+    `original/`, `export/<target>/generator.fp32.onnx` (of a quantized network `generator.int8.onnx`) and
+    `manifest.json`; with a plan also `plan.json`, `slim/` and `export/<target>/original.fp32.onnx`.
 
     Args:
         network: the original generator.
@@ -89,13 +90,18 @@ def export_folder(
 
     Raises:
         PlanError: the plan does not fit the network, or there is no scale of 0 to drop.
-        SpecError: a channel cannot be dropped, see `drop_zero_scales`.
+        SpecError: a channel cannot be dropped, see `drop_zero_scales`, or the network is quantized already.
         CheckFailedError: an exported file does not equal its network.
         OutputError: the folder has other content or cannot be written.
     """
     original_table = layer_table(network.spec, settings.image_size)
     settings = replace(settings, image_size=original_table.image_size)
     remarks: list[str] = []
+    if network.spec.quantization != "none" and (plan is not None or drop_scales):
+        raise SpecError(
+            "this network is quantized already, and channels are taken out of networks in floats",
+            hint="give the checkpoint that it was made from, or leave out --plan and --drop-zero-scales",
+        )
     if plan is not None:
         plan.check_fits(network.spec)
         if plan.source_sha256 not in (None, weights_sha256(network)):
@@ -123,12 +129,10 @@ def export_folder(
             files.append(file_entry(stage / PLAN_FILE, stage, parent=source_sha256))
             slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
             files += slim_files
-        target = stage / EXPORT_FOLDER / settings.target
+        target, file = stage / EXPORT_FOLDER / settings.target, GENERATOR_FILES[precision_of(generator.spec)]
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
-            exported = to_onnx(
-                generator, target / GENERATOR_FILE, settings, parent_sha256=parent, origin=origin, seed=seed
-            )
+            exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
         files.append(exported.artifact.to_json(stage))
         original = None
         if plan is not None:

@@ -252,6 +252,11 @@ SETTINGS: tuple[Setting, ...] = (
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1
     ),
     Setting("quality.max_real", 10_000, "pictures", "most real pictures that distributions are compared with", low=2),
+    Setting("quantize.calibration", "mse", "", "first range of activations", choices=("mse", "minmax")),
+    Setting("quantize.min_psnr", 45.0, "dB", "a quantized network below this to its file is named", low=0, high=1000),
+    Setting("quantize.pictures", 16, "pictures", "ranges of activations are found on", low=1, high=10_000),
+    Setting("quantize.ranges", "fixed", "", "of activations, in finetuning", choices=("learned", "fixed")),
+    Setting("quantize.weights", "channel", "", "what of a weight shares a scale", choices=("channel", "tensor")),
     Setting("quick.bench_pairs", 20, "pairs", "pairs of latency samples with --quick", low=1, high=10_000),
     Setting("quick.discriminator_steps", 100, "steps", "fitting a discriminator with --quick", low=1),
     Setting("quick.encoder_steps", 60, "steps", "encoder with --quick", low=1),

@@ -20,6 +20,7 @@ from mggc_edge.tensors import TensorSpec
 if TYPE_CHECKING:
     import onnx
 
+ROUNDERS = ("QuantizeLinear", "DequantizeLinear")
 MAX_ONNX_BYTES = 2 * 2**30
 
 
@@ -30,7 +31,8 @@ class OnnxFacts:
     Attributes:
         inputs, outputs: names, types and shapes; None stands for a size that is left open.
         operators: how often each operator occurs.
-        parameters: elements of the floating-point weights in the file.
+        parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points.
+        precision: "int8" where it has 8-bit weights, else "fp32".
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
             of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on. Of a graph
             that passes rewrote, those of the graph before, as its metadata has them.
@@ -44,6 +46,7 @@ class OnnxFacts:
     outputs: tuple[TensorSpec, ...]
     operators: Mapping[str, int]
     parameters: int
+    precision: str
     macs_true: int | None
     macs_paper: int | None
     macs_executed: int | None
@@ -117,13 +120,20 @@ def onnx_facts(path: Path) -> OnnxFacts:
     floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
     tensors = _constants(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
-    counted = _macs(model, weights)
+    stored = _stored(model, tensors)
+    grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
+    counted = count_macs(model)
     macs_true, macs_paper = _before_passes(metadata, counted)
     return OnnxFacts(
         inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value) for value in model.graph.output),
         operators=dict(Counter(node.op_type for node in model.graph.node).most_common()),
-        parameters=sum(math.prod(tensor.dims) for tensor in tensors.values() if tensor.data_type in floats),
+        parameters=sum(
+            math.prod(tensor.dims)
+            for name, tensor in tensors.items()
+            if name in stored or (tensor.data_type in floats and name not in grids)
+        ),
+        precision="int8" if stored else "fp32",
         macs_true=macs_true,
         macs_paper=macs_paper,
         macs_executed=counted[0],
@@ -135,7 +145,19 @@ def onnx_facts(path: Path) -> OnnxFacts:
 
 def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of a graph's convolutions as they are executed, (true, paper)."""
-    return _macs(model, {name: tuple(tensor.dims) for name, tensor in _constants(model).items()})
+    tensors = _constants(model)
+    weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
+    weights |= {output: weights[name] for name, output in _stored(model, tensors).items()}
+    return _macs(model, weights)
+
+
+def _stored(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> Mapping[str, str]:
+    """Return the constants that are stored as integers: by name, what stands for them once they are floats."""
+    return {
+        node.input[0]: node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in tensors
+    }
 
 
 def _before_passes(

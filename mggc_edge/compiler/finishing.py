@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact
+from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import PassReport
 from mggc_edge.errors import MissingDependencyError
 from mggc_edge.lazy import require
@@ -32,6 +33,9 @@ class Exported:
     Attributes:
         passes: what became of the sites of every graph pass.
         macs_executed: multiplications of the rewritten graph, None where they do not follow from it.
+        grids: of a quantized network, how its levels compare, layer by layer.
+        weights_bytes: of the tensors in the file, as they lie in memory once it is read; of a network's file alone.
+        float_bytes, float_weights_bytes: size of the file, and of its tensors, if it were all in float32; likewise.
     """
 
     artifact: OnnxArtifact
@@ -39,6 +43,10 @@ class Exported:
     remarks: tuple[str, ...] = field(default=())
     passes: tuple[PassReport, ...] = ()
     macs_executed: int | None = None
+    grids: GridParity | None = None
+    weights_bytes: int = 0
+    float_bytes: int = 0
+    float_weights_bytes: int = 0
 
 
 def simplified(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:

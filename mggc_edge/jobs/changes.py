@@ -47,7 +47,9 @@ READERS: Mapping[str, Reader] = {
     ),
     "finetune": Reader(
         (
-            "finetune.*", "distill.*", "built_in.finetune_epochs", "quick.finetune_steps", "mggc.loss", "train.beta_1",
+            "finetune.*", "distill.*", "quantize.calibration", "quantize.pictures", "quantize.ranges",
+            "quantize.weights",
+            "built_in.finetune_epochs", "quick.finetune_steps", "mggc.loss", "train.beta_1",
             "train.decay", "train.flip", "train.lambda_cycle", "train.lambda_identity", "train.lambda_l1",
             "train.pool",
         ),

@@ -126,11 +126,8 @@ def _small_encoder_seconds(settings: Settings, chosen: ChosenEncoder, material: 
 def _proving(work: Work, tests: int, request: CompressRequest, budget: float, once: float) -> float:
     """Return the seconds from the slim generator to the end."""
     folder, settings = work.job.folder, work.job.settings
-    seconds = (
-        0.0
-        if (folder / artifacts.EXPORT_FOLDER / artifacts.PORTABLE / artifacts.GENERATOR_FILE).is_file()
-        else EXPORT_S
-    )
+    portable = folder / artifacts.EXPORT_FOLDER / artifacts.PORTABLE
+    seconds = 0.0 if any((portable / name).is_file() for name in artifacts.GENERATOR_FILES.values()) else EXPORT_S
     if not (folder / QUALITY_FILE).is_file():
         seconds += tests * (1 + budget) * once
     if not (folder / BENCH_FILE).is_file():

@@ -73,6 +73,11 @@ def load_originals(
             image_size=size,
             max_bytes=max_bytes,
         )
+        if network.spec.quantization != "none":
+            raise InputError(
+                f"the {role} '{path}' is quantized already, and only networks in floats are compressed",
+                hint="give the checkpoint that it was made from",
+            )
         files[role] = weights_file_sha256(path)
         return network
 

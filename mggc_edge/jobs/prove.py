@@ -10,7 +10,7 @@ from mggc_edge.artifacts import (
     BENCH_FILE,
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
-    GENERATOR_FILE,
+    GENERATOR_FILES,
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
@@ -29,6 +29,7 @@ from mggc_edge.artifacts import (
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
@@ -97,8 +98,14 @@ def prove(
     if (bench := _saved(folder / BENCH_FILE)) is None:
         work.tell("measuring latency: fresh processes, in pairs")
         workloads = [
-            Workload(name, path, macs_true=macs(tables[name], "true"), macs_paper=macs(tables[name], "paper"))
-            for name, path in paths.items()
+            Workload(
+                name,
+                exported.artifact.path,
+                precision=exported.artifact.precision,
+                macs_true=macs(tables[name], "true"),
+                macs_paper=macs(tables[name], "paper"),
+            )
+            for name, exported in exports.items()
         ]
         with job.stage("bench"):
             bench = measure(
@@ -123,7 +130,11 @@ def prove(
         "macs_convention": convention,
         "encoder": job.facts.get("encoder"),
         "slimming": job.facts.get("slimming"),
-        **{name: costs(tables[name], exported) for name, exported in exports.items()},
+        **{
+            name: {**costs(tables[name], exported), "size_bytes": exported.float_bytes}
+            for name, exported in exports.items()
+        },
+        "size": size_document(exports["original"], exports["compressed"]),
         "artifacts": [_artifact(folder, exported) for exported in exports.values()],
         "quality": _quality(quality),
         "latency": latency_summary(bench),
@@ -138,7 +149,7 @@ def _export(work: Work, request: CompressRequest, original: Network, slim: Netwo
     exports = {}
     for name, network, saved, file in (
         ("original", original, ORIGINAL_FOLDER, ORIGINAL_FILE),
-        ("compressed", slim, SLIM_FOLDER, GENERATOR_FILE),
+        ("compressed", slim, SLIM_FOLDER, GENERATOR_FILES[precision_of(slim.spec)]),
     ):
         work.tell(f"exporting the {name} generator and proving it equal")
         exports[name] = to_onnx(
@@ -154,6 +165,29 @@ def _export(work: Work, request: CompressRequest, original: Network, slim: Netwo
     return exports
 
 
+def size_document(original: Exported, compressed: Exported) -> dict[str, Any]:
+    """Return how much smaller the compressed generator is, on disk and in memory, and what of it makes it so.
+
+    A ratio is that of channels, original : compressed with both in float32, times that of bits, compressed in float32 :
+    compressed as it is. In memory: the tensors of the file, as they lie there once it is read.
+    """
+    a, b = original.artifact.size_bytes, compressed.artifact.size_bytes
+    sizes = {
+        "disk": (a, compressed.float_bytes, b),
+        "memory": (original.weights_bytes, compressed.float_weights_bytes, compressed.weights_bytes),
+    }
+    return {
+        where: {
+            "original_bytes": before,
+            "compressed_bytes": after,
+            "ratio": before / after,
+            "channels": before / floats,
+            "bits": floats / after,
+        }
+        for where, (before, floats, after) in sizes.items()
+    }
+
+
 def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
     artifact = exported.artifact
     return {
@@ -164,6 +198,8 @@ def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
         "sha256": artifact.sha256,
         "accepted": True,
         "reason": None,
+        "parity_psnr": exported.parity.psnr,
+        "equal_levels": None if exported.grids is None else exported.grids.equal,
     }
 
 
@@ -226,7 +262,7 @@ def _parents(folder: Path, sources: Mapping[str, str]) -> dict[str, str]:
     parents = {
         PLAN_FILE: sources["generator"],
         f"{EXPORT_FOLDER}/{PORTABLE}/{ORIGINAL_FILE}": original,
-        f"{EXPORT_FOLDER}/{PORTABLE}/{GENERATOR_FILE}": slim,
+        **{f"{EXPORT_FOLDER}/{PORTABLE}/{file}": slim for file in GENERATOR_FILES.values()},
     }
     judge = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER / WEIGHTS_FILE
     networks = {ORIGINAL_FOLDER: sources["generator"], SLIM_FOLDER: original}

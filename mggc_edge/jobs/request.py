@@ -15,9 +15,10 @@ from mggc_edge.presets import PresetName
 from mggc_edge.training.folders import Direction, Layout
 
 Method = Literal["mggc", "gan-slimming", "magnitude", "uniform", "random"]
+Quantize = Literal["8", "none"]
 _CHOICES = {
     "direction": Direction, "layout": Layout, "method": Method, "bn": BatchNormMode, "norm_stats": NormStats,
-    "macs_convention": MacsConvention, "preset": PresetName,
+    "macs_convention": MacsConvention, "preset": PresetName, "quantize": Quantize,
 }  # fmt: skip
 ONNX_ENCODER = "onnx:"  # FILE or FILE:TENSOR follows
 _UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -38,6 +39,7 @@ class CompressRequest:
         segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
         perceptual: VGG16 or SqueezeNet-1.1, see `mggc_edge.training.perceptual`.
         prune_epochs, finetune_epochs: None: as the settings say.
+        quantize: "8" finetunes with weights and activations on the 8-bit grids that are exported.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
     Raises:
@@ -68,6 +70,7 @@ class CompressRequest:
     bn: BatchNormMode = "eval"
     norm_stats: NormStats = "instance"
     macs_convention: MacsConvention = "true"
+    quantize: Quantize = "none"
     quick: bool = False
     min_psnr: float | None = None
 

@@ -19,6 +19,7 @@ from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices, steps_of
+from mggc_edge.training.quantize import QuantizeSettings, quantize
 from mggc_edge.training.recalibrate import recalibrate
 
 
@@ -44,6 +45,9 @@ def finetune_pair(
         OutputError: a state cannot be written.
     """
     student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
+    if request.quantize == "8" and student.spec.quantization == "none":
+        work.tell("putting the slim generator on 8-bit grids")
+        student = quantize_generator(work.job.settings, student, material, work.job.seed)
     stage = make_finetune(work, originals, material, choice, request, student)
     before: dict[str, float] = {}
     if work.processes.first:
@@ -71,6 +75,30 @@ def slim_generator(settings: Settings, generator: Network, material: Material, c
 
     recalibrate(student, batches())
     return student
+
+
+def quantize_generator(settings: Settings, network: Network, material: Material, seed: int) -> Network:
+    """Return a generator with its batch norms folded, on the 8-bit grids that it is then trained on.
+
+    Raises:
+        TrainingError: what it computes of the pictures is not finite.
+    """
+    count = min(settings["quantize.pictures"], len(material.source))
+    chosen = batch_indices(seed, "quantize", 0, len(material.source), count)
+
+    def pictures() -> Iterator[Tensor]:
+        for number in chosen:
+            yield material.source.batch([number])
+
+    return quantize(
+        network,
+        pictures,
+        QuantizeSettings(
+            per_channel=settings["quantize.weights"] == "channel",
+            learned=settings["quantize.ranges"] == "learned",
+            calibration=settings["quantize.calibration"],
+        ),
+    )
 
 
 def make_finetune(

@@ -1,7 +1,8 @@
-"""Exact rewrites of a whole network: fold batch norm away, turn it into its per-picture form, give norms a scale."""
+"""Rewrites of a whole network: batch norm folded, or per picture; norms with a scale; on 8-bit grids and off them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,9 @@ from torch import Tensor
 
 from mggc_edge.errors import SpecError
 from mggc_edge.models.families import layer_table
+from mggc_edge.models.layers import INPUT_GRID
 from mggc_edge.models.network import Network, norm_scale_shift
+from mggc_edge.models.spec import Quantization
 
 BatchNormMode = Literal["eval", "batch"]
 
@@ -84,3 +87,41 @@ def affine_instance_norm(network: Network) -> Network:
         for key, tensor in table.tensors.items()
     }
     return Network.from_tensors(spec, table, tensors).train(network.training)
+
+
+def with_quantization(
+    network: Network, grids: Mapping[str, tuple[float, int]], quantization: Quantization = "int8"
+) -> Network:
+    """Return the network with its weights, and what its convolutions read, rounded to 8-bit grids.
+
+    Args:
+        network: without batch norms (see `fold_batch_norm`).
+        grids: scale and zero point of what a row reads, by the name of each row that does not read the picture.
+        quantization: of the weights.
+
+    Raises:
+        SpecError: the network has batch norms, or rows and grids are not the same ones.
+    """
+    spec = replace(network.spec, quantization=quantization)
+    table = layer_table(spec, network.table.image_size)
+    state = network.state_dict()
+    tensors = {key: state[key].clone() for key in network.table.tensors if key in table.tensors}
+    rows = [layer.name for layer in table.layers if layer.quantized_input]
+    if set(rows) != set(grids):
+        odd = sorted(set(rows) ^ set(grids))
+        raise SpecError(f"the rows of this network and the grids do not belong together: {', '.join(odd[:5])}")
+    beside = next(network.parameters())
+    for name in rows:
+        scale, zero_point = (torch.tensor([value], dtype=beside.dtype, device=beside.device) for value in grids[name])
+        tensors |= dict(zip((f"{name}.{key}" for key in INPUT_GRID), (scale.log(), zero_point), strict=True))
+    return Network.from_tensors(spec, table, tensors).train(network.training)
+
+
+def without_quantization(network: Network) -> Network:
+    """Return the network in floats: with the weights that are not rounded yet, and without grids."""
+    if network.spec.quantization == "none":
+        return network
+    spec = replace(network.spec, quantization="none")
+    table = layer_table(spec, network.table.image_size)
+    state = network.state_dict()
+    return Network.from_tensors(spec, table, {key: state[key].clone() for key in table.tensors}).train(network.training)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from mggc_edge.errors import SpecError
-from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec, NormKind, PaddingMode
+from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec, NormKind, PaddingMode, Quantization
 
 Op = Literal["conv", "depthwise_conv", "conv_transpose", "constant"]
 Activation = Literal["relu", "leaky_relu", "tanh"]
@@ -24,6 +24,7 @@ OUTPUT = "output"
 # A group of this name belongs to a residual branch that vanishes with it, so it may lose its last channel.
 REMOVABLE_SUFFIX = ".inner"
 NORM_PARAMETERS = ("weight", "bias")  # as PyTorch calls them
+INPUT_GRID = ("input_log_scale", "input_zero_point")  # what the keys of a quantized input's grid end in, each [1]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Layer:
             revive closed channels. None where the output is no prunable group.
         pre_activation: applied to what is read. activation: applied after norm and gate.
         adds: name of the row whose output is added at the end.
+        quantization: the grid of its weight. quantized_input: whether what it reads is quantized too.
         in_size, out_size: (height, width) of input and output in pixels.
     """
 
@@ -70,6 +72,8 @@ class Layer:
     activation: Activation | None = None
     dropout: bool = False
     adds: str | None = None
+    quantization: Quantization = "none"
+    quantized_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class TensorShape:
-    """Shape of one tensor of a state dict, and whether it is a parameter or a buffer (running statistics)."""
+    """Shape of one tensor of a state dict, and whether it is a parameter: running statistics and grids are none."""
 
     shape: tuple[int, ...]
     parameter: bool = True
@@ -124,6 +128,9 @@ class LayerTable:
             shapes[f"{layer.name}.weight"] = TensorShape(weight_shape(layer))
             if layer.bias:
                 shapes[f"{layer.name}.bias"] = TensorShape((layer.out_channels,))
+            if layer.quantized_input:
+                for name in INPUT_GRID:
+                    shapes[f"{layer.name}.{name}"] = TensorShape((1,), parameter=False)
             if layer.norm is not None and layer.norm_kind in ("instance_affine", "batch"):
                 for name in layer.norm_parameters:
                     shapes[f"{layer.norm}.{name}"] = TensorShape((layer.out_channels,))
@@ -234,6 +241,8 @@ class TableBuilder:
             activation=activation,
             dropout=dropout,
             adds=adds,
+            quantization=self.spec.quantization,
+            quantized_input=self.spec.quantization != "none" and INPUT not in reads,
         )
         return name
 

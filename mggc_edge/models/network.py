@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -10,14 +11,16 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
+from mggc_edge.models.fake_quant import rounded_bias, rounded_input, rounded_weight
 from mggc_edge.models.families import layer_table
-from mggc_edge.models.layers import INPUT, NORM_PARAMETERS, REMOVABLE_SUFFIX, Activation, Layer, LayerTable
+from mggc_edge.models.layers import INPUT, INPUT_GRID, NORM_PARAMETERS, REMOVABLE_SUFFIX, Activation, Layer, LayerTable
 from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec
 
 Masks = Mapping[str, Tensor]
 # "module": batch norm as the module's mode has it. "batch": by the batch's statistics, and none are kept.
 Statistics = Literal["module", "batch"]
-# A value inside the network: what a row's convolution sees (joined and activated), its norm's output, or its output.
+# A value inside the network: what a row's convolution sees (joined and activated, before it is quantized), its norm's
+# output, or its output.
 Tap = tuple[str, Literal["input", "norm", "output"]]
 LEAKY_SLOPE = 0.2
 DROPOUT_RATE = 0.5
@@ -127,14 +130,9 @@ class Network(nn.Module):
         x = activate(x, layer.pre_activation)
         if (layer.name, "input") in found:
             found[layer.name, "input"] = x
-        if layer.padding and layer.padding_mode == "reflect":
-            x = F.pad(x, (layer.padding,) * 4, mode="reflect")
-        conv = self.get_submodule(layer.name)
-        if masks and layer.name in self._biasless_when_masked:
-            padding = 0 if layer.padding_mode == "reflect" else layer.padding
-            y = F.conv2d(x, conv.get_parameter("weight"), None, layer.stride, padding)
-        else:
-            y = conv(x)
+        y = _convolve(
+            layer, self.get_submodule(layer.name), x, biased=not (masks and layer.name in self._biasless_when_masked)
+        )
         if mask is not None and layer.gate_after == "conv":
             y = y * mask.to(y.dtype)[:, None, None]
         if layer.norm is not None:
@@ -232,6 +230,27 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     root.add_module(last, module)
 
 
+def _convolve(layer: Layer, conv: nn.Module, x: Tensor, *, biased: bool) -> Tensor:
+    """Return the convolution of a row, of quantized values where it has a grid; `biased` False leaves its bias out."""
+    if layer.quantized_input:
+        log_scale, zero_point = (getattr(conv, name) for name in INPUT_GRID)
+        x = rounded_input(x, log_scale, zero_point)
+    if layer.padding and layer.padding_mode == "reflect":
+        x = F.pad(x, (layer.padding,) * 4, mode="reflect")
+    if biased and layer.quantization == "none":
+        result: Tensor = conv(x)
+        return result
+    assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    weight = conv.weight if layer.quantization == "none" else rounded_weight(conv.weight, layer)
+    bias = conv.bias if biased else None
+    if layer.quantized_input and bias is not None:
+        bias = rounded_bias(bias, conv.weight, getattr(conv, INPUT_GRID[0]), layer)
+    padding = 0 if layer.padding_mode == "reflect" else layer.padding
+    if layer.op == "conv_transpose":
+        return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)
+    return F.conv2d(x, weight, bias, layer.stride, padding, groups=conv.groups)
+
+
 def _convolution(layer: Layer) -> nn.Module:
     padding = 0 if layer.padding_mode == "reflect" else layer.padding
     conv: nn.Conv2d | nn.ConvTranspose2d
@@ -253,6 +272,10 @@ def _convolution(layer: Layer) -> nn.Module:
     nn.init.normal_(conv.weight, 0.0, 0.02)
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
+    if layer.quantized_input:  # until it is calibrated, the paper's: [0, 4] in 256 levels
+        log_scale, zero_point = INPUT_GRID
+        conv.register_parameter(log_scale, nn.Parameter(torch.full((1,), math.log(4 / 256))))
+        conv.register_buffer(zero_point, torch.zeros(1))
     return conv
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mggc_edge.models.families import layer_table
-from mggc_edge.models.layers import Layer, LayerTable
+from mggc_edge.models.layers import INPUT_GRID, Layer, LayerTable
 from mggc_edge.models.network import Network, norm_scale_shift
 from mggc_edge.models.selection import Kept, slim_spec
 
@@ -54,6 +54,8 @@ def _sliced(table: LayerTable, layer: Layer, state: Mapping[str, Tensor], kept: 
     if layer.op != "depthwise_conv":
         sliced = sliced.index_select(in_axis, _inputs(table, layer, kept, weight))
     tensors = {f"{layer.name}.weight": sliced}
+    if layer.quantized_input:  # one grid for all channels; that of the weight follows what is left of it
+        tensors.update({f"{layer.name}.{name}": state[f"{layer.name}.{name}"] for name in INPUT_GRID})
     per_channel = [f"{layer.name}.bias"] if layer.bias else []
     if layer.norm is not None:
         per_channel += [f"{layer.norm}.{name}" for name in (*layer.norm_parameters, "running_mean", "running_var")]

@@ -15,6 +15,8 @@ from mggc_edge.pictures import PictureFormat
 NormKind = Literal["instance", "instance_affine", "batch", "none"]
 PaddingMode = Literal["reflect", "zeros"]
 ColorOrder = Literal["RGB", "BGR"]
+# "int8": weights with a scale per output channel, "int8_tensor": with one for the whole tensor; activations in uint8.
+Quantization = Literal["none", "int8", "int8_tensor"]
 
 SCHEMA = "mggc-edge/spec/1"
 MAX_WIDTH = 16_384
@@ -22,7 +24,9 @@ MAX_BLOCKS = 256
 DEFAULT_EPSILON = 1e-5  # of PyTorch's norms
 GROUP_NAME = re.compile(r"[a-z0-9.]{1,40}")
 # Fields that the first files of this schema do not have, with what was true of every network then.
-LATER_FIELDS: Mapping[str, Any] = {"epsilon": DEFAULT_EPSILON, "color_order": "RGB", "low": -1.0, "high": 1.0}
+LATER_FIELDS: Mapping[str, Any] = {
+    "epsilon": DEFAULT_EPSILON, "color_order": "RGB", "low": -1.0, "high": 1.0, "quantization": "none"
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class NetworkSpec:
         epsilon: what every norm adds to the variance before its root is taken.
         color_order: of pictures with three channels, both those that go in and those that come out.
         low, high: the values of black and of white in both.
+        quantization: the grid that weights and activations are rounded to, see `mggc_edge.models.fake_quant`.
 
     Raises:
         SpecError: a field has an impossible value.
@@ -62,6 +67,7 @@ class NetworkSpec:
     color_order: ColorOrder = "RGB"
     low: float = -1.0
     high: float = 1.0
+    quantization: Quantization = "none"
 
     def __post_init__(self) -> None:
         for name in ("in_channels", "out_channels", "blocks"):
@@ -77,6 +83,11 @@ class NetworkSpec:
         for name in ("bias", "dropout", "separable"):
             if not isinstance(getattr(self, name), bool):
                 raise SpecError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        if self.quantization not in get_args(Quantization):
+            known = ", ".join(get_args(Quantization))
+            raise SpecError(f"quantization must be one of {known}, not {self.quantization!r}")
+        if self.quantization != "none" and self.norm == "batch":
+            raise SpecError("a batch norm is folded into its convolution before the weights are quantized")
         self._check_values()
         groups = [group for group, _ in self.widths]
         for group in groups:
@@ -161,6 +172,7 @@ class NetworkSpec:
             "color_order": self.color_order,
             "low": self.low,
             "high": self.high,
+            "quantization": self.quantization,
         }
 
     @classmethod

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from mggc_edge.artifacts import SPEC_FILE, WEIGHTS_FILE, atomic_write, sha256_of, writing
+from mggc_edge.errors import CheckpointError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.checkpoint import (
     MAX_BYTES,
@@ -18,9 +19,10 @@ from mggc_edge.models.checkpoint import (
     read_network_folder,
     read_weights,
 )
+from mggc_edge.models.fake_quant import input_grid
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.family import NormStats
-from mggc_edge.models.layers import Size
+from mggc_edge.models.layers import INPUT_GRID, Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.spec import LATER_FIELDS
 
@@ -53,12 +55,19 @@ def load_weights(checkpoint: Checkpoint, image_size: Size | None = None) -> Netw
     """Build the network of a checkpoint that has been read, and load its weights as float32.
 
     Raises:
-        CheckpointError: the weights cannot be read after all.
+        CheckpointError: the weights cannot be read after all, or a grid is none.
         SpecError: the network cannot run at `image_size`.
     """
     # Straight from the places that the headers name: no other reader of the format can see another file in it.
     tensors = {key: torch.from_numpy(values) for key, values in read_weights(checkpoint)}
-    return Network.from_tensors(checkpoint.spec, layer_table(checkpoint.spec, image_size), tensors).eval()
+    table = layer_table(checkpoint.spec, image_size)
+    for layer in table.layers:
+        if layer.quantized_input:
+            try:
+                input_grid(*(tensors[f"{layer.name}.{name}"] for name in INPUT_GRID))
+            except SpecError as error:
+                raise CheckpointError(f"'{checkpoint.path}' is damaged: layer {layer.name}: {error}") from error
+    return Network.from_tensors(checkpoint.spec, table, tensors).eval()
 
 
 def save_network(network: Network, folder: str | Path) -> None:

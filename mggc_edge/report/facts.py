@@ -18,7 +18,7 @@ class Cost:
     Attributes:
         parameters: their number.
         macs_true, macs_paper: multiply-accumulates for one picture, in both conventions.
-        size_bytes: of its fp32 ONNX file.
+        size_bytes: of its ONNX file in fp32.
     """
 
     parameters: float | None = None
@@ -29,6 +29,17 @@ class Cost:
     def macs(self, convention: str) -> float | None:
         """Return the MACs in a convention, "true" or "paper"."""
         return self.macs_paper if convention == "paper" else self.macs_true
+
+
+@dataclass(frozen=True)
+class Size:
+    """What an 8-bit generator takes, on disk or in memory: its ratio to the original is channels times bits."""
+
+    original_bytes: float
+    compressed_bytes: float
+    ratio: float
+    channels: float
+    bits: float
 
 
 @dataclass(frozen=True)
@@ -219,6 +230,7 @@ class RunFacts:
     Attributes:
         name: of the run folder.
         command: the command that made it, such as "compress"; command_line: as it was typed.
+        sizes: of an 8-bit generator, on disk and in memory.
         settings, tools: name -> JSON value; timings_s: stage -> seconds; files: path -> bytes.
     """
 
@@ -229,6 +241,7 @@ class RunFacts:
     method: str | None = None
     original: Cost = Cost()
     compressed: Cost = Cost()
+    sizes: tuple[Size, Size] | None = None
     latency: Latency | None = None
     bench: tuple[Measured, Measured] | None = None
     discriminator: Plan | None = None

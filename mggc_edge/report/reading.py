@@ -36,6 +36,7 @@ from mggc_edge.report.facts import (
     Quality,
     RunFacts,
     Sample,
+    Size,
 )
 from mggc_edge.report.fields import Fields, read_fields
 
@@ -117,6 +118,7 @@ def _read_run(run: Path) -> RunFacts:
         discriminator=discriminator,
         original=original,
         compressed=compressed,
+        sizes=_sizes(result.fields("size")),
         latency=_latency(result.fields("latency")) or benched,
         bench=measured,
         quality=quality,
@@ -179,6 +181,13 @@ def _cost(fields: Fields | None, bench: Cost, size_bytes: float | None) -> Cost:
         macs_paper=fields.number("macs_paper"),
         size_bytes=fields.number("size_bytes"),
     )
+
+
+def _sizes(fields: Fields | None) -> tuple[Size, Size] | None:
+    """Return the sizes of an 8-bit generator, None of one in floats and in a run of an older version."""
+    keys, places = Size.__dataclass_fields__, [fields and fields.fields(where) for where in ("disk", "memory")]
+    a, b = (None if one is None else Size(**{key: one.needed_number(key) for key in keys}) for one in places)
+    return None if a is None or b is None or round(a.bits, 2) == 1 else (a, b)
 
 
 def _runs(bench: Fields | None) -> tuple[Fields, Fields] | None:

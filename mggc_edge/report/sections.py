@@ -114,6 +114,9 @@ def costs(facts: RunFacts) -> str:
     rows.append(_cost_row("MACs, paper", "as the literature counts them", a.macs_paper, b.macs_paper, count))
     rows.append(_cost_row("Parameters", "", a.parameters, b.parameters, count))
     rows.append(_cost_row("File size", "ONNX, fp32", a.size_bytes, b.size_bytes, size))
+    for where, one in zip(("on disk", "in memory"), facts.sizes or (), strict=False):
+        note = f"channels {plain(one.channels)}\u00d7, bits {plain(one.bits)}\u00d7"
+        rows.append(_cost_row(f"Size in int8, {where}", note, one.original_bytes, one.compressed_bytes, size))
     if facts.bench is not None:
         x, y = facts.bench
         rows.append(_cost_row("Time to load", "", x.load_ms, y.load_ms, milliseconds))

@@ -51,7 +51,7 @@ def generator_taps(teacher: LayerTable, student: LayerTable) -> list[tuple[Tap, 
     convolutions of the fourth and second block see.
     """
     if teacher.spec.family == "unet":
-        return [(tap, tap) for tap in _unet_taps(teacher)]
+        return [(tap, _own_tap(student, tap)) for tap in _unet_taps(teacher)]
     trunk = [layer for layer in teacher.layers if _on_trunk(layer)]
     blocks = trunk[1:]
     chosen = {0, *(round(len(blocks) * third / 3) for third in (1, 2, 3))}
@@ -60,6 +60,13 @@ def generator_taps(teacher: LayerTable, student: LayerTable) -> list[tuple[Tap, 
         last = [own for own in student.layers if _on_trunk(own) and _place(own) <= _place(layer)][-1]
         pairs[(layer.name, "output")] = (last.name, "output")
     return list(pairs.items())
+
+
+def _own_tap(student: LayerTable, tap: Tap) -> Tap:
+    """Return where a slim U-Net has the value at a tap: a norm that is folded away gives what its convolution gives."""
+    name, place = tap
+    folded = place == "norm" and next(layer for layer in student.layers if layer.name == name).norm is None
+    return (name, "output") if folded else tap
 
 
 def _on_trunk(layer: Layer) -> bool:

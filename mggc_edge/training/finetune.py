@@ -117,6 +117,7 @@ class Finetune:
         self._every = max(1, self.steps // settings.checks)
         betas = (settings.beta_1, 0.999)
         own = [*self.student.parameters(), *self._distiller.parameters()]
+        own = [parameter for parameter in own if parameter.requires_grad]  # ranges of activations may be fixed
         self._optimizers = {"G": torch.optim.Adam(own, settings.learning_rate, betas=betas, fused=True)}
         if self.judge is not None:
             self._optimizers["D"] = torch.optim.Adam(

@@ -20,7 +20,8 @@ from tests.jobs.job_processes import QUICK, STAGES, Done, JobServer, Stop, leave
 
 KILL, CTRL_C, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 # Without pictures; with a pair's own discriminator, batch norm and truths; with a partner and targets;
-# by GAN Slimming; with weights that are not slices of the original's, and without distillation.
+# by GAN Slimming; with weights that are not slices of the original's, and without distillation; on 8-bit grids that are
+# learned.
 KINDS = {
     "built-in": ("generator.pth",),
     "paired": ("batch.pth", "--discriminator", "pair.pth", "--data", "pairs"),
@@ -31,6 +32,10 @@ KINDS = {
     "scratch": (
         "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--set",
         "uniform.weights=scratch", "--set", "distill.enabled=false",
+    ),
+    "quantized": (
+        "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--quantize", "8",
+        "--set", "quantize.ranges=learned", "--set", "quantize.pictures=3",
     ),
 }  # fmt: skip
 
@@ -140,6 +145,17 @@ def test_a_job_stopped_in_every_stage_ends_as_if_nothing_had_happened(
         ("encoder", CTRL_C), ("prune", KILL), ("prune", TERM), ("finetune", KILL), ("finetune", CTRL_C),
         ("export", KILL), ("quality", KILL), ("bench", KILL), ("report", KILL),
     ]  # fmt: skip
+    runs = jobs.stopped(tmp_path, "compress", expected.words, expected.done, stops, seed=0)
+    assert_stopped_as_meant(runs, stops)
+    assert_equal_runs(tmp_path / "RUN", expected.run)
+
+
+@pytest.mark.slow
+def test_a_quantized_job_stopped_in_finetuning_and_export_ends_as_if_nothing_had_happened(
+    jobs: JobServer, given: Path, tmp_path: Path
+) -> None:
+    expected = whole(jobs, given, tmp_path, "quantized")
+    stops = [("finetune", KILL), ("finetune", CTRL_C), ("export", KILL)]
     runs = jobs.stopped(tmp_path, "compress", expected.words, expected.done, stops, seed=0)
     assert_stopped_as_meant(runs, stops)
     assert_equal_runs(tmp_path / "RUN", expected.run)

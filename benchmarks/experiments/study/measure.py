@@ -14,6 +14,7 @@ from mggc_edge.artifacts import (
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
     GENERATOR_FILE,
+    GENERATOR_FILES,
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
@@ -114,6 +115,8 @@ def measure_test(folder: Path, probability: int | None = None) -> dict[str, Any]
     material, request, settings = material_of(folder)
     truth = material.test_truth
     portable = folder / EXPORT_FOLDER / PORTABLE
+    files = (portable / name for name in GENERATOR_FILES.values())
+    compressed = next((file for file in files if file.is_file()), portable / GENERATOR_FILE)
     values: dict[str, dict[str, list[float | None]]] = {name: {} for name in SIDES}
     seen: dict[str, list[Array]] = {name: [] for name in (*SIDES, "real")}
 
@@ -121,7 +124,7 @@ def measure_test(folder: Path, probability: int | None = None) -> dict[str, Any]
         values[side].setdefault(measure, []).append(_short(value))
 
     def look(network: FeatureNetwork | None) -> None:
-        with OnnxRuntimeRunner(portable / ORIGINAL_FILE) as a, OnnxRuntimeRunner(portable / GENERATOR_FILE) as b:
+        with OnnxRuntimeRunner(portable / ORIGINAL_FILE) as a, OnnxRuntimeRunner(compressed) as b:
             for index in range(len(material.test)):
                 x = material.test.batch([index]).numpy()
                 made = {"original": only_output(a, x), "compressed": only_output(b, x)}

@@ -1,0 +1,195 @@
+"""`compress --quantize 8`: from the command line to the report, and every command on what it leaves."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from rich.console import Console
+
+from mggc_edge.artifacts import sha256_of
+from mggc_edge.cli.compress import page
+from mggc_edge.cli.main import run as program
+from mggc_edge.models.cartoongan import cartoongan_spec
+from mggc_edge.models.network import Network
+from mggc_edge.models.unet import unet_spec
+from mggc_edge.models.weights import load_network
+from tests.cli.conftest import Command
+from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
+from tests.models.model_helpers import randomise
+
+FILE = "export/portable/generator.int8.onnx"
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_networks(tmp_path_factory.mktemp("given"))
+    for name, network in {
+        "unet": Network(unet_spec(halvings=5, ngf=4, norm="batch")),
+        "cartoon": Network(cartoongan_spec(blocks=1, ngf=4)),
+    }.items():
+        randomise(network, seed=2)
+        torch.save(network.state_dict(), folder / f"{name}.pth")
+    write_pictures(folder / "pictures", 3)
+    write_pairs(folder / "pairs")
+    return folder
+
+
+def compressed(given: Path, folder: Path, *words: object) -> Path:
+    flags = ("--quiet", "compress", "--budget", "0.5", *QUICK, "--quantize", "8", "--out", folder / "run", *words)
+    assert program([str(word) for word in flags]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the default method, with batch norm."""
+    return compressed(
+        given, tmp_path_factory.mktemp("run"), "--model", given / "batch.pth", "--set", "quantize.pictures=4"
+    )
+
+
+def document_of(run: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((run / "manifest.json").read_text())
+    return document
+
+
+# --- what a run holds ---
+
+
+def test_the_run_holds_the_int8_file_beside_the_original_and_says_how_much_smaller_it_is(run: Path) -> None:
+    manifest = document_of(run)
+    result = manifest["result"]
+    assert sorted(path.name for path in (run / "export/portable").iterdir()) == [
+        "generator.int8.onnx",
+        "original.fp32.onnx",
+    ]
+    assert [(one["path"], one["precision"], one["accepted"], one["reason"]) for one in result["artifacts"]] == [
+        ("export/portable/original.fp32.onnx", "fp32", True, None),
+        (FILE, "int8", True, None),
+    ]
+    assert result["artifacts"][1]["equal_levels"] >= 0.999
+    assert result["artifacts"][0]["equal_levels"] is None
+    assert result["method"] == "mggc"
+    disk, memory = result["size"]["disk"], result["size"]["memory"]
+    assert disk["original_bytes"] == (run / "export/portable/original.fp32.onnx").stat().st_size
+    assert disk["compressed_bytes"] == (run / FILE).stat().st_size
+    for one in (disk, memory):
+        assert one["ratio"] == pytest.approx(one["original_bytes"] / one["compressed_bytes"])
+        assert one["ratio"] == pytest.approx(one["channels"] * one["bits"])
+    assert 2 < memory["bits"] < 4  # of so small a network the scales take their part
+    assert result["compressed"]["size_bytes"] == pytest.approx(disk["bits"] * disk["compressed_bytes"])
+    assert manifest["settings"]["request.quantize"] == "8"
+    entry = next(entry for entry in manifest["files"] if entry["path"] == FILE)
+    assert entry["parent"] == sha256_of(run / "slim/weights.safetensors")
+
+
+def test_quality_and_latency_are_those_of_the_int8_file(run: Path) -> None:
+    bench = json.loads((run / "bench.json").read_text())
+    assert [one["precision"] for one in bench["runs"]] == ["fp32", "int8"]
+    assert document_of(run)["result"]["latency"]["precision"] == "int8"
+    quality = json.loads((run / "quality.json").read_text())
+    assert quality["after_finetuning"]["psnr"] == pytest.approx(quality["psnr_to_original"], abs=6)
+
+
+def test_the_report_and_the_page_name_both_parts_of_the_ratio(run: Path) -> None:
+    report = (run / "report.html").read_text()
+    assert "Size in int8, on disk" in report
+    assert "Size in int8, in memory" in report
+    assert "channels" in report.partition("Size in int8, on disk")[2][:80]
+    result = document_of(run)["result"]
+    console = Console(width=100, file=io.StringIO())
+    console.print(page(result))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    disk = result["size"]["disk"]
+    assert f"{disk['ratio']:.2f}x = {disk['channels']:.2f}x channels, {disk['bits']:.2f}x bits" in text
+    assert "int8, in memory" in text
+
+
+def test_the_saved_network_rebuilds_what_was_exported(run: Path, command: Command, tmp_path: Path) -> None:
+    network = load_network(run / "slim", image_size=(32, 32))
+    assert (network.spec.quantization, network.spec.norm) == ("int8", "none")
+    assert command("--quiet", "export", run, "--out", tmp_path / "again", "--set", "export.simplify=false").code == 0
+    again, first = (onnx.load(folder / FILE) for folder in (tmp_path / "again", run))
+    assert again.graph == first.graph
+
+
+# --- every command on it ---
+
+
+def test_inspect_shows_an_8_bit_network(run: Path, command: Command) -> None:
+    document = command("inspect", run / FILE, "--json").document
+    assert (document["quantization"], document["family"]) == ("int8", "resnet_1blocks")
+    assert document["parameters"] == command("inspect", run / "slim", "--json").document["parameters"]
+    assert "8-bit weights and activations" in " ".join(command("inspect", run).out.split())
+
+
+def test_verify_compares_by_psnr_and_says_so(run: Path, command: Command, given: Path) -> None:
+    ran = command("verify", run / "slim", run, "--images", given / "pictures", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.err.startswith("note: 8-bit networks are compared by PSNR")
+    assert (ran.document["min_psnr"], ran.document["atol"]) == (45.0, None)
+    assert ran.document["psnr"] is None or ran.document["psnr"] >= 45
+
+
+def test_translate_and_bench_run_it(run: Path, command: Command, given: Path, tmp_path: Path) -> None:
+    assert command("translate", run, "--images", given / "pictures", "--out", tmp_path / "o").code == 0
+    assert len(list((tmp_path / "o").glob("?.png"))) == 3
+    few = ("--pairs", 2, "--set", "bench.processes=1", "--set", "bench.warmup_seconds=0.01")
+    ran = command("--quiet", "bench", run, *few, "--json")
+    assert [one["precision"] for one in ran.document["runs"]] == ["fp32", "int8"]
+    assert ran.document["runs"][1]["macs_true"] == document_of(run)["result"]["compressed"]["macs_true"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more"),
+    [
+        ("cartoon.pth", ("--set", "quantize.weights=tensor", "--set", "quantize.ranges=learned")),
+        (
+            "unet.pth",
+            ("--set", "quantize.calibration=minmax", "--set", "distill.content=1", "--set", "distill.style=1"),
+        ),
+    ],
+)
+def test_every_family_is_quantized_by_every_method(
+    given: Path, tmp_path: Path, model: str, more: tuple[str, ...]
+) -> None:
+    pairs = ("--data", given / "pairs", "--discriminator", given / "pair.pth") if model == "unet.pth" else ()
+    run = compressed(given, tmp_path, "--model", given / model, "--method", "magnitude", *pairs, *more)
+    network = load_network(run / "slim", image_size=(32, 32))
+    assert network.spec.quantization == ("int8_tensor" if model == "cartoon.pth" else "int8")
+    assert document_of(run)["result"]["artifacts"][1]["equal_levels"] >= 0.999
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize("word", ["4", "int8", ""])
+def test_another_number_of_bits_is_a_usage_error(command: Command, given: Path, word: str) -> None:
+    ran = command("compress", "--model", given / "generator.pth", "--budget", "0.5", "--quantize", word)
+    assert ran.code == 2
+    assert "--quantize" in ran.err
+
+
+def test_what_is_quantized_already_is_not_compressed_again(command: Command, run: Path, tmp_path: Path) -> None:
+    ran = command("compress", "--model", run / "slim", "--budget", "0.5", "--out", tmp_path / "o", *QUICK)
+    assert ran.code == 1
+    assert ran.err == (
+        f"error: the generator '{run / 'slim'}' is quantized already, and only networks in floats are compressed\n"
+        "hint: give the checkpoint that it was made from\n"
+    )
+
+
+def test_a_plan_is_not_applied_to_what_is_quantized(command: Command, run: Path, tmp_path: Path) -> None:
+    ran = command("export", run, "--plan", run / "plan.json", "--out", tmp_path / "o")
+    assert ran.code == 1
+    assert ran.err == (
+        "error: this network is quantized already, and channels are taken out of networks in floats\n"
+        "hint: give the checkpoint that it was made from, or leave out --plan and --drop-zero-scales\n"
+    )

@@ -1,0 +1,240 @@
+"""A quantized network's file has exactly its grids, layer by layer, and is a quarter of the size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.compiler.facts import check_onnx, onnx_facts
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.grid_parity import GridParity, check_grids, cut
+from mggc_edge.compiler.qdq import Grid, insert_qdq
+from mggc_edge.compiler.quantized import compare_grids, levels, network_grids
+from mggc_edge.compiler.to_onnx import ExportSettings, _remarks_on, to_onnx
+from mggc_edge.errors import CheckFailedError, SpecError
+from mggc_edge.models.cartoongan import cartoongan_spec
+from mggc_edge.models.cost import macs, parameters
+from mggc_edge.models.fake_quant import input_grid
+from mggc_edge.models.network import Network
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.models.unet import unet_spec
+from mggc_edge.training.quantize import QuantizeSettings, quantize
+from tests.compiler.export_helpers import SIZE, network_of
+
+SPECS = {
+    "resnet": resnet_spec(blocks=2, ngf=8, norm="batch"),
+    "separable": resnet_spec(blocks=1, ngf=8, norm="instance_affine", padding="zeros", separable=True),
+    "unet": unet_spec(halvings=5, ngf=4, norm="batch"),
+    "cartoongan": cartoongan_spec(blocks=2, ngf=8),
+}
+SETTINGS = ExportSettings(image_size=SIZE, simplify=False, pictures=2)
+
+
+def pictures(seed: int = 0) -> Iterator[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(3):
+        small = torch.rand((1, 3, 8, 8), generator=generator) * 2 - 1
+        yield torch.nn.functional.interpolate(small, SIZE, mode="bilinear")
+
+
+def quantized(spec: NetworkSpec, *, per_channel: bool = True) -> Network:
+    return quantize(network_of(spec), pictures, QuantizeSettings(per_channel=per_channel)).eval()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Network, Exported]]:
+    folder = tmp_path_factory.mktemp("exported")
+    networks = {name: quantized(spec, per_channel=name != "separable") for name, spec in SPECS.items()}
+    return {name: (network, to_onnx(network, folder / f"{name}.onnx", SETTINGS)) for name, network in networks.items()}
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_each_layer_finds_the_levels_of_torch_on_the_same_input(
+    exported: dict[str, tuple[Network, Exported]], name: str
+) -> None:
+    network, result = exported[name]
+    found = compare_grids(network, onnx.load(result.artifact.path), "input", [x.numpy() for x in pictures(seed=5)])
+    assert found.equal >= 0.999
+    assert found.levels <= 1
+    assert found.values == 3 * sum(level.size for level in levels(network, next(pictures()).numpy())[0].values())
+    assert result.grids == found or (result.grids is not None and result.grids.equal >= 0.999)
+
+
+@pytest.mark.parametrize(("name", "least"), [("resnet", 45), ("separable", 45), ("unet", 45), ("cartoongan", 40)])
+def test_end_to_end_the_file_is_near_torch_and_a_remark_says_where_roundings_diverge(
+    exported: dict[str, tuple[Network, Exported]], name: str, least: float
+) -> None:
+    network, result = exported[name]
+    found = []
+    with OnnxRuntimeRunner(result.artifact.path) as runner, torch.no_grad():
+        for x in pictures(seed=6):
+            difference = runner.infer({"input": x.numpy()})["output"] - network(x).numpy()
+            found.append(10 * np.log10(4 / max(np.square(difference).mean(), 1e-12)))
+    assert np.mean(found) >= least
+    assert len(result.remarks) == (least < 45)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_graph_holds_the_trained_scales_and_int8_weights(
+    exported: dict[str, tuple[Network, Exported]], name: str
+) -> None:
+    network, result = exported[name]
+    model = onnx.load(result.artifact.path)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for layer, grid in zip(network.table.layers, network_grids(network), strict=True):
+        weight = tensors[f"{layer.name}.weight_int8"]
+        assert weight.dtype == np.int8
+        assert np.array_equal(weight, grid.weight)
+        assert np.array_equal(tensors[f"{layer.name}.weight_scale"], grid.weight_scale)
+        assert tensors[f"{layer.name}.weight_scale"].ndim == (0 if name == "separable" else 1)
+        if layer.quantized_input:
+            conv = network.get_submodule(layer.name)
+            wanted = input_grid(conv.get_parameter("input_log_scale"), conv.get_buffer("input_zero_point"))
+            assert tensors[f"{layer.name}.input_scale"] == np.float32(wanted[0])
+            assert tensors[f"{layer.name}.input_zero_point"] == wanted[1]
+            assert tensors[f"{layer.name}.input_zero_point"].dtype == np.uint8
+    floats = {key for key, value in tensors.items() if value.dtype == np.float32 and value.ndim == 4}
+    assert floats == set()
+    count = {
+        kind: sum(node.op_type == kind for node in model.graph.node) for kind in ("QuantizeLinear", "DequantizeLinear")
+    }
+    rows = len(network.table.layers)
+    assert count == {"QuantizeLinear": rows - 1, "DequantizeLinear": 2 * rows - 1}
+
+
+def test_a_reflection_pad_copies_bytes_and_zero_padding_stays_in_the_convolution(
+    exported: dict[str, tuple[Network, Exported]],
+) -> None:
+    model = onnx.load(exported["resnet"][1].artifact.path)
+    pads = [node for node in model.graph.node if node.op_type == "Pad"]
+    assert [pad.input[0].endswith(".input_quantized") for pad in pads] == [False, *[True] * 5]
+
+
+def test_a_convolution_that_is_quantized_at_once_runs_in_int8(
+    exported: dict[str, tuple[Network, Exported]], tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(str(exported["resnet"][1].artifact.path), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    # Down 1, and the first convolution of both blocks: each is read by one row alone, and by no transposed convolution.
+    assert kinds.count("QLinearConv") == 3
+
+
+def test_the_facts_count_8_bit_weights_and_their_multiplications(
+    exported: dict[str, tuple[Network, Exported]],
+) -> None:
+    network, result = exported["resnet"]
+    facts = onnx_facts(result.artifact.path)
+    check_onnx(result.artifact.path)
+    assert (facts.precision, facts.metadata["precision"]) == ("int8", "int8")
+    assert facts.spec == network.spec
+    assert (facts.macs_true, facts.macs_paper) == (macs(network.table, "true"), macs(network.table, "paper"))
+    assert facts.parameters == parameters(network.table)
+    assert json.loads(facts.metadata["spec"])["quantization"] == "int8"
+
+
+def test_file_and_weights_shrink_by_nearly_four() -> None:
+    wide = quantized(resnet_spec(blocks=1, ngf=32))
+    grids = network_grids(wide)
+    stored = sum(grid.weight.nbytes + grid.weight_scale.nbytes for grid in grids)
+    assert 3.9 < 4 * sum(grid.weight.size for grid in grids) / stored < 4
+
+
+def test_what_the_file_takes_is_said_beside_what_it_would_in_floats(
+    exported: dict[str, tuple[Network, Exported]], tmp_path: Path
+) -> None:
+    _, result = exported["cartoongan"]
+    assert result.artifact.precision == "int8"
+    assert result.artifact.size_bytes == result.artifact.path.stat().st_size
+    assert result.weights_bytes < 0.4 * result.float_weights_bytes
+    plain = to_onnx(network_of(SPECS["cartoongan"]), tmp_path / "plain.onnx", SETTINGS)
+    assert plain.grids is None
+    assert plain.float_bytes == plain.artifact.size_bytes
+    assert plain.float_weights_bytes == plain.weights_bytes == result.float_weights_bytes
+    assert abs(result.float_bytes - plain.float_bytes) < 100  # the metadata
+
+
+def test_a_file_whose_roundings_diverge_is_remarked_on(exported: dict[str, tuple[Network, Exported]]) -> None:
+    _, result = exported["separable"]
+    assert result.grids is not None
+    assert result.parity.psnr is not None
+    (remark,) = _remarks_on(result.parity, result.grids, replace(SETTINGS, min_psnr=result.parity.psnr + 1))
+    assert remark == (
+        f"end to end the 8-bit file is at {result.parity.psnr:.1f} dB to torch, below {result.parity.psnr + 1:g} dB: "
+        f"its roundings diverge from layer to layer; on the same input {result.grids.equal:.3%} or more of a layer's "
+        "values are equal"
+    )
+    assert list(_remarks_on(result.parity, None, replace(SETTINGS, min_psnr=1000))) == []
+
+
+# --- proofs that fail ---
+
+
+def test_another_scale_in_the_file_is_found(exported: dict[str, tuple[Network, Exported]]) -> None:
+    network, result = exported["resnet"]
+    model = onnx.load(result.artifact.path)
+    for tensor in model.graph.initializer:
+        if tensor.name == "model.7.input_scale":
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32(1.01), tensor.name))
+    found = compare_grids(network, model, "input", [next(pictures()).numpy()])
+    assert found.worst == "model.7"
+    assert found.equal < 0.999
+
+
+def test_levels_that_differ_end_in_one_sentence() -> None:
+    GridParity(1000, 0.999, 1, "a", 1e-5).check("the file")
+    with pytest.raises(CheckFailedError) as error:
+        GridParity(1000, 0.9, 3, "model.7", 0.0).check("the file")
+    assert error.value.message == (
+        "the file: in layer model.7 90.0000% of the quantized values are the same, and the largest difference of any "
+        "is 3 levels; wanted were 99.9% and 1"
+    )
+    with pytest.raises(CheckFailedError):
+        GridParity(1000, 1.0, 2, "model.7", 0.0).check("the file")
+    with pytest.raises(CheckFailedError, match=r"^the file: on the same levels, outputs differ by up to 0\.5$"):
+        GridParity(1000, 1.0, 0, "model.7", 0.5).check("the file")
+
+
+def test_a_cut_graph_reads_what_it_is_given(exported: dict[str, tuple[Network, Exported]]) -> None:
+    network, result = exported["separable"]
+    model = onnx.load(result.artifact.path)
+    x = next(pictures()).numpy()
+    wanted, output = levels(network, x)
+    parts = cut(model, {name: level.shape for name, level in wanted.items()})
+    assert len(parts.graph.input) == len(parts.graph.output) == 1 + len(wanted)
+    assert len(model.graph.input) == 1
+    wrong = {name: np.zeros_like(level) for name, level in wanted.items()}
+    assert check_grids(model, "input", [(x, wrong, output)]).levels > 1
+
+
+def test_a_graph_of_other_convolutions_takes_no_grids(exported: dict[str, tuple[Network, Exported]]) -> None:
+    grids = network_grids(exported["resnet"][0])
+    model = onnx.load(exported["unet"][1].artifact.path)
+    with pytest.raises(CheckFailedError, match=r"^the exported graph has not the convolutions of the network, "):
+        insert_qdq(model, grids)
+    assert isinstance(grids[0], Grid)
+    assert grids[0].scale is None
+
+
+def test_a_grid_that_is_none_is_not_exported(tmp_path: Path) -> None:
+    network = quantized(SPECS["resnet"])
+    with torch.no_grad():
+        network.get_parameter("model.4.input_log_scale").fill_(500.0)
+    with pytest.raises(SpecError, match=r"^scale inf and zero point 0 are no grid for 8-bit activations$"):
+        to_onnx(network, tmp_path / "n.onnx", SETTINGS)
+    assert list(tmp_path.iterdir()) == []
