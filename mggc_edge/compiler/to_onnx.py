@@ -159,6 +159,8 @@ def to_onnx(
     strip(model)
     metadata = describe(network, table.image_size, settings.bn, parent_sha256)
     metadata |= {METADATA_PREFIX + key: value for key, value in (origin or {}).items()}
+    counts = macs(table, "true"), macs(table, "paper")
+    metadata |= rewriting(settings.target, [], counts)
     set_properties = require("onnx.helper", extra="onnx").set_model_props
     set_properties(model, metadata)
     model.producer_name, model.producer_version = "mggc-edge", __version__
@@ -169,7 +171,6 @@ def to_onnx(
         insert_qdq(model, network_grids(reference))
         require("onnx", extra="onnx").checker.check_model(model)
     model, reports = apply_passes(model, choose_passes(settings.passes, settings.target))
-    counts = macs(table, "true"), macs(table, "paper")
     metadata |= rewriting(settings.target, [report.name for report in reports if report.applied], counts)
     set_properties(model, metadata)
     with atomic_path(path) as temporary:

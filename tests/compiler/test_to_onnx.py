@@ -259,6 +259,7 @@ def test_the_metadata_say_all_that_a_bare_file_is_used_with(tmp_path: Path) -> N
     assert export.artifact.inputs == (TensorSpec("input", "float32", (1, 1, 32, 64)),)
     assert export.artifact.outputs == (TensorSpec("output", "float32", (1, 4, 32, 64)),)
     metadata = {entry.key: entry.value for entry in model_of(export).metadata_props}
+    table = layer_table(spec, (32, 64))
     assert metadata == {
         "mggc_edge.version": mggc_edge.__version__,
         "mggc_edge.spec": json.dumps(spec.to_json(), separators=(",", ":")),
@@ -268,6 +269,10 @@ def test_the_metadata_say_all_that_a_bare_file_is_used_with(tmp_path: Path) -> N
         "mggc_edge.output_format": '{"channels": 4, "color": "RGBA", "low": -1.0, "high": 1.0}',
         "mggc_edge.precision": "fp32",
         "mggc_edge.parent_sha256": "cd" * 32,
+        "mggc_edge.target": "portable",
+        "mggc_edge.passes": "",
+        "mggc_edge.macs_true": str(macs(table, "true")),
+        "mggc_edge.macs_paper": str(macs(table, "paper")),
     }
     model = model_of(export)
     assert (model.producer_name, model.producer_version) == ("mggc-edge", mggc_edge.__version__)

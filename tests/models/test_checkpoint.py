@@ -487,6 +487,7 @@ def test_spec_json_is_the_whole_description(resnet: Network, tmp_path: Path) -> 
         "color_order": "RGB",
         "low": -1.0,
         "high": 1.0,
+        "quantization": "none",
     }  # fmt: skip
 
 
