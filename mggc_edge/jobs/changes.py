@@ -28,6 +28,7 @@ class Reader:
         """Return whether it reads a setting."""
         return any(fnmatchcase(name, pattern) for pattern in self.settings)
 
+
 _GRIDS = ("quantize.calibration", "quantize.pictures", "quantize.ranges", "quantize.weights")
 
 # In the order of the stages. A setting that stands nowhere here is read where a job begins, by a stage that always
