@@ -143,7 +143,7 @@ def compress(
         Quantize,
         typer.Option(
             "--quantize",
-            help="Finetune on 8-bit weights and activations, and export them.",
+            help="Finetune on 8-bit weights and activations, with gan-slimming prune on them too, and export them.",
             rich_help_panel=CHANNELS,
         ),
     ] = "none",

@@ -185,6 +185,7 @@ SETTINGS: tuple[Setting, ...] = (
         "GAN Slimming: unit",
         choices=("imagenet", "caffe", "unit", "signed"),
     ),
+    Setting("gan_slimming.quantize", True, "", "with --quantize 8, slim on 8-bit grids already", "GAN Slimming"),
     Setting(
         "gan_slimming.rho",
         0.0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from mggc_edge.artifacts import BENCH_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, SPEC_FILE
@@ -29,6 +29,8 @@ class Reader:
         return any(fnmatchcase(name, pattern) for pattern in self.settings)
 
 
+_GRIDS = ("quantize.calibration", "quantize.pictures", "quantize.ranges", "quantize.weights")
+
 # In the order of the stages. A setting that stands nowhere here is read where a job begins, by a stage that always
 # runs, or by what cannot be told from files: it stays. So does mggc.k, by which the encoder learns or does not.
 READERS: Mapping[str, Reader] = {
@@ -47,11 +49,9 @@ READERS: Mapping[str, Reader] = {
     ),
     "finetune": Reader(
         (
-            "finetune.*", "distill.*", "quantize.calibration", "quantize.pictures", "quantize.ranges",
-            "quantize.weights",
-            "built_in.finetune_epochs", "quick.finetune_steps", "mggc.loss", "train.beta_1",
-            "train.decay", "train.flip", "train.lambda_cycle", "train.lambda_identity", "train.lambda_l1",
-            "train.pool",
+            "finetune.*", "distill.*", *_GRIDS, "built_in.finetune_epochs", "quick.finetune_steps", "mggc.loss",
+            "train.beta_1", "train.decay", "train.flip", "train.lambda_cycle", "train.lambda_identity",
+            "train.lambda_l1", "train.pool",
         ),
         (f"{SLIM_FOLDER}/{SPEC_FILE}",),
     ),
@@ -59,9 +59,17 @@ READERS: Mapping[str, Reader] = {
 }  # fmt: skip
 
 
+def _readers(job: Job) -> Mapping[str, Reader]:
+    """Return what the stages of this job read: GAN Slimming in 8 bit reads the settings of the grids as well."""
+    if job.request.get("method") != "gan-slimming" or job.request.get("quantize") != "8":
+        return READERS
+    prune = READERS["prune"]
+    return {**READERS, "prune": replace(prune, settings=(*prune.settings, *_GRIDS))}
+
+
 def may_be_set(job: Job, name: str) -> bool:
     """Return whether a job may go on with another value of a setting: stages read it, and none of them is finished."""
-    readers = [reader for reader in READERS.values() if reader.reads(name)]
+    readers = [reader for reader in _readers(job).values() if reader.reads(name)]
     marks = [job.folder / mark for reader in readers for mark in reader.finished]
     return job.command == "compress" and bool(readers) and not any(mark.exists() for mark in marks)
 
@@ -77,7 +85,7 @@ def begin_anew(job: Job) -> Sequence[str]:
 
     A stage without a state begins anew: its log lines, and all that followed from it, go when it does.
     """
-    readers = [stage for stage, reader in READERS.items() if any(map(reader.reads, job.changed))]
+    readers = [stage for stage, reader in _readers(job).items() if any(map(reader.reads, job.changed))]
     states = {stage: f"{WORK_FOLDER}/{stage}.state" for stage in readers}
     begun = [stage for stage, state in states.items() if (job.folder / state).is_file()]
     if job.changed:

@@ -17,7 +17,7 @@ from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds, encoder_step
 from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
-from mggc_edge.jobs.slimming import BATCH, METHOD, slimming_steps
+from mggc_edge.jobs.slimming import BATCH, METHOD, on_grids, slimming_steps
 from mggc_edge.jobs.tune import finetune_steps
 from mggc_edge.pruning.mggc.encoder import SmallEncoder
 from mggc_edge.settings import Settings
@@ -30,7 +30,8 @@ from mggc_edge.training.state import read_facts
 # Passes through the original, forward, that a step costs for each of its pictures, the discriminator's part in them:
 # rough counts, of the order of what ResNet-9, ResNet-6 and U-Net-128 took. Only a line for people depends on them.
 PRUNE_PASSES = 4.5
-SLIM_PASSES = 6.0
+SLIM_PASSES = 6.0  # also on 8-bit grids: there a step took 1.1 of the time
+CALIBRATE_PASSES = 3.0  # for each picture on which ranges of activations are found
 FINETUNE_PASSES = 2.5
 FIT_PASSES = 0.5
 FITTED = Path(artifacts.ORIGINAL_FOLDER, "discriminator", artifacts.WEIGHTS_FILE)
@@ -108,6 +109,8 @@ def _choosing(
             settings, BATCH, generator
         )
         passes += _left(work, "prune") * pictures * SLIM_PASSES
+        if on_grids(settings, request):
+            passes += min(settings["quantize.pictures"], count) * CALIBRATE_PASSES
     return passes * once + seconds
 
 

@@ -39,7 +39,7 @@ class CompressRequest:
         segmenter: an ONNX file, see `mggc_edge.quality.segmentation`.
         perceptual: VGG16 or SqueezeNet-1.1, see `mggc_edge.training.perceptual`.
         prune_epochs, finetune_epochs: None: as the settings say.
-        quantize: "8" finetunes with weights and activations on the 8-bit grids that are exported.
+        quantize: "8" finetunes, and by gan-slimming prunes, on the 8-bit grids that are exported.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
     Raises:

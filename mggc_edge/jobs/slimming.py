@@ -11,6 +11,7 @@ from mggc_edge.compiler.convolutions import read_convolutions
 from mggc_edge.errors import counted
 from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, prune_steps
 from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.jobs.tune import quantize_generator
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import weights_sha256
 from mggc_edge.pruning.gan_slimming.result import Slimmed, slimmed
@@ -76,12 +77,17 @@ class Slimming:
         assert task.discriminator is not None
         request, material, generator, job = task.request, task.material, task.generator, work.job
         likeness = _likeness(work, generator, task.perceptual)
+        start = None
+        if on_grids(job.settings, request):
+            work.tell("putting the generator on 8-bit grids")
+            start = work.placed(quantize_generator(job.settings, generator, material, job.seed))
         stage = GanSlimming(
             work.placed(generator),
             work.placed(task.discriminator),
             material.source_views,
             likeness,
             slimming_settings(job.settings, material),
+            start=start,
             budget=task.budget,
             convention=request.macs_convention,
             seed=job.seed,
@@ -108,14 +114,15 @@ class Slimming:
                 f"{channels} channels were opened and {found.closed} closed"
             )
         if work.processes.first:
-            job.facts["slimming"] = _facts(task.perceptual, found, channels)
+            job.facts["slimming"] = _facts(task.perceptual, found, channels, quantized=start is not None)
             job.save()
         return Choice(found.plan, None, found.network)
 
 
-def _facts(perceptual: ChosenPerceptual | None, found: Slimmed, channels: int) -> dict[str, Any]:
+def _facts(perceptual: ChosenPerceptual | None, found: Slimmed, channels: int, *, quantized: bool) -> dict[str, Any]:
     """Return what the manifest says of a finished stage."""
     return {
+        "quantized": quantized,
         "distance": {"name": "pixels"} if perceptual is None else perceptual.facts,
         "fraction_open": found.fraction,
         "channels": channels,
@@ -136,10 +143,17 @@ def _likeness(work: Work, generator: Network, chosen: ChosenPerceptual | None) -
     )
 
 
+def on_grids(settings: Settings, request: CompressRequest) -> bool:
+    """Return whether the stage trains on the 8-bit grids that finetuning goes on with, as in the paper."""
+    joint: bool = settings["gan_slimming.quantize"]
+    return joint and request.quantize == "8" and request.method == METHOD
+
+
 def slimming_settings(settings: Settings, material: Material) -> SlimmingSettings:
     """Return how the stage of a job trains."""
     return SlimmingSettings(
         loss=gan_loss(settings, material, "gan_slimming.loss"),
+        learned_ranges=settings["quantize.ranges"] == "learned",
         **_chosen(settings),
     )
 

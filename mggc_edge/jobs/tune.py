@@ -19,7 +19,7 @@ from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices, steps_of
-from mggc_edge.training.quantize import QuantizeSettings, quantize
+from mggc_edge.training.quantize import QuantizeSettings, quantize, range_parameters
 from mggc_edge.training.recalibrate import recalibrate
 
 
@@ -48,6 +48,8 @@ def finetune_pair(
     if request.quantize == "8" and student.spec.quantization == "none":
         work.tell("putting the slim generator on 8-bit grids")
         student = quantize_generator(work.job.settings, student, material, work.job.seed)
+    for scale in range_parameters(student):  # of a network that a method put on grids, and that may come from a file
+        scale.requires_grad_(work.job.settings["quantize.ranges"] == "learned")
     stage = make_finetune(work, originals, material, choice, request, student)
     before: dict[str, float] = {}
     if work.processes.first:

@@ -45,10 +45,22 @@ def weight_levels(weight: Tensor, layer: Layer) -> Tensor:
     return (weight.detach() / _beside(weight_scale(weight, layer), layer)).round()
 
 
-def rounded_weight(weight: Tensor, layer: Layer) -> Tensor:
-    """Return a weight rounded to its grid; its gradient is the weight's own."""
-    rounded: Tensor = _RoundedWeight.apply(weight, _beside(weight_scale(weight, layer), layer))  # type: ignore[no-untyped-call]
+def rounded_weight(weight: Tensor, layer: Layer, like: Tensor | None = None) -> Tensor:
+    """Return a weight rounded to its grid, or to that of `like`; its gradient is the weight's own."""
+    scale = _beside(weight_scale(weight if like is None else like, layer), layer)
+    rounded: Tensor = _RoundedWeight.apply(weight, scale)  # type: ignore[no-untyped-call]
     return rounded
+
+
+def open_part(weight: Tensor, layer: Layer, inputs: Tensor | None, outputs: Tensor | None) -> Tensor:
+    """Return a weight with zeros wherever masks close what it reads or gives, [in] and [out]; None closes nothing.
+
+    Its grid is that of the weight which slicing leaves.
+    """
+    left, axis = weight.detach(), output_axis(layer)
+    if inputs is not None and layer.op != "depthwise_conv":
+        left = left * (inputs.detach() != 0).view((-1, 1, 1, 1) if axis else (1, -1, 1, 1))
+    return left if outputs is None else left * _beside(outputs.detach() != 0, layer)
 
 
 def rounded_bias(bias: Tensor, weight: Tensor, log_scale: Tensor, layer: Layer) -> Tensor:
@@ -86,7 +98,7 @@ def input_grid(log_scale: Tensor, zero_point: Tensor) -> tuple[float, int]:
 
 
 def _beside(scale: Tensor, layer: Layer) -> Tensor:
-    """Return a weight's scale in a shape that goes with the weight."""
+    """Return values of output channels, [out] or [1], in a shape that goes with the weight."""
     return scale.view((1, -1, 1, 1) if output_axis(layer) else (-1, 1, 1, 1))
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from mggc_edge.errors import SpecError
-from mggc_edge.models.fake_quant import rounded_bias, rounded_input, rounded_weight
+from mggc_edge.models.fake_quant import open_part, rounded_bias, rounded_input, rounded_weight
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import INPUT, INPUT_GRID, NORM_PARAMETERS, REMOVABLE_SUFFIX, Activation, Layer, LayerTable
 from mggc_edge.models.spec import DEFAULT_EPSILON, NetworkSpec
@@ -130,11 +130,14 @@ class Network(nn.Module):
         x = activate(x, layer.pre_activation)
         if (layer.name, "input") in found:
             found[layer.name, "input"] = x
-        y = _convolve(
-            layer, self.get_submodule(layer.name), x, biased=not (masks and layer.name in self._biasless_when_masked)
-        )
-        if mask is not None and layer.gate_after == "conv":
-            y = y * mask.to(y.dtype)[:, None, None]
+        conv = self.get_submodule(layer.name)
+        biased = not (masks and layer.name in self._biasless_when_masked)
+        if masks and layer.quantization != "none":
+            y = _convolve(layer, conv, x, biased=biased, masks=(self._mask_of_inputs(layer, masks), mask))
+        else:
+            y = _convolve(layer, conv, x, biased=biased)
+            if mask is not None and layer.gate_after == "conv":
+                y = y * mask.to(y.dtype)[:, None, None]
         if layer.norm is not None:
             gate = mask if layer.gate_after == "norm" else None
             y = _normalise(y, self.get_submodule(layer.norm), gate, statistics)
@@ -144,6 +147,13 @@ class Network(nn.Module):
         if layer.dropout:
             y = F.dropout(y, DROPOUT_RATE, self.training)
         return y if layer.adds is None else values[layer.adds] + y
+
+    def _mask_of_inputs(self, layer: Layer, masks: Masks) -> Tensor | None:
+        """Return the mask of all that a row reads, [in]; None where there is none."""
+        if (given := next((masks[group] for group in layer.inputs if group in masks), None)) is None:
+            return None
+        parts = (masks.get(group, given.new_ones(self.table.spec.width(group))) for group in layer.inputs)
+        return torch.cat(list(parts))
 
 
 class _Constant(nn.Module):
@@ -230,8 +240,20 @@ def _place(root: nn.Module, name: str, module: nn.Module) -> None:
     root.add_module(last, module)
 
 
-def _convolve(layer: Layer, conv: nn.Module, x: Tensor, *, biased: bool) -> Tensor:
-    """Return the convolution of a row, of quantized values where it has a grid; `biased` False leaves its bias out."""
+def _convolve(
+    layer: Layer,
+    conv: nn.Module,
+    x: Tensor,
+    *,
+    biased: bool,
+    masks: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> Tensor:
+    """Return the convolution of a row, of quantized values where it has a grid; `biased` False leaves its bias out.
+
+    `masks`: of what it reads and of what it gives, for a row on grids. Slicing changes the largest weight, and with it
+    the grid: so the grid is that of what the masks leave, and a gate after a convolution is a factor of its weight
+    before that is rounded. Then the masked row computes what the sliced one does.
+    """
     if layer.quantized_input:
         log_scale, zero_point = (getattr(conv, name) for name in INPUT_GRID)
         x = rounded_input(x, log_scale, zero_point)
@@ -241,10 +263,17 @@ def _convolve(layer: Layer, conv: nn.Module, x: Tensor, *, biased: bool) -> Tens
         result: Tensor = conv(x)
         return result
     assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-    weight = conv.weight if layer.quantization == "none" else rounded_weight(conv.weight, layer)
-    bias = conv.bias if biased else None
-    if layer.quantized_input and bias is not None:
-        bias = rounded_bias(bias, conv.weight, getattr(conv, INPUT_GRID[0]), layer)
+    weight: Tensor = conv.weight
+    bias: Tensor | None = conv.bias if biased else None
+    if layer.quantization != "none":
+        inputs, outputs = masks
+        if outputs is not None and layer.gate_after == "conv":
+            weight = weight * outputs.view((1, -1, 1, 1) if layer.op == "conv_transpose" else (-1, 1, 1, 1))
+            bias = None if bias is None else bias * outputs
+        like = open_part(weight, layer, inputs, outputs)
+        weight = rounded_weight(weight, layer, like)
+        if layer.quantized_input and bias is not None:
+            bias = rounded_bias(bias, like, getattr(conv, INPUT_GRID[0]), layer)
     padding = 0 if layer.padding_mode == "reflect" else layer.padding
     if layer.op == "conv_transpose":
         return F.conv_transpose2d(x, weight, bias, layer.stride, padding, layer.output_padding)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mggc_edge.errors import TrainingError
 from mggc_edge.models.convert import fold_batch_norm, with_quantization
@@ -48,10 +48,15 @@ def quantize(network: Network, pictures: Callable[[], Iterable[Tensor]], setting
     plain = fold_batch_norm(network)
     grids = calibrate(plain, pictures, settings.calibration)
     quantized = with_quantization(plain, grids, "int8" if settings.per_channel else "int8_tensor")
-    for layer in quantized.table.layers:
-        if layer.quantized_input:
-            quantized.get_parameter(f"{layer.name}.{INPUT_GRID[0]}").requires_grad_(settings.learned)
+    for scale in range_parameters(quantized):
+        scale.requires_grad_(settings.learned)
     return quantized
+
+
+def range_parameters(network: Network) -> list[nn.Parameter]:
+    """Return the logarithms of the scales of a network's activations, none of one in floats."""
+    rows = [layer.name for layer in network.table.layers if layer.quantized_input]
+    return [network.get_parameter(f"{name}.{INPUT_GRID[0]}") for name in rows]
 
 
 @torch.no_grad()

@@ -167,6 +167,63 @@ def test_every_family_is_quantized_by_every_method(
     assert document_of(run)["result"]["artifacts"][1]["equal_levels"] >= 0.999
 
 
+# --- GAN Slimming on grids, and the same parts one after the other ---
+
+
+SLIMMING = ("--model", "cartoon.pth", "--method", "gan-slimming", "--set", "quantize.pictures=4")
+
+
+def slimming(given: Path, folder: Path, *more: str) -> Path:
+    return compressed(given, folder, *(given / word if word.endswith(".pth") else word for word in SLIMMING), *more)
+
+
+@pytest.fixture(scope="module")
+def joint(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return slimming(given, tmp_path_factory.mktemp("joint"))
+
+
+@pytest.fixture(scope="module")
+def stacked(given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return slimming(given, tmp_path_factory.mktemp("stacked"), "--set", "gan_slimming.quantize=false")
+
+
+def logged(run: Path, stage: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "logs/metrics.jsonl").read_text().splitlines()]
+    return [{key: line[key] for key in ("step", "loss_g")} for line in lines if line["stage"] == stage]
+
+
+def ranges(run: Path) -> dict[str, float]:
+    state = load_network(run / "slim", image_size=(32, 32)).state_dict()
+    return {key: value.item() for key, value in state.items() if key.endswith("input_log_scale")}
+
+
+@pytest.mark.parametrize("name", ["joint", "stacked"])
+def test_gan_slimming_in_8_bit_leaves_a_file_of_what_was_trained(name: str, request: pytest.FixtureRequest) -> None:
+    run: Path = request.getfixturevalue(name)
+    result = document_of(run)["result"]
+    assert result["slimming"]["quantized"] is (name == "joint")
+    assert 0.49 <= result["budget_met"] <= 0.5
+    assert result["artifacts"][1]["equal_levels"] >= 0.999
+    network = load_network(run / "slim", image_size=(32, 32))
+    assert (network.spec.quantization, network.spec.norm) == ("int8", "instance_affine")
+    assert len(logged(run, "prune")) == len(logged(run, "finetune")) == 8
+    assert not (run / "work").exists()
+
+
+def test_joint_and_stacked_differ_from_the_first_step_of_slimming(joint: Path, stacked: Path) -> None:
+    assert logged(joint, "prune")[0] != logged(stacked, "prune")[0]
+    assert ranges(joint) != ranges(stacked)  # found on the original, and on the slim network
+
+
+@pytest.mark.slow
+def test_ranges_are_learned_in_both_stages_where_they_are_asked_for(given: Path, joint: Path, tmp_path: Path) -> None:
+    learned = slimming(given, tmp_path, "--set", "quantize.ranges=learned")
+    assert logged(joint, "prune")[0] == logged(learned, "prune")[0]  # the ranges have not moved yet
+    assert logged(joint, "prune")[-1] != logged(learned, "prune")[-1]
+    fixed = ranges(joint)
+    assert all(fixed[key] != value for key, value in ranges(learned).items())
+
+
 # --- bad input ---
 
 

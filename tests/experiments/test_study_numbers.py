@@ -82,6 +82,20 @@ def test_means_of_few_pictures_stand_without_intervals(study: Study, tmp_path: P
     assert draw(study, Numbers(study, found), tmp_path / "few.svg")
 
 
+def test_sizes_are_shown_where_a_row_has_fewer_bits(study: Study) -> None:
+    found = records(study)
+    assert "times smaller" not in page(study, Numbers(study, found), None)
+    for one, (channels, bits) in zip(found, ((2.0, 1.0), (6.0, 4.0), (3.0, 1.0)), strict=True):
+        one["size"] = {"disk": {"ratio": channels * bits, "channels": channels, "bits": bits}}
+    text = page(study, Numbers(study, found), None)
+    assert "| row | seeds | MACs kept | times smaller on disk = channels x bits | KID |" in text
+    assert "| the original | \u2013 | 1 | 1 | 20 [20, 20] |" in text
+    assert "| Ours | 1 | 0.0490 | 24.0 = 6.00 x 4.00 | 10 [10, 10] |" in text
+    assert "| Theirs | 2 | 0.0490 | 2.5 = 2.50 x 1.00 |" in text
+    found[0]["size"] = None  # of an older record
+    assert "| Theirs | 2 | 0.0490 | \u2013 |" in page(study, Numbers(study, found), None)
+
+
 def test_other_test_pictures_are_never_paired(study: Study) -> None:
     found = records(study)
     found[1]["test"]["names_sha256"] = "1"

@@ -34,13 +34,16 @@ probability = 3
 [[rows]]
 name = "ours"
 flags = ""
+[[rows]]
+name = "slimming"
+flags = "--method gan-slimming --quantize 8 --set quantize.pictures=3"
 """
 TESTED = 8
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/, real.toml, real.jsonl, real.md and runs/real/ours-0."""
+    """A folder with data/, real.toml, real.jsonl, real.md and runs/real/, ours-0 and slimming-0 in it."""
     folder = tmp_path_factory.mktemp("study")
     (folder / "data").mkdir()
     data = write_networks(folder / "data")
@@ -52,14 +55,13 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     line = [sys.executable, "-m", "mggc_edge.benchmarks.experiments.study", *words, "--results", str(folder)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "[1/1] ours-0" in done.stderr
+    assert "[1/2] ours-0" in done.stderr
     return folder
 
 
 @pytest.fixture(scope="module")
 def kept(done: Path) -> dict[str, Any]:
-    (record,) = read_records(done / "real.jsonl")
-    return record
+    return read_records(done / "real.jsonl")[0]
 
 
 def test_the_means_over_pictures_are_those_of_the_run(done: Path, kept: dict[str, Any]) -> None:
@@ -88,12 +90,28 @@ def test_a_record_says_what_was_done_and_names_no_folder(done: Path, kept: dict[
     assert (kept["discriminator_kept"] is None, len(kept["plan_sha256"])) == (False, 64)
     assert set(kept["timings_s"]) >= {"prune", "finetune", "quality"}
     assert kept["process_s"] > 0
-    assert len((done / "real.jsonl").read_bytes()) < 20_000
+    assert len((done / "real.jsonl").read_bytes()) < 40_000
+
+
+def test_a_record_of_gan_slimming_in_8_bit_is_of_its_int8_file_and_has_no_game(done: Path) -> None:
+    record, run = read_records(done / "real.jsonl")[1], done / "runs/real/slimming-0"
+    assert [path.name for path in sorted((run / "export/portable").iterdir())] == [
+        "generator.int8.onnx", "original.fp32.onnx",
+    ]  # fmt: skip
+    quality = json.loads((run / "quality.json").read_text())
+    assert np.mean(record["test"]["compressed"]["psnr_to_original"]) == pytest.approx(
+        quality["psnr_to_original"], rel=1e-5
+    )
+    assert (record["losses"], record["discriminator_kept"]) == (None, None)
+    assert record["steps"] == {"prune": 8, "finetune": 8}
+    assert (record["slimming"]["quantized"], record["slimming"]["distance"]) == (True, {"name": "pixels"})
+    assert record["size"]["disk"]["bits"] > 1
 
 
 def test_the_page_is_written_beside_the_results(done: Path) -> None:
     text = (done / "real.md").read_text()
-    assert "All 1 runs are finished." in text
+    assert "All 2 runs are finished." in text
+    assert "| times smaller on disk = channels x bits |" in text
     assert f"Measured on {TESTED} pictures (test)" in text
 
 
@@ -124,4 +142,4 @@ def test_the_status_is_shown_without_any_data(done: Path) -> None:
     shown = subprocess.run([*line, *more], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert shown[0].startswith("ours-0 ")
     assert shown[0].endswith(" min")
-    assert shown[1] == "1 of 1 runs are done; time left: none"
+    assert shown[2] == "2 of 2 runs are done; time left: none"

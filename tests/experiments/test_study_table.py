@@ -31,6 +31,8 @@ PARTS = ["baseline", "discriminator", "agents", "feedback", "manifold", "distill
         ("e1b-facades-0.164", "0.164", METHODS, 3),
         ("e2-parts", "0.164", PARTS, 3),
         ("e3-horse2zebra-0.05", "0.05", METHODS[:3], 2),
+        ("slimming-facades", "0.05", ["gan-slimming", *METHODS[:3]], 3),
+        ("cartoongan-joint", "0.15", ["joint", "stacked", "mggc-8", "float"], 3),
     ],
 )
 def test_an_experiment_has_its_rows_seeds_and_budget(name: str, budget: str, rows: list[str], seeds: int) -> None:
@@ -42,9 +44,16 @@ def test_an_experiment_has_its_rows_seeds_and_budget(name: str, budget: str, row
 
 def test_no_row_of_an_experiment_has_more_steps_pictures_or_another_learning_rate_than_the_others() -> None:
     shared = ("--finetune-epochs", "--prune-epochs", "--data", "--budget", "--image-size", "--threads", "finetune.")
-    for path in STUDIES.glob("[es]*.toml"):  # not those that look for the best finetuning
+    for path in STUDIES.glob("[ces]*.toml"):  # not those that look for the best finetuning
         for row in read_study(path).rows:
             assert not [flag for flag in row.flags if flag.startswith(shared)], (path, row.name)
+
+
+def test_gan_slimming_on_facades_is_run_as_the_other_methods_were() -> None:
+    ours, first = (read_study(find_study(name)) for name in ("slimming-facades", "e1a-facades-0.05"))
+    assert (ours.base, ours.seeds) == (first.base, first.seeds)
+    same = {row.name: row.flags for row in first.rows}
+    assert all(same[row.name] == row.flags for row in ours.rows[1:])
 
 
 def test_every_row_of_the_ablation_has_one_switch_less_off_than_the_one_before() -> None:
@@ -56,8 +65,8 @@ def test_every_row_of_the_ablation_has_one_switch_less_off_than_the_one_before()
 def test_every_study_can_be_read() -> None:
     names = {read_study(path).name for path in STUDIES.glob("*.toml")}
     assert names == {
-        "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings", "finetuning-facades",
-        "finetuning-horse2zebra", "stability-cyclegan", "stability-pix2pix",
+        "cartoongan-joint", "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings",
+        "finetuning-facades", "finetuning-horse2zebra", "slimming-facades", "stability-cyclegan", "stability-pix2pix",
     }  # fmt: skip
 
 
@@ -110,7 +119,7 @@ def test_a_table_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: s
 
 
 def test_a_study_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(InputError, match=r"there is no study 'e9' \(a TOML file, or one of e1a-facades-0.05, e1b-"):
+    with pytest.raises(InputError, match=r"there is no study 'e9' \(a TOML file, or one of cartoongan-joint, e1a-"):
         find_study("e9")
 
 

@@ -20,7 +20,15 @@ from mggc_edge.artifacts import (
 from mggc_edge.jobs import estimate as room
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.encoders import check_encoder
-from mggc_edge.jobs.estimate import EXPORT_S, FINETUNE_PASSES, FIT_PASSES, PROCESS_S, PRUNE_PASSES, SLIM_PASSES
+from mggc_edge.jobs.estimate import (
+    CALIBRATE_PASSES,
+    EXPORT_S,
+    FINETUNE_PASSES,
+    FIT_PASSES,
+    PROCESS_S,
+    PRUNE_PASSES,
+    SLIM_PASSES,
+)
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.resnet import resnet_spec
@@ -47,8 +55,8 @@ def a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "_timed", lambda _run: 1.0)
 
 
-def left(work: Work, method: str = "mggc") -> float:
-    request = CompressRequest("model.pth", "0.5", quick=True, method=method)  # type: ignore[arg-type]
+def left(work: Work, method: str = "mggc", **more: str) -> float:
+    request = CompressRequest("model.pth", "0.5", quick=True, method=method, **more)  # type: ignore[arg-type]
     encoder = check_encoder(work.job.settings, request)
     return room.expected_seconds(work, Originals(GENERATOR, None, None, {}), MATERIAL, request, 0.5, encoder)
 
@@ -63,6 +71,11 @@ def test_a_job_takes_as_long_as_its_stages(work: MakeWork) -> None:
     assert left(work(**QUICK)) == pytest.approx(choosing + FINETUNE + PROOF)
     slimming = 10 + 20 * FIT_PASSES + 30 * SLIM_PASSES
     assert left(work(**QUICK), "gan-slimming") == pytest.approx(slimming + FINETUNE + PROOF)
+    on_grids = slimming + 4 * CALIBRATE_PASSES
+    few = {**QUICK, "quantize__pictures": 4}
+    assert left(work(**few), "gan-slimming", quantize="8") == pytest.approx(on_grids + FINETUNE + PROOF)
+    few["gan_slimming__quantize"] = False
+    assert left(work(**few), "gan-slimming", quantize="8") == pytest.approx(slimming + FINETUNE + PROOF)
     assert left(work(**QUICK), "magnitude") == pytest.approx(10 + 20 * FIT_PASSES + FINETUNE + PROOF)
 
 

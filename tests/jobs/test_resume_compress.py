@@ -21,7 +21,7 @@ from tests.jobs.job_processes import QUICK, STAGES, Done, JobServer, Stop, leave
 KILL, CTRL_C, TERM = signal.SIGKILL, signal.SIGINT, signal.SIGTERM
 # Without pictures; with a pair's own discriminator, batch norm and truths; with a partner and targets;
 # by GAN Slimming; with weights that are not slices of the original's, and without distillation; on 8-bit grids that are
-# learned.
+# learned; by GAN Slimming on such grids.
 KINDS = {
     "built-in": ("generator.pth",),
     "paired": ("batch.pth", "--discriminator", "pair.pth", "--data", "pairs"),
@@ -35,6 +35,10 @@ KINDS = {
     ),
     "quantized": (
         "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "uniform", "--quantize", "8",
+        "--set", "quantize.ranges=learned", "--set", "quantize.pictures=3",
+    ),
+    "joint": (
+        "batch.pth", "--discriminator", "pair.pth", "--data", "pairs", "--method", "gan-slimming", "--quantize", "8",
         "--set", "quantize.ranges=learned", "--set", "quantize.pictures=3",
     ),
 }  # fmt: skip
@@ -257,6 +261,21 @@ def test_only_what_no_finished_stage_has_read_may_change(built_in: Whole, tmp_pa
     assert [may_be_set(job, name) for name in ("mggc.loss", "mggc.k", "data.held_out")] == [True, False, False]
     job.command = "train"
     assert not may_be_set(job, "train.lambda_l1")
+
+
+def test_gan_slimming_in_8_bit_reads_the_settings_of_the_grids_as_well(built_in: Whole, tmp_path: Path) -> None:
+    shutil.copytree(built_in.run, tmp_path / "RUN")
+    (tmp_path / "RUN/slim/spec.json").unlink()
+    job = resume_job(tmp_path / "RUN", "compress")
+    names = ("quantize.weights", "quantize.ranges", "quantize.calibration", "quantize.pictures")
+    assert all(may_be_set(job, name) for name in names)
+    job.request = {**job.request, "method": "gan-slimming"}
+    assert all(may_be_set(job, name) for name in names)
+    job.request = {**job.request, "quantize": "8"}
+    assert not any(may_be_set(job, name) for name in names)  # its channels were chosen on those grids
+    for name in ("plan.json", "discriminator-plan.json"):
+        (tmp_path / "RUN" / name).unlink()
+    assert all(may_be_set(job, name) for name in names)
 
 
 # --- files that change ---

@@ -79,6 +79,7 @@ def measure(folder: Path, *, curves: bool = False, probability: int | None = Non
         "plan_sha256": sha256_of(folder / PLAN_FILE),
         "timings_s": manifest["timings_s"],
         "latency": result["latency"],
+        **{name: result.get(name) for name in ("size", "slimming")},
         "held_out": {name: quality[name] for name in ("before_finetuning", "after_finetuning")},
         "kid_by_subsets": result["quality"]["kid"],
         "test": measure_test(folder, probability),

@@ -12,6 +12,7 @@ from mggc_edge.benchmarks.experiments.study.runner import seconds
 from mggc_edge.benchmarks.experiments.study.table import Row, Study
 from mggc_edge.quality.bootstrap import Estimate
 
+SIZE, PARTS = "times smaller on disk = channels x bits", ("ratio", "channels", "bits")
 NONE, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 MEASURED = (
     "Measured on {pictures} pictures ({where}), with the ONNX files of every run. Brackets hold 95 % intervals: "
@@ -53,11 +54,12 @@ def _made(study: Study, numbers: Numbers) -> str:
 
 
 def _rows(study: Study, numbers: Numbers) -> str:
-    measures = numbers.measures()
+    measures, sized = numbers.measures(), any(_times(record, "bits") != 1 for record in numbers.records)
     titles = [
         "row",
         "seeds",
         "MACs kept",
+        *((SIZE,) if sized else ()),
         *(one.title for one in measures),
         "held-out PSNR, dB",
         "held-out distance",
@@ -65,7 +67,7 @@ def _rows(study: Study, numbers: Numbers) -> str:
     ]
     lines = [_line(titles), _line(["---", *["---:"] * (len(titles) - 1)])]
     own = [_shown(one, numbers.original(one)) for one in measures]
-    lines.append(_line(["the original", NONE, "1", *own, NONE, NONE, NONE]))
+    lines.append(_line(["the original", NONE, "1", *(("1",) if sized else ()), *own, NONE, NONE, NONE]))
     for row in study.rows:
         records = numbers.of(row)
         if not records:
@@ -76,11 +78,26 @@ def _rows(study: Study, numbers: Numbers) -> str:
             row.title,
             f"{len(records)}",
             f"{_mean(kept):.4f}",
+            *((_smaller(records),) if sized else ()),
             *(_shown(m, numbers.mean(row, m)) for m in measures),
         ]
         held_out = [_held_out(records, name, digits) for name, digits in (("psnr", 2), ("distance", 3))]
         lines.append(_line([*cells, *held_out, f"{_mean([seconds(record) for record in records]) / 60:.1f}"]))
     return "\n".join(lines)
+
+
+def _times(record: Record, part: str) -> float:
+    """Return by how much channels, bits or both make a run's file smaller than the original's; 1 where none is told."""
+    size = record.get("size") or {}
+    return float(size.get("disk", {}).get(part, 1.0))
+
+
+def _smaller(records: Sequence[Record]) -> str:
+    """Return the mean ratio of a row's runs, and its two parts; a dash where a run has none."""
+    if not all(record.get("size") for record in records):
+        return NONE
+    whole, channels, bits = (_mean([_times(record, part) for record in records]) for part in PARTS)
+    return f"{whole:.1f} = {channels:.2f} x {bits:.2f}"
 
 
 def _held_out(records: Sequence[Record], name: str, digits: int) -> str:

@@ -27,19 +27,22 @@ def scaled_groups(table: LayerTable) -> tuple[ChannelGroup, ...]:
     return tuple(group for group in table.groups if group.size and group.name not in sums)
 
 
-def with_scales(network: Network) -> tuple[Network, dict[str, Tensor]]:
+def with_scales(network: Network, original: Network | None = None) -> tuple[Network, dict[str, Tensor]]:
     """Return a copy whose norms are affine and have given up their scales, and the scales, [C] a group.
 
     With the scales as masks it computes what `network` computes. Scales of groups without a norm begin at the median of
     the others, so that one L1 norm is fair to all; their convolutions are divided by it.
+
+    `original`: the network before its batch norms were folded, in which scales still stand.
     """
     copied = affine_instance_norm(copy.deepcopy(network))
+    normed = copied if original is None else affine_instance_norm(original)
     groups = scaled_groups(copied.table)
     scales: dict[str, Tensor] = {}
     for group in groups:
-        norm = next((row for row in _writers(copied.table, group) if row.norm is not None), None)
+        norm = next((row for row in _writers(normed.table, group) if row.norm is not None), None)
         if norm is not None and norm.norm_kind != "none":
-            weight = copied.get_submodule(str(norm.norm)).get_parameter(norm.norm_parameters[0])
+            weight = normed.get_submodule(str(norm.norm)).get_parameter(norm.norm_parameters[0])
             scales[group.name] = weight.detach().abs().clamp_min(LEAST).clone()
     usual = float(torch.cat(list(scales.values())).median()) if scales else 1.0
     for group in groups:

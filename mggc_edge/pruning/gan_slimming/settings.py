@@ -24,6 +24,7 @@ class SlimmingSettings:
         clip: largest norm of the gradient of all scales together.
         pool: generated pictures that the discriminator's pool keeps; none where it judges pairs.
         flip: mirror every other picture.
+        learned_ranges: of a generator on 8-bit grids, train the ranges of activations too.
 
     Raises:
         SettingError: the generator would learn from nothing.
@@ -42,6 +43,7 @@ class SlimmingSettings:
     beta_1: float = 0.5
     pool: int = 50
     flip: bool = True
+    learned_ranges: bool = False
 
     def __post_init__(self) -> None:
         if self.gan_weight <= 0 and self.beta <= 0:

@@ -7,13 +7,14 @@ A step: Adam on the weights W, SGD with momentum on the scales gamma, the proxim
     gamma <- sign(gamma) * max(|gamma| - rho * rate, 0),
 
 Adam on D, to which real is what the original G_T gives and generated what a picture pool holds. All rates fall as half
-a cosine. `scales` says what gamma is here, `steering` how rho is chosen.
+a cosine. `scales` says what gamma is here, `steering` how rho is chosen. A student on 8-bit grids is G_q of the paper:
+its weights and activations are rounded in every step.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from mggc_edge.training.order import Share
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.processes import ALONE, Processes
+from mggc_edge.training.quantize import range_parameters
 from mggc_edge.training.schedule import half_cosine, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
@@ -42,6 +44,7 @@ class GanSlimming:
 
     Args:
         generator: the original, which survives; its table's picture size is the one MACs are counted at.
+        start: what the student begins as: the original on 8-bit grids; None: the original.
         judge: a discriminator for it: of pictures, or of an input and a picture together.
         pictures: inputs, at the size from which crops are cut.
         likeness: L_dist.
@@ -63,6 +66,7 @@ class GanSlimming:
         likeness: LikenessLoss,
         settings: SlimmingSettings,
         *,
+        start: Network | None = None,
         budget: float,
         convention: MacsConvention = "true",
         seed: int,
@@ -82,8 +86,11 @@ class GanSlimming:
             rates=[settings.scale_rate * half_cosine(step, steps) for step in range(steps)],
             closing=settings.closing,
         )
-        student, scales = with_scales(generator)
+        student, scales = with_scales(generator) if start is None else with_scales(start, generator)
         self.student = student.requires_grad_(True).train()
+        ranges = range_parameters(self.student)
+        for range_parameter in ranges:
+            range_parameter.requires_grad_(settings.learned_ranges)
         self.scales = {name: nn.Parameter(scale) for name, scale in scales.items()}
         self._minimum = {group.name: group.minimum for group in scaled_groups(generator.table)}
         # In which step a channel was closed last; `steps` while it is open.
@@ -94,11 +101,7 @@ class GanSlimming:
         betas = (settings.beta_1, 0.999)
         self._adams = {
             name: torch.optim.Adam(
-                [parameter for parameter in network.parameters() if parameter.requires_grad],
-                settings.learning_rate,
-                betas=betas,
-                weight_decay=settings.weight_decay,
-                fused=True,
+                _groups(network, ranges, settings.weight_decay), settings.learning_rate, betas=betas, fused=True
             )
             for name, network in (("G", self.student), ("D", self.judge))
         }
@@ -230,3 +233,13 @@ class GanSlimming:
         self._pool.load_state(part(tensors, "pool"))
         for name, optimizer in (*self._adams.items(), ("scales", self._sgd)):
             load_optimizer(f"optimizer.{name}", optimizer, tensors)
+
+
+def _groups(network: Network, ranges: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Return what is trained of a network: everything decays but the ranges of activations, which would shrink."""
+    fixed = {id(parameter) for parameter in ranges}
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decaying = [parameter for parameter in trained if id(parameter) not in fixed]
+    others = [parameter for parameter in trained if id(parameter) in fixed]
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return groups[: 2 if others else 1]
