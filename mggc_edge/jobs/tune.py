@@ -117,7 +117,7 @@ def finetune_settings(
         epochs=finetune_epochs(settings, request, len(material.source), size),
         batch_size=size,
         learning_rate=settings["finetune.learning_rate"],
-        judge_rate=settings["finetune.judge_rate"],
+        judge_rate=settings["finetune.discriminator_rate"],
         beta_1=settings["train.beta_1"],
         decay=settings["train.decay"],
         gan=gan_loss(settings, material),
