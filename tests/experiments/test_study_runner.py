@@ -184,7 +184,9 @@ def test_the_command_line_names_an_error_in_one_line() -> None:
     line = [sys.executable, "-m", "mggc_edge.benchmarks.experiments.study", "e9", "--status"]
     failed = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     assert failed.returncode == 1
-    assert failed.stderr.startswith("error: there is no study 'e9' (a TOML file, or one of e1a-facades-0.05, ")
+    assert failed.stderr.startswith(
+        "error: there is no study 'e9' (a TOML file, or one of e1a-adversarial, e1a-facades-0.05, "
+    )
     assert failed.stderr.count("\n") == 1
 
 

@@ -28,6 +28,7 @@ PARTS = ["baseline", "discriminator", "agents", "feedback", "manifold", "distill
     ("name", "budget", "rows", "seeds"),
     [
         ("e1a-facades-0.05", "0.05", METHODS, 3),
+        ("e1a-adversarial", "0.05", METHODS, 2),
         ("e1b-facades-0.164", "0.164", METHODS, 3),
         ("e2-parts", "0.164", PARTS, 3),
         ("e3-horse2zebra-0.05", "0.05", METHODS[:3], 2),
@@ -56,8 +57,8 @@ def test_every_row_of_the_ablation_has_one_switch_less_off_than_the_one_before()
 def test_every_study_can_be_read() -> None:
     names = {read_study(path).name for path in STUDIES.glob("*.toml")}
     assert names == {
-        "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings", "finetuning-facades",
-        "finetuning-horse2zebra", "stability-cyclegan", "stability-pix2pix",
+        "e1a-adversarial", "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings",
+        "finetuning-facades", "finetuning-horse2zebra", "stability-cyclegan", "stability-pix2pix",
     }  # fmt: skip
 
 
@@ -110,7 +111,9 @@ def test_a_table_that_makes_no_sense_is_refused(tmp_path: Path, old: str, new: s
 
 
 def test_a_study_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(InputError, match=r"there is no study 'e9' \(a TOML file, or one of e1a-facades-0.05, e1b-"):
+    with pytest.raises(
+        InputError, match=r"there is no study 'e9' \(a TOML file, or one of e1a-adversarial, e1a-facades-0.05, e1b-"
+    ):
         find_study("e9")
 
 
