@@ -135,11 +135,17 @@ SETTINGS: tuple[Setting, ...] = (
         high=1024,
     ),
     Setting("finetune.checks", 20, "", "looks at the held-out pictures over the whole of finetuning", low=1),
+    Setting("finetune.discriminator_rate", 1.0, "", "learning rate of D, as a part of G's", low=1e-3, high=10),
     Setting("finetune.epochs", 100.0, "epochs", "finetuning, where --finetune-epochs is not given", low=0.001),
     Setting(
-        "finetune.gan_weight", -1.0, "", "weight of the adversarial loss; -1: 1 paired, else 0", "measured", low=-1
+        "finetune.gan_weight",
+        -1.0,
+        "",
+        "weight of the adversarial loss; -1: 0 with distillation, else 1",
+        "measured; GCC: 1",
+        low=-1,
     ),
-    Setting("finetune.learning_rate", 1e-3, "", "of both networks", "measured; GCC: 0.0002", low=1e-8, high=1),
+    Setting("finetune.learning_rate", 1e-3, "", "of the generator", "measured; GCC: 0.0002", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting(
         "gan_slimming.batch_size",

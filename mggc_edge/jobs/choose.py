@@ -25,7 +25,7 @@ from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.discriminator import DiscriminatorSettings, FitDiscriminator
 from mggc_edge.training.loop import Journal, Stage, Watch, follow_stage, run_stage
 from mggc_edge.training.losses import GanLoss
-from mggc_edge.training.material import Material, Objective
+from mggc_edge.training.material import Material
 from mggc_edge.training.order import step_seed, steps_of
 from mggc_edge.training.precision import Precision
 from mggc_edge.training.processes import ALONE, Processes
@@ -90,16 +90,6 @@ def gan_loss(settings: Settings, material: Material, name: str = "mggc.loss") ->
     if settings[name] == "auto":
         return "hinge" if material.objective == "paired" else "lsgan"
     return chosen
-
-
-def gan_weight(settings: Settings, objective: Objective) -> float:
-    """Return the weight of the adversarial loss in finetuning: as set, or 1 for pairs and 0 otherwise.
-
-    Against the originals of CycleGAN it moved slim generators away from them, and distillation alone came nearest in
-    every measure (`benchmarks/results/finetuning-horse2zebra.md`).
-    """
-    weight: float = settings["finetune.gan_weight"]
-    return weight if weight >= 0 else float(objective == "paired")
 
 
 def batch_size(settings: Settings, name: str, generator: Network) -> int:

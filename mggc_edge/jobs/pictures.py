@@ -79,8 +79,6 @@ def read_material(
         hooks.tell("note: without --target the slim generator learns from the original alone")
     elif material.objective == "unpaired" and request.partner is None:
         hooks.tell("note: without --partner, finetuning has no cycle and identity losses")
-        if settings["finetune.gan_weight"] <= 0:
-            hooks.tell("      and no adversarial loss (finetune.gan_weight): it learns from the original alone")
     if material.objective != "unpaired":
         _tell_of_partner(request, hooks)
     return material

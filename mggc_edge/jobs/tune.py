@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, gan_weight
+from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.network import Network
@@ -142,15 +142,17 @@ def finetune_settings(
     """Return how a slim pair of this job is finetuned: as `train` trains originals, with GCC's distillation."""
     paired = material.objective == "paired"
     size = batch_size(settings, "finetune.batch_size", generator)
+    distill = distill_settings(settings, unet=generator.spec.family == "unet", paired=paired)
     return FinetuneSettings(
-        distill=distill_settings(settings, unet=generator.spec.family == "unet", paired=paired),
+        distill=distill,
         epochs=finetune_epochs(settings, request, len(material.source), size),
         batch_size=size,
         learning_rate=settings["finetune.learning_rate"],
+        judge_rate=settings["finetune.discriminator_rate"],
         beta_1=settings["train.beta_1"],
         decay=settings["train.decay"],
         gan=gan_loss(settings, material),
-        gan_weight=gan_weight(settings, material.objective),
+        gan_weight=gan_weight(settings, distill),
         lambda_l1=settings["train.lambda_l1"],
         lambda_cycle=settings["train.lambda_cycle"],
         lambda_identity=settings["train.lambda_identity"],
@@ -174,6 +176,16 @@ def finetune_epochs(settings: Settings, request: CompressRequest, count: int, si
 def finetune_steps(settings: Settings, request: CompressRequest, count: int, size: int) -> int:
     """Return how many steps finetuning takes."""
     return steps_of(finetune_epochs(settings, request, count, size), count, size)
+
+
+def gan_weight(settings: Settings, distill: DistillSettings) -> float:
+    """Return the weight of the adversarial loss: as set, or 0 where the original teaches, and else 1.
+
+    The discriminators of published originals tell a slim generator's pictures apart without effort, and what they teach
+    then leads away from the original: distillation alone came nearer to it (`benchmarks/results/finetuning-*.md`).
+    """
+    weight: float = settings["finetune.gan_weight"]
+    return weight if weight >= 0 else float(not distill.enabled)
 
 
 def distill_settings(settings: Settings, *, unet: bool, paired: bool) -> DistillSettings:

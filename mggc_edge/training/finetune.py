@@ -35,6 +35,7 @@ class FinetuneSettings:
         batch_size: pictures that a step of each process sees.
         lambda_l1: weight of the L1 distance to the truth (paired).
         lambda_cycle, lambda_identity: as in `CycleGanSettings` (unpaired, with a partner).
+        judge_rate: learning rate of the discriminator, as a part of `learning_rate`.
         gan_weight: of the adversarial loss; 0 leaves it out.
         checks: how often, over the whole stage, the held-out pictures are looked at.
     """
@@ -43,6 +44,7 @@ class FinetuneSettings:
     epochs: float = 100
     batch_size: int = 1
     learning_rate: float = 1e-3
+    judge_rate: float = 1.0
     beta_1: float = 0.5
     decay: float = 0.5
     gan: GanLoss = "lsgan"
@@ -121,7 +123,7 @@ class Finetune:
         self._optimizers = {"G": torch.optim.Adam(own, settings.learning_rate, betas=betas, fused=True)}
         if self.judge is not None:
             self._optimizers["D"] = torch.optim.Adam(
-                self.judge.parameters(), settings.learning_rate, betas=betas, fused=True
+                self.judge.parameters(), settings.learning_rate * settings.judge_rate, betas=betas, fused=True
             )
         self._pool = PicturePool(0 if self._paired else settings.pool)
         self._batches = Ahead(self._batch, self.steps)
@@ -170,8 +172,8 @@ class Finetune:
         """Update the generator, then the discriminator; now and then look at the held-out pictures."""
         s = self.settings
         rate = s.learning_rate * constant_then_linear(number, self.steps, s.decay)
-        for optimizer in self._optimizers.values():
-            set_rate(optimizer, rate)
+        for name, optimizer in self._optimizers.items():
+            set_rate(optimizer, rate * s.judge_rate if name == "D" else rate)
         device = self._processes.device
         x, y = (None if pictures is None else pictures.to(device) for pictures in self._batches.get(number))
         assert x is not None

@@ -209,7 +209,8 @@ def test_every_method_compresses_it(
     ran = command(
         "--quiet", "compress", "--model", given / "cartoon.pth", "--data", given / "data", "--method", method,
         "--budget", "0.4", *QUICK, "--feature-net", net, "--set", "features.preprocessing=unit",
-        *(("--encoder", f"onnx:{net}") if method == "mggc" else ()), "--out", run, "--json",
+        *(("--encoder", f"onnx:{net}") if method == "mggc" else ()), "--set", "finetune.gan_weight=1", "--out", run,
+        "--json",
     )  # fmt: skip
     assert (ran.code, ran.err) == (0, "")
     plan = read_plan(run / "plan.json")

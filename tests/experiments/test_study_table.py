@@ -28,6 +28,7 @@ PARTS = ["baseline", "discriminator", "agents", "feedback", "manifold", "distill
     ("name", "budget", "rows", "seeds"),
     [
         ("e1a-facades-0.05", "0.05", METHODS, 3),
+        ("e1a-adversarial", "0.05", METHODS, 2),
         ("e1b-facades-0.164", "0.164", METHODS, 3),
         ("e2-parts", "0.164", PARTS, 3),
         ("e3-horse2zebra-0.05", "0.05", METHODS[:3], 2),
@@ -65,8 +66,9 @@ def test_every_row_of_the_ablation_has_one_switch_less_off_than_the_one_before()
 def test_every_study_can_be_read() -> None:
     names = {read_study(path).name for path in STUDIES.glob("*.toml")}
     assert names == {
-        "cartoongan-joint", "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05", "e4-settings",
-        "finetuning-facades", "finetuning-horse2zebra", "slimming-facades", "stability-cyclegan", "stability-pix2pix",
+        "cartoongan-joint", "e1a-adversarial", "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts", "e3-horse2zebra-0.05",
+        "e4-settings", "finetuning-facades", "finetuning-horse2zebra", "slimming-facades", "stability-cyclegan",
+        "stability-pix2pix",
     }  # fmt: skip
 
 

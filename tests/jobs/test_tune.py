@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from mggc_edge.jobs.choose import gan_weight
-from mggc_edge.jobs.tune import distill_settings
+from mggc_edge.jobs.tune import distill_settings, gan_weight
 from mggc_edge.settings import Settings
 from mggc_edge.training.distill import DistillSettings
-from mggc_edge.training.material import Objective
 
 
-@pytest.mark.parametrize(("objective", "weight"), [("paired", 1.0), ("unpaired", 0.0), ("distill", 0.0)])
-def test_the_adversarial_loss_takes_part_where_there_are_pairs(objective: Objective, weight: float) -> None:
-    assert gan_weight(Settings(), objective) == weight
+def test_the_adversarial_loss_takes_part_where_the_original_does_not_teach() -> None:
+    teaching = distill_settings(Settings(), unet=False, paired=False)
+    silent = distill_settings(Settings({"distill.enabled": False}), unet=False, paired=False)
+    assert (gan_weight(Settings(), teaching), gan_weight(Settings(), silent)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
-def test_a_weight_that_is_set_holds_for_all_pictures(weight: float) -> None:
+def test_a_weight_of_the_adversarial_loss_that_is_set_holds(weight: float) -> None:
     settings = Settings({"finetune.gan_weight": weight})
-    assert [gan_weight(settings, objective) for objective in ("paired", "unpaired", "distill")] == [weight] * 3
+    for enabled in (True, False):
+        distill = distill_settings(Settings({"distill.enabled": enabled}), unet=True, paired=True)
+        assert gan_weight(settings, distill) == weight
 
 
 @pytest.mark.parametrize(
