@@ -44,7 +44,7 @@ def with_scales(network: Network, original: Network | None = None) -> tuple[Netw
         if norm is not None and norm.norm_kind != "none":
             weight = normed.get_submodule(str(norm.norm)).get_parameter(norm.norm_parameters[0])
             scales[group.name] = weight.detach().abs().clamp_min(LEAST).clone()
-    usual = float(torch.cat(list(scales.values())).median()) if scales else 1.0
+    usual = torch.cat(list(scales.values())).median().item() if scales else 1.0
     for group in groups:
         if group.name not in scales:
             like = copied.get_submodule(group.writers[0]).get_parameter("weight")
