@@ -30,7 +30,6 @@ from mggc_edge.cli.output import Output, file_size, shown, si
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from rich.table import Table
 
 
 Method = Literal[
@@ -292,13 +291,14 @@ def page(document: dict[str, Any]) -> RenderableType:
     table.add_column("", no_wrap=True)
     for label in ("original", "compressed", "ratio"):
         table.add_column(label, justify="right", no_wrap=True)
-    for label, name, form in (
-        ("MACs", "macs_true", si),
-        ("parameters", "parameters", si),
-        ("ONNX file", "size_bytes", file_size),
-    ):
-        table.add_row(label, form(before[name]), form(after[name]), f"{before[name] / after[name]:.2f}x")
-    _add_sizes(table, document.get("size"))  # a run of an older version has none
+    for label, name in (("MACs", "macs_true"), ("parameters", "parameters")):
+        table.add_row(label, si(before[name]), si(after[name]), f"{before[name] / after[name]:.2f}x")
+    sizes = _eight_bits(document)
+    file, smaller = (before["size_bytes"], after["size_bytes"]), ""
+    if sizes is not None:
+        disk = sizes["disk"]
+        file, smaller = (disk["original_bytes"], disk["compressed_bytes"]), ", int8"
+    table.add_row(f"ONNX file{smaller}", file_size(file[0]), file_size(file[1]), f"{file[0] / file[1]:.2f}x")
     table.add_row(
         f"latency, {shown(latency['runtime'])}",
         f"{latency['original_ms']:.2f} ms",
@@ -309,6 +309,10 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
+    for where, one in (sizes or {}).items():
+        place = "the file is" if where == "disk" else "in memory it is"
+        parts = f"{one['channels']:.2f}x by channels, {one['bits']:.2f}x by bits"
+        facts.add_row("size" if where == "disk" else "", f"{place} {one['ratio']:.2f}x smaller: {parts}")
     if latency.get("verdict") == "inconclusive":
         why = latency.get("reason")
         facts.add_row("latency", "these samples cannot tell" + (f": {shown(why)}" if why else ""))
@@ -346,13 +350,10 @@ def page(document: dict[str, Any]) -> RenderableType:
     return Group(table, facts)
 
 
-def _add_sizes(table: Table, sizes: dict[str, Any] | None) -> None:
-    """Add what an 8-bit generator takes on disk and in memory, and which parts of that are channels and bits."""
-    for where, label in (("disk", "int8, on disk"), ("memory", "int8, in memory")):
-        if sizes is not None and round(sizes[where]["bits"], 2) != 1:
-            one = sizes[where]
-            parts = f"{one['ratio']:.2f}x = {one['channels']:.2f}x channels, {one['bits']:.2f}x bits"
-            table.add_row(label, file_size(one["original_bytes"]), file_size(one["compressed_bytes"]), parts)
+def _eight_bits(document: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what an 8-bit generator takes on disk and in memory; None for one in floats."""
+    sizes: dict[str, Any] | None = document.get("size")  # a run of an older version has none
+    return None if sizes is None or round(sizes["disk"]["bits"], 2) == 1 else sizes
 
 
 def _speed(latency: dict[str, Any]) -> str:

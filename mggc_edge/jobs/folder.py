@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from mggc_edge.artifacts import (
+    DISCRIMINATOR_PLAN_FILE,
+    EXPORT_FOLDER,
     MANIFEST_FILE,
     MEASUREMENTS,
     ORIGINAL_FOLDER,
+    PLAN_FILE,
+    SLIM_FOLDER,
+    changed_file,
     check_output_folder,
     read_json,
     read_manifest,
@@ -27,6 +32,7 @@ from mggc_edge.presets import preset_named
 from mggc_edge.settings import Settings
 
 JOB_FILE, WORK_FOLDER, LOG_FILE, LOCK_FILE = "job.json", "work", "logs/metrics.jsonl", ".lock"
+MADE = (PLAN_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER)  # what a finished job is for
 JOB_SCHEMA = "mggc-edge/job/1"
 MAX_JOB_BYTES = 2**20
 WRITTEN = "written"  # among a job's facts, see `jobs.written`
@@ -96,8 +102,13 @@ class Job:
         """Return the document of a finished job.
 
         Raises:
-            ArtifactError: the manifest is damaged.
+            ArtifactError: the manifest is damaged, or a network or a plan is not the one that it describes.
         """
+        if (name := changed_file(self.folder, MADE)) is not None:
+            raise ArtifactError(
+                f"'{self.folder / name}' is not the file that the manifest describes: its hash differs",
+                hint="bring it back from a copy, or start again into another folder",
+            )
         document = read_manifest(self.folder).get("result")
         if not isinstance(document, dict):
             raise ArtifactError(f"the manifest of '{self.folder}' holds no result")

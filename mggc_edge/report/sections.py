@@ -113,7 +113,8 @@ def costs(facts: RunFacts) -> str:
     rows.append(_cost_row("MACs", f"multiplications needed, {at}", a.macs_true, b.macs_true, count))
     rows.append(_cost_row("MACs, paper", "as the literature counts them", a.macs_paper, b.macs_paper, count))
     rows.append(_cost_row("Parameters", "", a.parameters, b.parameters, count))
-    rows.append(_cost_row("File size", "ONNX, fp32", a.size_bytes, b.size_bytes, size))
+    if not facts.sizes:
+        rows.append(_cost_row("File size", "ONNX, fp32", a.size_bytes, b.size_bytes, size))
     for where, one in zip(("on disk", "in memory"), facts.sizes or (), strict=False):
         note = f"channels {plain(one.channels)}\u00d7, bits {plain(one.bits)}\u00d7"
         rows.append(_cost_row(f"Size in int8, {where}", note, one.original_bytes, one.compressed_bytes, size))

@@ -139,6 +139,40 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     assert latency["device"] in ("x86", "arm64", "jetson")
 
 
+@pytest.mark.parametrize("name", ["slim/weights.safetensors", "plan.json", "export/portable/generator.fp32.onnx"])
+def test_a_finished_run_whose_files_were_changed_is_no_success(
+    command: Command, finished: Path, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "RUN"
+    shutil.copytree(finished / "runs" / (finished / "runs/latest").readlink(), run)
+    with (run / name).open("ab") as file:
+        file.write(b" ")
+    ran = command("compress", "--resume", run)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines()[-2:] == [
+        f"error: '{run / name}' is not the file that the manifest describes: its hash differs",
+        "hint: bring it back from a copy, or start again into another folder",
+    ]
+
+
+def test_a_network_that_was_changed_is_not_exported_from_its_run(
+    command: Command, finished: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "RUN"
+    shutil.copytree(finished / "runs" / (finished / "runs/latest").readlink(), run)
+    weights = run / "slim/weights.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 0x80  # the sign of the last weight
+    weights.write_bytes(data)
+    ran = command("--quiet", "export", run, "--out", tmp_path / "out")
+    assert ran.code == 1
+    assert ran.err == (
+        f"error: '{weights}' is not the file that the manifest describes: its hash differs\n"
+        f"hint: name the folder itself if you trust it: {run / 'slim'}\n"
+    )
+    assert command("--quiet", "export", run / "slim", "--out", tmp_path / "out", "--image-size", 32).code == 0
+
+
 def test_the_folder_is_what_the_command_line_promises_and_its_manifest_describes_it(finished: Path) -> None:
     run = finished / "runs" / (finished / "runs/latest").readlink()
     assert run.name.startswith("generator-0.5-")

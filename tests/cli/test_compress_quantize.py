@@ -103,13 +103,17 @@ def test_the_report_and_the_page_name_both_parts_of_the_ratio(run: Path) -> None
     assert "Size in int8, in memory" in report
     assert "channels" in report.partition("Size in int8, on disk")[2][:80]
     result = document_of(run)["result"]
-    console = Console(width=100, file=io.StringIO())
+    console = Console(width=80, file=io.StringIO())
     console.print(page(result))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
     disk = result["size"]["disk"]
-    assert f"{disk['ratio']:.2f}x = {disk['channels']:.2f}x channels, {disk['bits']:.2f}x bits" in text
-    assert "int8, in memory" in text
+    parts = f"{disk['channels']:.2f}x by channels, {disk['bits']:.2f}x by bits"
+    assert f"the file is {disk['ratio']:.2f}x smaller: {parts}" in text
+    assert "in memory it is" in text
+    assert "ONNX file, int8" in text
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\u2026" not in text
 
 
 def test_the_saved_network_rebuilds_what_was_exported(run: Path, command: Command, tmp_path: Path) -> None:
