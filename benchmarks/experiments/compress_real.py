@@ -44,7 +44,7 @@ FACADES = (
     "--model", "$DATA/weights/facades_pix2pix/latest_net_G.pth",
     "--discriminator", "$DATA/weights/facades_pix2pix/latest_net_D.pth",
     "--data", "$DATA/data/facades", "--direction", "BtoA",
-    "--prune-epochs", "12", "--finetune-epochs", "30", "--threads", "1", *FEATURES,
+    "--prune-epochs", "12", "--finetune-epochs", "30", "--set", "finetune.gan_weight=1", "--threads", "1", *FEATURES,
 )  # fmt: skip
 
 
