@@ -58,7 +58,12 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: Annotated[str, typer.Option("--precision", metavar="LIST", help="Precisions, of: fp32.")] = "fp32",
+    precision: Annotated[str, typer.Option(
+            "--precision",
+            metavar="LIST",
+            help="Precisions of what is in floats, of: fp32. A quantized network keeps its 8-bit grids.",
+        ),
+    ] = "fp32",
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
     ] = "onnxruntime",
@@ -194,7 +199,10 @@ def _rewrite(
 
 
 def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
-    """Return the JSON document of an ONNX file that was rewritten; MACs are those of the file as it was."""
+    """Return the JSON document of an ONNX file that was rewritten; MACs are those of the file as it was.
+
+    `original` is the file that was given; size and parameters of the new one stand with the artifact.
+    """
     facts = result.before
     return {
         "schema": SCHEMA,
@@ -206,10 +214,10 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "parameters": facts.parameters,
             "macs_true": facts.macs_true,
             "macs_paper": facts.macs_paper,
-            "size_bytes": result.generator.artifact.size_bytes,
+            "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [_artifact(result.generator, target)],
+        "artifacts": [{**_artifact(result.generator, target), "parameters": result.after.parameters}],
         "remarks": list(result.generator.remarks),
     }
 
@@ -258,13 +266,13 @@ def export_page(result: Export) -> RenderableType:
         if exported is not None:
             cost = costs(table, exported)
             rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, "torch")
+    return _page(result.folder, result.table.image_size, rows, " to torch")
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
-    row = (result.generator, result.before.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "the file before")
+    row = (result.generator, result.after.parameters, result.before.macs_true)
+    return _page(result.folder, result.image_size, [row], "\nto the file before")
 
 
 def _page(
@@ -283,7 +291,7 @@ def _page(
         pad_edge=False,
     )
     page.add_column("file", no_wrap=True)
-    for label in ("size", "parameters", "MACs", f"max |diff| to {reference}"):
+    for label in ("size", "parameters", "MACs", f"max |diff|{reference}"):
         page.add_column(label, justify="right", no_wrap=True)
     for exported, parameters, macs in rows:
         page.add_row(

@@ -50,8 +50,7 @@ class OnnxRuntimeRunner(BaseRunner):
         except MggcEdgeError:
             raise
         except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise ArtifactError(f"ONNX Runtime cannot run '{self._path}': {reason}") from error
+            raise ArtifactError(f"ONNX Runtime cannot run '{self._path}': {_reason(error)}") from error
         return specs
 
     def _infer(self, feeds: Feeds) -> dict[str, Array]:
@@ -60,11 +59,15 @@ class OnnxRuntimeRunner(BaseRunner):
         try:
             values = self._session.run(names, dict(feeds))
         except Exception as error:  # as above; the feeds fit, so the file is at fault
-            raise ArtifactError(f"ONNX Runtime failed while running '{self._path}': {str(error)[:200]}") from error
+            raise ArtifactError(f"ONNX Runtime failed while running '{self._path}': {_reason(error)}") from error
         return dict(zip(names, values, strict=True))
 
     def _close(self) -> None:
         self._session = None
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _spec(tensor: Any) -> TensorSpec:

@@ -118,7 +118,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
         if entry.key.startswith(METADATA_PREFIX)
     }
     floats = {getattr(onnx_module.TensorProto, name) for name in ("FLOAT", "FLOAT16", "DOUBLE", "BFLOAT16")}
-    tensors = _constants(model)
+    tensors = constants_of(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     stored = _stored(model, tensors)
     grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
@@ -145,7 +145,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
 
 def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of a graph's convolutions as they are executed, (true, paper)."""
-    tensors = _constants(model)
+    tensors = constants_of(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     weights |= {output: weights[name] for name, output in _stored(model, tensors).items()}
     return _macs(model, weights)
@@ -175,7 +175,7 @@ def _before_passes(
     return claimed if believed else counted
 
 
-def _constants(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
     """Return every tensor in the graph by name: initializers, and what Constant nodes hold."""
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from mggc_edge.artifacts import (
 from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.bounds import check_runnable
-from mggc_edge.compiler.facts import OnnxFacts, check_onnx, count_macs, onnx_facts, read_onnx
+from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.targets import choose_passes
@@ -35,6 +36,7 @@ from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
 from mggc_edge.quality.parity import ParityReport, check_parity, only_output
 from mggc_edge.settings import Settings
+from mggc_edge.tensors import Array
 
 if TYPE_CHECKING:
     import onnx
@@ -44,12 +46,19 @@ QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLin
 
 @dataclass(frozen=True)
 class Rewritten:
-    """What `rewrite_folder` made: the new file, and facts about the one it was made from, MACs at the fixed size."""
+    """What `rewrite_folder` made: the new file, and facts about it and the one it was made from.
+
+    Attributes:
+        before, after: of the file that was given, its MACs at the fixed size, and of the new one.
+        source_bytes: size of the file that was given.
+    """
 
     folder: Path
     source: Path
     generator: Exported
     before: OnnxFacts
+    after: OnnxFacts
+    source_bytes: int
     image_size: Size
 
 
@@ -70,7 +79,7 @@ def rewrite_folder(
     was, and `manifest.json`. It appears under its name when the two have been shown to agree in ONNX Runtime.
 
     Args:
-        source: a float32 file with one picture [N, C, H, W] in and one tensor out, of any producer.
+        source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
         settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read.
@@ -79,7 +88,8 @@ def rewrite_folder(
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
 
     Raises:
-        ArtifactError: the file is damaged, is none of these, or has another picture size.
+        ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
+            values that are not finite, so that nothing can be proven.
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
@@ -124,13 +134,14 @@ def rewrite_folder(
             place.mkdir(parents=True)
             path.write_bytes(model.SerializeToString())
             shutil.copyfile(source, original)
-        parity, artifact = _proven(original, path, before, size, settings, seed)
+        parity, artifact = _proven(source, path, before, size, settings, seed)
         artifact = replace(
             artifact,
             parent_sha256=sha256,
             settings={"target": target, "passes": [report.to_json() for report in reports]},
         )
-        parity.check(f"the rewritten '{path.name}' does not equal '{source}'")
+        hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
+        parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         after = onnx_facts(path)
         write_manifest(
             stage,
@@ -142,20 +153,31 @@ def rewrite_folder(
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
     exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
-    return Rewritten(folder, source, exported, replace(before, macs_true=counts[0], macs_paper=counts[1]), size)
+    return Rewritten(
+        folder,
+        source,
+        exported,
+        before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
+        after=after,
+        source_bytes=source.stat().st_size,
+        image_size=size,
+    )
 
 
 def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Size | None) -> Size:
     """Return the picture size that a file takes, or is to take."""
     if len(facts.inputs) != 1 or len(facts.outputs) != 1 or len(facts.inputs[0].shape) != 4:
-        raise ArtifactError(f"'{source}' does not turn one picture [N, C, H, W] into one tensor")
+        raise _not_pictures(source)
+    computed = {name for node in model.graph.node for name in node.output}
+    if len(facts.outputs[0].shape) != 4 or facts.outputs[0].name not in computed:
+        raise _not_pictures(source)
     half = require("onnx", extra="onnx").TensorProto.FLOAT16
     kind = "int8" if QUANTIZED & set(facts.operators) else None
-    kind = "fp16" if any(tensor.data_type == half for tensor in model.graph.initializer) else kind
-    types = {facts.inputs[0].dtype, facts.outputs[0].dtype}
-    if kind is not None or types != {"float32"}:
+    kind = "fp16" if any(tensor.data_type == half for tensor in constants_of(model).values()) else kind
+    types = dict.fromkeys((facts.inputs[0].dtype, facts.outputs[0].dtype))  # from, to; one where they are the same
+    if kind is not None or list(types) != ["float32"]:
         raise ArtifactError(
-            f"'{source}' is no float32 network: {kind or ' to '.join(sorted(types))}",
+            f"'{source}' is no float32 network: {kind or ' to '.join(types)}",
             hint="rewrite the float32 file that it was made from",
         )
     _, channels, height, width = facts.inputs[0].shape
@@ -167,6 +189,13 @@ def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Siz
     if wanted is None and (height is None or width is None):
         raise ArtifactError(f"'{source}' takes pictures of any size", hint="give one with --image-size")
     return wanted or (height or 0, width or 0)
+
+
+def _not_pictures(source: Path) -> ArtifactError:
+    return ArtifactError(
+        f"'{source}' does not turn one picture [N, C, H, W] into one picture [N, C, H, W]",
+        hint="no others are rewritten",
+    )
 
 
 def _fix_size(model: onnx.ModelProto, size: Size) -> None:
@@ -182,24 +211,24 @@ def _fix_size(model: onnx.ModelProto, size: Size) -> None:
 
 
 def _proven(
-    original: Path, path: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int
+    source: Path, path: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int
 ) -> tuple[ParityReport, OnnxArtifact]:
     shape = before.inputs[0].shape
     batch, channels = shape[0] or 1, shape[1]
     assert channels is not None
     values = (before.spec.low, before.spec.high) if before.spec is not None else (-1.0, 1.0)
-    pictures = random_pictures(settings["export.parity_pictures"], (batch,), (channels, *size), seed, values)
-    with OnnxRuntimeRunner(original) as old, OnnxRuntimeRunner(path) as new:
-        first = next(pictures)
-        reach = _reach(old, first)
-        report = check_parity(
-            old,
-            new,
-            itertools.chain([first], pictures),
-            atol=settings["export.atol"] * reach,
-            data_range=2 * reach,
-        )
-        inputs, outputs = new.inputs, new.outputs
+
+    def pictures() -> Iterator[Array]:
+        return random_pictures(settings["export.parity_pictures"], (batch,), (channels, *size), seed, values)
+
+    with _runner(source) as old:
+        reach = _reach(old, next(pictures()), source)
+        with _runner(path, rewritten_from=source) as new:
+            report = check_parity(old, new, pictures(), atol=settings["export.atol"] * reach, data_range=2 * reach)
+            inputs, outputs = new.inputs, new.outputs
+        if not math.isfinite(report.max_abs):
+            for picture in pictures():
+                _reach(old, picture, source)
     artifact = OnnxArtifact(
         path=path,
         sha256=sha256_of(path),
@@ -212,7 +241,36 @@ def _proven(
     return report, artifact
 
 
-def _reach(runner: Runner, picture: np.ndarray[Any, Any]) -> float:
-    """Return the largest absolute output, at least 1."""
-    largest = float(np.abs(only_output(runner, picture)).max(initial=0))
-    return max(1.0, largest) if np.isfinite(largest) else 1.0
+@contextlib.contextmanager
+def _runner(path: Path, *, rewritten_from: Path | None = None) -> Iterator[Runner]:
+    """Open a file in ONNX Runtime; what fails names the file that was given, since the new one has no place yet."""
+    try:
+        with OnnxRuntimeRunner(path) as runner:
+            yield runner
+    except ArtifactError as error:
+        if error.hint is not None:  # said by an inner one
+            raise
+        if rewritten_from is None:
+            hint = "is it complete, and does the tool that wrote it run it?"
+            raise ArtifactError(error.message, hint=hint) from error
+        raise ArtifactError(
+            f"'{rewritten_from}' cannot be run once it is rewritten: {error.message.replace(str(path), path.name)}",
+            hint="leave the passes out: --set export.passes=none, or name fewer of them",
+        ) from error
+
+
+def _reach(runner: Runner, picture: Array, source: Path) -> float:
+    """Return the largest absolute output of the file that was given, at least 1.
+
+    Raises:
+        ArtifactError: it gives no picture, or values that are not finite.
+    """
+    output = only_output(runner, picture)
+    if output.ndim != 4 or not output.size:
+        raise _not_pictures(source)
+    if not np.isfinite(output).all():
+        raise ArtifactError(
+            f"'{source}' itself gives values that are not finite, so that no other file can be proven equal to it",
+            hint="look for overflowing weights, or for roots and logarithms of negative values, in the file",
+        )
+    return max(1.0, float(np.abs(output).max()))

@@ -25,7 +25,7 @@ from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.qdq import insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, in_floats, network_grids, precision_of
-from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.compiler.targets import AUTO, NONE, choose_passes
 from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
@@ -216,7 +216,12 @@ def to_onnx(
 
 
 def _remarks_on(parity: ParityReport, grids: GridParity | None, settings: ExportSettings) -> Iterator[str]:
-    """Yield what is to be said where rounding keeps a quantized network's file from the PSNR that is asked for."""
+    """Yield what is to be said of a quantized network's file: what passes do not do, and how far its roundings go."""
+    if grids is not None and (settings.target != PORTABLE or settings.passes not in (AUTO, NONE)):
+        yield (
+            f"graph passes for '{settings.target}' do not rewrite 8-bit convolutions: their weights lie on grids "
+            "(see docs/compiler.md)"
+        )
     if grids is not None and parity.psnr is not None and parity.psnr < settings.min_psnr:
         yield (
             f"end to end the 8-bit file is at {parity.psnr:.1f} dB to torch, below {settings.min_psnr:g} dB: its "

@@ -51,14 +51,15 @@ class ParityReport:
         good = self.min_psnr is None or (self.identical if self.psnr is None else self.psnr >= self.min_psnr)
         return math.isfinite(self.max_abs) and close and good
 
-    def check(self, what: str) -> None:
-        """Raise CheckFailedError unless `passed`."""
+    def check(self, what: str, hint: str | None = None) -> None:
+        """Raise CheckFailedError unless `passed`, with a way out where there is one."""
         if not self.passed:
             wanted = [f"at most {self.atol:g}"] if self.atol is not None else []
             wanted += [f"a PSNR of at least {self.min_psnr:g} dB"] if self.min_psnr is not None else []
             psnr = "" if self.psnr is None else f", PSNR {self.psnr:.2f} dB"
             raise CheckFailedError(
-                f"{what}: outputs differ by up to {self.max_abs:.3g}{psnr}; wanted was {' and '.join(wanted)}"
+                f"{what}: outputs differ by up to {self.max_abs:.3g}{psnr}; wanted was {' and '.join(wanted)}",
+                hint,
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,7 +95,7 @@ def check_parity(
         data_range: difference of the largest and the smallest possible output value.
 
     Raises:
-        FeedError: there is no picture, or the two give outputs of different shapes.
+        FeedError: there is no picture, or the two give outputs of different shapes, without values, or a number each.
     """
     images, values, worst = 0, 0, 0
     max_abs = sum_abs = sum_squares = 0.0
@@ -105,6 +106,8 @@ def check_parity(
             raise FeedError(
                 f"{reference.name} gives {a.shape} and {candidate.name} gives {b.shape}: nothing to compare"
             )
+        if not a.ndim or not a.size:
+            raise FeedError(f"{reference.name} gives no pictures but an output of the shape {a.shape}")
         difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
         if not difference.max() <= max_abs and not math.isnan(max_abs):
             worst = number

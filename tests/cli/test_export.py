@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -88,11 +89,21 @@ def test_an_onnx_file_is_rewritten_for_a_target_and_the_passes_are_printed(
     ran = command("export", source, "--target", "x86-avx512", "--out", tmp_path / "run")
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
+    header, below, _, row = lines[2:6]
+    assert header.split() == ["max", "|diff|"]
+    assert below.split()[:5] == ["file", "size", "parameters", "MACs", "to"]
+    assert re.fullmatch(r"generator\.fp32\.onnx +\d+\.\d kB +[\d,]+ +\d+\.\d+ M +\d\.\de[-+]\d\d", row.strip())
+    assert max(map(len, lines[:7])) <= 80
+    assert "…" not in ran.out
     start = lines.index("passes over generator.fp32.onnx:")
     shown = " ".join(" ".join(lines[start + 1 :]).split())
     assert "thin_layer: applied 2; not at 6: it has more than 4 outputs" in shown
     assert "transposed_convolution: not at 2: it would multiply more than before depth_to_space: applied 2" in shown
     assert shown.endswith("MACs")
+    document = command("export", source, "--target", "x86-avx512", "--out", tmp_path / "again", "--json").document
+    (artifact,) = document["artifacts"]
+    assert document["original"]["size_bytes"] == source.stat().st_size < artifact["size_bytes"]
+    assert document["original"]["parameters"] < artifact["parameters"]
     assert command("verify", source, tmp_path / "run").code == 0
     inspected = command("inspect", tmp_path / "run", "--json").document
     original = command("inspect", source, "--json").document

@@ -182,6 +182,21 @@ def test_a_file_whose_roundings_diverge_is_remarked_on(exported: dict[str, tuple
     assert list(_remarks_on(result.parity, None, replace(SETTINGS, min_psnr=1000))) == []
 
 
+def test_passes_that_were_asked_for_are_said_to_leave_8_bit_convolutions(
+    exported: dict[str, tuple[Network, Exported]],
+) -> None:
+    _, result = exported["separable"]
+    quiet = replace(SETTINGS, min_psnr=0)
+    wanted = [
+        replace(quiet, target="x86-avx512"), replace(quiet, passes="thin_layer"), replace(quiet, passes="none"), quiet,
+    ]  # fmt: skip
+    found = [list(_remarks_on(result.parity, result.grids, settings)) for settings in wanted]
+    rest = "do not rewrite 8-bit convolutions: their weights lie on grids (see docs/compiler.md)"
+    assert found == [[f"graph passes for 'x86-avx512' {rest}"], [f"graph passes for 'portable' {rest}"], [], []]
+    floats = _remarks_on(result.parity, None, replace(SETTINGS, target="x86-avx512"))
+    assert list(floats) == []
+
+
 # --- proofs that fail ---
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import ArtifactError, CheckFailedError, SettingError
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.settings import Settings
+from mggc_edge.tensors import Array
 from tests.compiler.export_helpers import FOLDERS, SIZE, exported
 from tests.compiler.passes.pass_helpers import Shape, build, random
 
@@ -141,7 +143,28 @@ def broken(tmp_path: Path) -> dict[str, Path]:
         {"scale": np.array(0.1, np.float32)},
         kind=TensorProto.FLOAT,
     )
+    inside = build(
+        [
+            helper.make_node(
+                "Constant", [], ["w"], value=onnx.numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float16))
+            ),
+            helper.make_node("Cast", ["x"], ["h"], to=TensorProto.FLOAT16),
+            helper.make_node("Conv", ["h", "w"], ["c"]),
+            helper.make_node("Cast", ["c"], ["y"], to=TensorProto.FLOAT),
+        ],
+        (1, 3, 8, 8),
+        kind=TensorProto.FLOAT,
+    )
+    number = build([helper.make_node("ReduceMean", ["x"], ["y"], keepdims=0)], (1, 3, 8, 8), kind=TensorProto.FLOAT)
+    said = onnx.ModelProto()
+    said.CopyFrom(number)
+    del said.graph.output[0].type.tensor_type.shape.dim[:]
+    pixels = build([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], (1, 3, 8, 8), kind=TensorProto.FLOAT)
+    pixels.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    constant = build([helper.make_node("Relu", ["x"], ["z"])], (1, 3, 8, 8), {"y": np.ones((1, 3, 8, 8), np.float32)},
+                     kind=TensorProto.FLOAT)  # fmt: skip
     models = {
+        "half in a node": inside, "number": number, "number said": said, "bytes": pixels, "constant": constant,
         "half": network(kind=TensorProto.FLOAT16), "two": two, "int8": quantized, "fixed": network(),
         "wide": build([helper.make_node("Relu", ["x"], ["y"])], (1, None, 8, 8), kind=TensorProto.FLOAT),
     }  # fmt: skip
@@ -153,7 +176,12 @@ def broken(tmp_path: Path) -> dict[str, Path]:
     [
         ("half", "is no float32 network: fp16"),
         ("int8", "is no float32 network: int8"),
-        ("two", "does not turn one picture [N, C, H, W] into one tensor"),
+        ("half in a node", "is no float32 network: fp16"),
+        ("bytes", "is no float32 network: uint8 to float32"),
+        ("two", "does not turn one picture [N, C, H, W] into one picture [N, C, H, W]"),
+        ("number", "does not turn one picture [N, C, H, W] into one picture [N, C, H, W]"),
+        ("number said", "does not turn one picture [N, C, H, W] into one picture [N, C, H, W]"),
+        ("constant", "does not turn one picture [N, C, H, W] into one picture [N, C, H, W]"),
         ("wide", "leaves open how many channels its pictures have"),
         ("fixed", "takes pictures of 16x24 only"),
     ],
@@ -191,6 +219,74 @@ def test_a_rewrite_that_is_not_exact_leaves_no_folder(tmp_path: Path, monkeypatc
         return other, reports
 
     monkeypatch.setattr(rewrite, "apply_passes", wrong)
-    with pytest.raises(CheckFailedError, match=r"^the rewritten 'generator.fp32.onnx' does not equal"):
+    with pytest.raises(CheckFailedError, match=r"^the rewritten 'generator.fp32.onnx' does not equal") as caught:
         rewritten(saved(tmp_path / "g.onnx", network()), tmp_path / "out")
+    assert caught.value.hint == "leave the passes out: --set export.passes=none, or name fewer of them"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("passes", ["auto", "none"])
+@pytest.mark.parametrize("operator", ["Sqrt", "Exp"])
+def test_a_file_that_itself_gives_no_finite_values_is_named(tmp_path: Path, operator: str, passes: str) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node(operator, ["c"], ["y"])]
+    constants = {"w": (random(3, 3, 1, 1) * 1e4).astype(np.float32)}
+    source = saved(tmp_path / "g.onnx", build(nodes, (1, 3, 8, 8), constants, kind=TensorProto.FLOAT))
+    with pytest.raises(ArtifactError) as caught:
+        rewritten(source, tmp_path / "out", passes=passes)
+    assert caught.value.message == (
+        f"'{source}' itself gives values that are not finite, so that no other file can be proven equal to it"
+    )
+    assert caught.value.hint is not None
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_later_picture_without_finite_values_is_the_files_own_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pictures(*_: object) -> Iterator[Array]:
+        return iter([np.ones((1, 3, 8, 8), np.float32), -np.ones((1, 3, 8, 8), np.float32)])
+
+    monkeypatch.setattr(rewrite, "random_pictures", pictures)
+    nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
+    source = saved(tmp_path / "g.onnx", build(nodes, (1, 3, 8, 8), kind=TensorProto.FLOAT))
+    with pytest.raises(ArtifactError, match="itself gives values that are not finite"):
+        rewritten(source, tmp_path / "out")
+
+
+def test_what_onnx_runtime_cannot_run_is_named_as_it_was_given(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="first", group=3)]
+    model = build(nodes, (1, 3, 8, 8), {"w": np.ones((3, 3, 1, 1), np.float32)}, kind=TensorProto.FLOAT)
+    twice = build(
+        [helper.make_node("Relu", ["x"], ["r"], name="same"), helper.make_node("Relu", ["r"], ["y"], name="same")],
+        (1, 3, 8, 8), kind=TensorProto.FLOAT,
+    )  # fmt: skip
+    for name, broken_model, words in (("a", model, "failed while running"), ("b", twice, "cannot run")):
+        source = saved(tmp_path / f"{name}.onnx", broken_model)
+        with pytest.raises(ArtifactError) as caught:
+            rewritten(source, tmp_path / "out")
+        assert caught.value.message.startswith(f"ONNX Runtime {words} '{source}': [ONNXRuntimeError]")
+        assert "partial" not in caught.value.message
+        assert "\n" not in caught.value.message
+        assert caught.value.hint == "is it complete, and does the tool that wrote it run it?"
+
+
+def test_a_new_file_that_cannot_be_run_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(model: onnx.ModelProto, passes: object) -> object:
+        model.graph.node[0].name = model.graph.node[1].name = "same"
+        return model, ()
+
+    monkeypatch.setattr(rewrite, "apply_passes", wrong)
+    source = saved(tmp_path / "g.onnx", network())
+    with pytest.raises(ArtifactError) as caught:
+        rewritten(source, tmp_path / "out")
+    start = f"'{source}' cannot be run once it is rewritten: ONNX Runtime cannot run 'generator.fp32.onnx'"
+    assert caught.value.message.startswith(start)
+    assert str(tmp_path / ".out") not in caught.value.message
+    assert caught.value.hint == "leave the passes out: --set export.passes=none, or name fewer of them"
+
+
+def test_size_and_parameters_are_those_of_each_file(tmp_path: Path) -> None:
+    source = saved(tmp_path / "g.onnx", network())
+    result = rewritten(source, tmp_path / "out")
+    assert result.source_bytes == source.stat().st_size < result.generator.artifact.size_bytes
+    assert (result.before.parameters, result.after.parameters) == (3 * 3 * 49, 12 * 3 * 64)

@@ -209,6 +209,15 @@ def test_outputs_of_different_shapes_are_an_error() -> None:
     assert caught.value.message == ("reference gives (1, 1, 4, 4) and candidate gives (1, 1, 3, 4): nothing to compare")
 
 
+@pytest.mark.parametrize("shape", [(), (1, 0, 2, 2)])
+def test_outputs_that_hold_no_pictures_are_an_error(shape: tuple[int, ...]) -> None:
+    def empty(_: Array) -> Array:
+        return np.zeros(shape, np.float32)
+
+    with Fake(empty) as a, Fake(empty) as b, pytest.raises(FeedError, match="fake gives no pictures"):
+        check_parity(a, b, [np.zeros((1, 3, 4, 4), np.float32)])
+
+
 def test_shapes_that_numpy_would_stretch_are_an_error() -> None:
     with pytest.raises(FeedError, match="nothing to compare"):
         compare(shifted(0), lambda picture: picture[:, :, :1])

@@ -1,8 +1,9 @@
 """The contract of a graph pass, and what runs a list of them: a model in; a model, and what became of every site, out.
 
 A pass names the operators that it looks at; every node of such an operator in the top graph is a site. At each it
-either rewrites, exactly, or raises `Unfit` with the precondition that does not hold. A pass applied twice finds nothing
-to do the second time.
+either rewrites, exactly, or raises `Unfit` with the precondition that does not hold. What one pass leaves may be a site
+of another, or of itself, so a list is run over a graph until nothing applies, at most MAX_ROUNDS times: a second run
+finds nothing to do.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mggc_edge.compiler.passes.editor import Editor, Unfit
+from mggc_edge.compiler.passes.editor import SAME, STANDARD, Editor, Unfit
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
 
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+_History = dict["ir.Node", "str | None"]  # of one pass: the sites that it met, and why one was left, None: it was not
+
 MIN_OPSET = 13
+MIN_IR_VERSION = 4  # of files whose initializers need not be inputs too
+MAX_ROUNDS = 32
 
 
 class GraphPass(Protocol):
@@ -72,7 +77,7 @@ class PassReport:
 
 
 def apply_passes(model: onnx.ModelProto, passes: Sequence[GraphPass]) -> tuple[onnx.ModelProto, tuple[PassReport, ...]]:
-    """Run passes over a model, in their order.
+    """Run passes over a model, in their order, until none applies.
 
     Returns:
         A new model, or the same one where no site was rewritten, and a report for every pass.
@@ -83,7 +88,7 @@ def apply_passes(model: onnx.ModelProto, passes: Sequence[GraphPass]) -> tuple[o
     """
     if not passes:
         return model, ()
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
     if opset < MIN_OPSET:
         raise ArtifactError(
             f"graph passes need opset {MIN_OPSET}, and the file has opset {opset}",
@@ -96,39 +101,76 @@ def apply_passes(model: onnx.ModelProto, passes: Sequence[GraphPass]) -> tuple[o
     del copy.graph.value_info[:]
     rewritten = ir_module.from_proto(copy)
     del copy
-    reports = []
-    for graph_pass in passes:
-        _infer_shapes(rewritten)
-        reports.append(_apply(graph_pass, rewritten))
+    histories: list[_History] = [{} for _ in passes]
+    known = False
+    for number in range(MAX_ROUNDS):
+        changed = False
+        for graph_pass, history in zip(passes, histories, strict=True):
+            if not known:
+                _infer_shapes(rewritten)
+            known = not _apply(graph_pass, rewritten, history, first=number == 0)
+            changed |= not known
+        if not changed:
+            break
+    reports = tuple(
+        PassReport(graph_pass.name, tuple((node.name or "", reason) for node, reason in history.items()))
+        for graph_pass, history in zip(passes, histories, strict=True)
+    )
     if not any(report.applied for report in reports):
-        return model, tuple(reports)
+        return model, reports
     require("onnx_ir.passes.common", extra="onnx").RemoveUnusedNodesPass()(rewritten)
     result: onnx.ModelProto = ir_module.to_proto(rewritten)
     del result.graph.value_info[:]
-    return result, tuple(reports)
+    result.ir_version = max(result.ir_version, MIN_IR_VERSION)
+    return result, reports
 
 
-def _apply(graph_pass: GraphPass, model: ir.Model) -> PassReport:
+def _apply(graph_pass: GraphPass, model: ir.Model, history: _History, *, first: bool) -> bool:
+    """Run a pass over all sites once, and return whether one was rewritten.
+
+    A site is reported where the pass met it in its first round, or rewrote it: what passes make of a site is none.
+    """
     editor = Editor(model)
-    sites: list[tuple[str, str | None]] = []
-    for node in [
-        node for node in model.graph if node.op_type in graph_pass.operators and node.domain in ("", "ai.onnx")
-    ]:
-        reason: str | None = None
+    applied = False
+    for node in [node for node in model.graph if editor.is_a(node, *graph_pass.operators)]:
         if node.graph is None:  # an earlier site of this pass took it out
             continue
         try:
             graph_pass.rewrite(node, editor)
         except Unfit as unfit:
-            reason = str(unfit)
-        sites.append((node.name or "", reason))
-    return PassReport(graph_pass.name, tuple(sites))
+            if first or history.get(node) is not None:
+                history[node] = str(unfit)
+        else:
+            history[node] = None
+            applied = True
+    return applied
 
 
 def _infer_shapes(model: ir.Model) -> None:
+    """Infer the shapes of all values, and leave those open that engines may see otherwise.
+
+    ONNX Runtime does not give a ConvTranspose that is padded by its size (auto_pad SAME, output_shape) the size that
+    ONNX's inference says, so sizes behind one are not known; nor are those behind subgraphs and operators of other
+    domains, in which one may be.
+    """
+    ir_module = require("onnx_ir", extra="onnx")
     passes = require("onnx_ir.passes.common", extra="onnx")
     with _silent():
         passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+    editor, doubtful = Editor(model), set()
+    for node in model.graph:  # inputs come before their readers
+        if _sized_otherwise(node, editor) or any(value in doubtful for value in node.inputs):
+            for value in node.outputs:
+                doubtful.add(value)
+                if value.shape is not None and not value.is_graph_output():
+                    value.shape = ir_module.Shape([*value.shape[:2], *[None] * (len(value.shape) - 2)])
+
+
+def _sized_otherwise(node: ir.Node, editor: Editor) -> bool:
+    if node.domain not in STANDARD or any(entry.type.name in ("GRAPH", "GRAPHS") for entry in node.attributes.values()):
+        return True
+    by_size = editor.attribute(node, "auto_pad", "NOTSET") in SAME or "output_shape" in node.attributes
+    return not editor.is_a(node, node.op_type) or (by_size and editor.is_a(node, "ConvTranspose"))
 
 
 @contextlib.contextmanager

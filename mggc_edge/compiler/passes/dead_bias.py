@@ -22,7 +22,7 @@ class DeadBias:
         """Preconditions: a convolution with a bias stands before it, and nobody else reads that."""
         source = node.inputs[0]
         conv = None if source is None else source.producer()
-        if source is None or conv is None or conv.op_type not in ("Conv", "ConvTranspose"):
+        if source is None or conv is None or not graph.is_a(conv, "Conv", "ConvTranspose"):
             raise Unfit("no convolution stands before it")
         if graph.input(conv, 2) is None:
             raise Unfit("the convolution before it has no bias")

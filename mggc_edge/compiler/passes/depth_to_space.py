@@ -35,6 +35,8 @@ class DepthToSpace:
         if sizes is None or len(sizes) != 4 or None in sizes[1:]:
             raise Unfit("its size is not known")
         channels, height, width = (size or 0 for size in sizes[1:])
+        if block < 1 or not channels or channels % block**2:
+            raise Unfit("its channels are no blocks")
         value, last = node.inputs[0], node
         for shape, order in (
             ((-1, block, height * width), (0, 2, 1)),

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Tensor = NDArray[Any]
 Pair = tuple[int, int]
 FLOATS = ("float16", "float32", "float64")
+STANDARD = ("", "ai.onnx")  # the two names of the domain of ONNX's own operators
+SAME = ("SAME_UPPER", "SAME_LOWER")
 MOST_WEIGHTS = 2**26  # that a pass makes of one layer's: attributes of a few bytes could ask for any number
 
 
@@ -52,12 +54,17 @@ class Editor:
     def __init__(self, model: ir.Model) -> None:
         self._ir: Any = require("onnx_ir", extra="onnx")
         self.graph = model.graph
-        self.opset = model.graph.opset_imports.get("", model.graph.opset_imports.get("ai.onnx", 0))
+        # A function of the model that has the name of a standard operator stands for something else.
+        self._taken = {function.name for function in model.functions.values() if function.domain in STANDARD}
         self._names = {value.name for value in (*self.graph.inputs, *self.graph.initializers.values())}
         for node in self.graph.all_nodes():
             self._names |= {node.name, *(value.name for value in node.outputs)}
 
     # --- what there is ---
+
+    def is_a(self, node: ir.Node, *operators: str) -> bool:
+        """Return whether a node is one of ONNX's own operators: a function or another domain may have its name too."""
+        return node.op_type in operators and node.domain in STANDARD and node.op_type not in self._taken
 
     def check_count(self, count: int) -> None:
         """Raise Unfit where a layer would have more weights than a pass makes."""
@@ -67,6 +74,9 @@ class Editor:
     def constant(self, value: ir.Value | None) -> Tensor | None:
         """Return the constant that a value is; None where it is computed, or can be fed instead."""
         if value is None or value.is_graph_input():
+            return None
+        writer = value.producer()
+        if writer is not None and not self.is_a(writer, "Constant"):
             return None
         try:
             tensor = self._ir.convenience.get_const_tensor(value)
@@ -103,7 +113,7 @@ class Editor:
         """Return what a Conv or ConvTranspose does.
 
         Raises:
-            Unfit: its weights are computed, or it is not two-dimensional.
+            Unfit: its weights are computed, it is not two-dimensional, or what it says of itself does not fit together.
         """
         weight, bias_value = self.constant(self.input(node, 1)), self.input(node, 2)
         bias = self.constant(bias_value)
@@ -116,16 +126,30 @@ class Editor:
         kernel, dilations = weight.shape[2:], self.attribute(node, "dilations", (1, 1))
         strides, group = self.attribute(node, "strides", (1, 1)), self.attribute(node, "group", 1)
         how = self.attribute(node, "auto_pad", "NOTSET")
-        if how == "NOTSET" and "output_shape" not in node.attributes:
+        if "output_shape" in node.attributes:  # which wins over every way of padding
+            raise Unfit("its padding follows from its size")
+        if how == "NOTSET":
             pads = self.attribute(node, "pads", (0, 0, 0, 0))
         elif how == "VALID":
             pads = (0, 0, 0, 0)
-        elif node.op_type == "Conv" and strides == (1, 1):  # SAME: as much as the kernel reaches beyond its centre
+        elif (
+            how in SAME and node.op_type == "Conv" and strides == (1, 1) and len(dilations) == 2
+        ):  # SAME: as much as the kernel reaches beyond its centre
             both = [step * (size - 1) for size, step in zip(kernel, dilations, strict=True)]
             less, more = [size // 2 for size in both], [size - size // 2 for size in both]
             pads = (*less, *more) if how == "SAME_UPPER" else (*more, *less)
         else:
             raise Unfit("its padding follows from its size")
+        more = self.attribute(node, "output_padding", (0, 0))
+        outputs = weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * group
+        if (
+            (len(strides), len(dilations), len(pads), len(more)) != (2, 2, 4, 2)
+            or min(*weight.shape, *strides, *dilations, group) < 1
+            or weight.shape[0] % group
+            or self.attribute(node, "kernel_shape", kernel) != kernel
+            or (bias is not None and bias.shape != (outputs,))
+        ):
+            raise Unfit("its weights and attributes do not fit together")
         return Convolution(
             weight=weight,
             bias=bias,
@@ -134,7 +158,7 @@ class Editor:
             dilations=dilations,
             begin=pads[:2],
             end=pads[2:],
-            output_padding=self.attribute(node, "output_padding", (0, 0)),
+            output_padding=more,
             group=group,
         )
 

@@ -30,7 +30,7 @@ class MergePad:
         output = node.outputs[0]
         uses = tuple(output.uses())
         if output.is_graph_output() or any(
-            reader.op_type != "Conv" or index or reader.graph is not graph.graph for reader, index in uses
+            not graph.is_a(reader, "Conv") or index or reader.graph is not graph.graph for reader, index in uses
         ):
             raise Unfit("others than convolutions read it")
         for reader, conv in [(reader, graph.convolution(reader)) for reader, _ in uses]:
@@ -57,6 +57,8 @@ def pad_amounts(node: ir.Node, graph: Editor) -> tuple[tuple[int, int], tuple[in
     if (len(sizes) if sizes is not None else 4 if axes is None and len(pads) == 8 else 0) != 4:
         raise Unfit("it does not pad pictures")
     names = [int(axis) % 4 for axis in (range(4) if axes is None else axes)]
+    if len(set(names)) < len(names) or len(pads) != 2 * len(names):
+        raise Unfit("its amounts and axes do not fit together")
     amounts = {axis: (int(pads[n]), int(pads[n + len(names)])) for n, axis in enumerate(names)}
     if any(any(amounts.get(axis, (0, 0))) for axis in (0, 1)) or any(min(pair) < 0 for pair in amounts.values()):
         raise Unfit("it does not pad pictures")

@@ -65,17 +65,17 @@ def _chain(node: ir.Node, graph: Editor) -> tuple[list[ir.Node], ir.Node, list[i
         reader = graph.sole_reader(values[-1])
         if reader is None:
             raise Unfit("more than one chain reads it")
-        if reader.op_type in ("Conv", "ConvTranspose"):
+        if graph.is_a(reader, "Conv", "ConvTranspose"):
             return norms, reader, values
-        if reader.op_type == "InstanceNormalization":
+        if graph.is_a(reader, "InstanceNormalization"):
             norms.append(reader)
-        elif reader.op_type not in CHANNELWISE and not _pads_pictures(reader, graph):
+        elif not graph.is_a(reader, *CHANNELWISE) and not _pads_pictures(reader, graph):
             raise Unfit("what reads it joins channels, or is not known")
         values.append(reader.outputs[0])
 
 
 def _pads_pictures(node: ir.Node, graph: Editor) -> bool:
-    pads = graph.constant(graph.input(node, 1)) if node.op_type == "Pad" and graph.input(node, 3) is None else None
+    pads = graph.constant(graph.input(node, 1)) if graph.is_a(node, "Pad") and graph.input(node, 3) is None else None
     return pads is not None and len(pads) == 8 and not pads[[0, 1, 4, 5]].any()
 
 

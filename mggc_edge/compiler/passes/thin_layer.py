@@ -84,7 +84,7 @@ class ThinLayer:
 def spread(node: ir.Node, block: int, graph: Editor) -> ir.Node:
     """Insert DepthToSpace after a convolution, and after a pointwise function that alone reads it; return the node."""
     reader = graph.sole_reader(node.outputs[0])
-    last = reader if reader is not None and reader.op_type in POINTWISE and len(reader.inputs) == 1 else node
+    last = reader if reader is not None and graph.is_a(reader, *POINTWISE) and len(reader.inputs) == 1 else node
     old = last.outputs[0]
     for value in {node.outputs[0], old}:
         if not value.is_graph_output():
