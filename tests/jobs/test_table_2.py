@@ -179,7 +179,8 @@ def game_of(work: Work) -> Any:
 def test_without_discriminator_pruning_it_has_no_agent_no_plan_and_finetuning_plays_against_all_of_it(
     work: MakeWork,
 ) -> None:
-    pruned, whole = work(**TINY), work(**TINY, mggc__prune_discriminator=False)
+    tiny = {**TINY, "finetune__gan_weight": 1.0}
+    pruned, whole = work(**tiny), work(**tiny, mggc__prune_discriminator=False)
     assert game_of(pruned).discriminator_agent is not None
     assert game_of(whole).discriminator_agent is None
     with_plan, without = play(pruned), play(whole)
