@@ -58,7 +58,9 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: Annotated[str, typer.Option(
+    precision: Annotated[
+        str,
+        typer.Option(
             "--precision",
             metavar="LIST",
             help="Precisions of what is in floats, of: fp32. A quantized network keeps its 8-bit grids.",
