@@ -154,7 +154,7 @@ class Finetune:
             )
             return x, y
         x = to_tensor([view for (view,) in self._views([sources], numbers, f"{name}/views", step)], sources.format)
-        if targets is None:
+        if targets is None or (self.judge is None and self._cast.partner is None):  # nobody would look at one
             return x, None
         others = self._share.pictures(self._seed, f"{name}/targets", step, len(targets))
         crops = self._views([targets], others, f"{name}/targets/views", step)
