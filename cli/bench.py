@@ -178,6 +178,7 @@ def _workloads(paths: list[Path], size: tuple[int, int] | None) -> list[Workload
 def _run_models(run: Path) -> list[tuple[str, Path]]:
     from mggc_edge.artifacts import (
         ORIGINAL_FILE,
+        another_file,
         read_manifest,
         sha256_of,
     )
@@ -196,10 +197,7 @@ def _run_models(run: Path) -> list[tuple[str, Path]]:
     if not original.is_file():
         raise ArtifactError(f"'{original}' is named in the manifest, but it is not there")
     if sha256_of(original) != entries[0].get("sha256"):
-        raise ArtifactError(
-            f"'{original}' is not the file that the manifest describes: its hash differs",
-            hint="export again, or measure the files themselves if you trust them",
-        )
+        raise another_file(original, "export again, or measure the files themselves if you trust them")
     return [("original", original), ("compressed", generator)]
 
 

@@ -44,8 +44,7 @@ def report(
 
 def _check_files(folder: Path) -> None:
     """Raise ArtifactError where a file that the report tells of is another than the one that the run wrote."""
-    from mggc_edge.artifacts import MEASUREMENTS, changed_file
-    from mggc_edge.errors import ArtifactError
+    from mggc_edge.artifacts import MEASUREMENTS, another_file, changed_file
     from mggc_edge.jobs.folder import JOB_FILE, resume_line
 
     name = changed_file(folder, TOLD)
@@ -54,7 +53,4 @@ def _check_files(folder: Path) -> None:
     way = "compress anew"
     if name in MEASUREMENTS and (folder / JOB_FILE).is_file():
         way = f"remove it and measure again: {resume_line('compress', folder)}"
-    raise ArtifactError(
-        f"'{folder / name}' is not the file that the manifest describes: its hash differs",
-        hint=f"bring it back from a copy, or {way}",
-    )
+    raise another_file(folder / name, f"bring it back from a copy, or {way}")

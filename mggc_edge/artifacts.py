@@ -327,6 +327,11 @@ def changed_file(root: Path, places: Sequence[str]) -> str | None:
     return None
 
 
+def another_file(path: Path, hint: str) -> ArtifactError:
+    """Return the error for a file that has other bytes than its manifest says."""
+    return ArtifactError(f"'{path}' is not the file that the manifest describes: its hash differs", hint=hint)
+
+
 def read_manifest(root: Path) -> dict[str, Any]:
     """Return the manifest of a run folder.
 

@@ -17,6 +17,8 @@ from mggc_edge.artifacts import (
     SLIM_FOLDER,
     SPEC_FILE,
     WEIGHTS_FILE,
+    another_file,
+    changed_file,
     read_manifest,
     sha256_of,
 )
@@ -122,7 +124,8 @@ def run_artifact(folder: Path) -> Path:
         name = entry.get("path") if isinstance(entry, dict) else None
         if isinstance(name, str) and Path(name).name in GENERATOR_FILES.values() and "/" in name:
             path = _named_in_manifest(folder, name)
-            _check_hash(path, entry.get("sha256"), "export again, or open the file itself if you trust it")
+            if sha256_of(path) != entry.get("sha256"):
+                raise another_file(path, "export again, or open the file itself if you trust it")
             return path
     if manifest.get("command") == "train":
         raise ArtifactError(f"'{folder}' is a run of `train` and has no exported generator", _trained_hint(folder))
@@ -136,26 +139,18 @@ def run_network(folder: Path) -> tuple[Path, Size | None]:
         ArtifactError: the run has none, its files are not those of its manifest, or that is damaged.
     """
     manifest = read_manifest(folder)
-    known = {entry.get("path"): entry.get("sha256") for entry in manifest["files"] if isinstance(entry, dict)}
     settings = manifest.get("settings")
     size = settings.get("image_size") if isinstance(settings, dict) else None
     sides = [side for side in size if type(side) is int and side > 0] if isinstance(size, list) else []
     for name in (SLIM_FOLDER, ORIGINAL_FOLDER):
         if (folder / name / SPEC_FILE).is_file():
-            for part in (SPEC_FILE, WEIGHTS_FILE):
-                if (sha256 := known.get(f"{name}/{part}")) is not None and (folder / name / part).is_file():
-                    _check_hash(
-                        folder / name / part, sha256, f"name the folder itself if you trust it: {folder / name}"
-                    )
+            changed = changed_file(folder, (f"{name}/{SPEC_FILE}", f"{name}/{WEIGHTS_FILE}"))
+            if changed is not None:
+                raise another_file(folder / changed, f"name the folder itself if you trust it: {folder / name}")
             return folder / name, (sides[0], sides[1]) if len(sides) == 2 else None
     if manifest.get("command") == "train":
         raise ArtifactError(f"'{folder}' is a run of `train`, with checkpoints", _trained_hint(folder))
     raise ArtifactError(f"the run '{folder}' has no saved network", hint="export the checkpoint that it was made from")
-
-
-def _check_hash(path: Path, sha256: object, hint: str) -> None:
-    if sha256_of(path) != sha256:
-        raise ArtifactError(f"'{path}' is not the file that the manifest describes: its hash differs", hint=hint)
 
 
 def _named_in_manifest(folder: Path, name: str) -> Path:

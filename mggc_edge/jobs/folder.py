@@ -20,6 +20,7 @@ from mggc_edge.artifacts import (
     ORIGINAL_FOLDER,
     PLAN_FILE,
     SLIM_FOLDER,
+    another_file,
     changed_file,
     check_output_folder,
     read_json,
@@ -105,10 +106,7 @@ class Job:
             ArtifactError: the manifest is damaged, or a network or a plan is not the one that it describes.
         """
         if (name := changed_file(self.folder, MADE)) is not None:
-            raise ArtifactError(
-                f"'{self.folder / name}' is not the file that the manifest describes: its hash differs",
-                hint="bring it back from a copy, or start again into another folder",
-            )
+            raise another_file(self.folder / name, "bring it back from a copy, or start again into another folder")
         document = read_manifest(self.folder).get("result")
         if not isinstance(document, dict):
             raise ArtifactError(f"the manifest of '{self.folder}' holds no result")
