@@ -1,7 +1,7 @@
 """The program `mggc-edge`: its commands, and what becomes of everything that ends them.
 
-Importing this file must stay cheap: `mggc-edge --help` loads no numpy, torch, onnx or onnxruntime. A command loads what
-it needs when it runs.
+Importing this file must stay cheap: `mggc-edge --help` loads no numpy, torch, onnx or onnxruntime, and no command. A
+command is loaded when it is asked for, and loads what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from mggc_edge._version import __version__
-from mggc_edge.cli import bench, compress, demo, doctor, export, inspect, report, settings, train, translate, verify
+from mggc_edge.cli import commands
 from mggc_edge.cli.interrupts import heard
 from mggc_edge.cli.job import JobInterruptedError
 from mggc_edge.cli.output import Output
@@ -26,15 +26,8 @@ from mggc_edge.errors import CheckFailedError, MggcEdgeError, SettingError
 EXIT_USER, EXIT_USAGE, EXIT_CHECK, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 # Flags of the program as a whole; they may stand anywhere on the line.
 GLOBAL_FLAGS = ("--quiet", "--no-color")
+COMPLETION = "_MGGC_EDGE_COMPLETE"  # is set by the scripts of --install-completion, beside an empty command line
 EPILOG = "--quiet and --no-color may stand anywhere on the line; NO_COLOR works as well."
-
-app = typer.Typer(
-    name="mggc-edge",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 
 def _version(show: bool) -> None:
@@ -43,7 +36,6 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=EPILOG)
 def program(
     context: typer.Context,
     quiet: Annotated[
@@ -58,28 +50,18 @@ def program(
     context.obj = Output(quiet=quiet, color=not no_color)
 
 
-app.command("compress")(compress.compress)
-app.command("train")(train.train)
-app.command("inspect")(inspect.inspect)
-app.command("export")(export.export)
-app.command("verify")(verify.verify)
-app.command("translate")(translate.translate)
-app.command("bench")(bench.bench)
-app.command("report")(report.report)
-app.command("settings")(settings.settings)
-app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
-
-
-def _overview() -> typer.Typer:
-    """Return the program with commands that take nothing: to list them, their flags need not be worked out."""
-    listed = typer.Typer(
-        name="mggc-edge", no_args_is_help=True, rich_markup_mode="rich", context_settings=app.info.context_settings
+def program_with(loaded: Sequence[str] = tuple(commands.SUMMARIES)) -> typer.Typer:
+    """Return the program with all its commands, of which these are loaded and the others can only be listed."""
+    app = typer.Typer(
+        name="mggc-edge",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
-    listed.callback(epilog=EPILOG)(program)
-    for command in app.registered_commands:
-        listed.command(command.name, help=command.callback.__doc__)(lambda: None)
-    return listed
+    app.callback(epilog=EPILOG)(program)
+    commands.add(app, loaded)
+    return app
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -92,8 +74,7 @@ def run(arguments: Sequence[str]) -> int:
     if "--no-color" in flags:
         os.environ["NO_COLOR"] = "1"  # for the help pages, which are not ours to colour
     try:
-        chosen = _overview() if rest in (["--help"], ["-h"]) else app
-        result: Any = chosen(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
+        result: Any = program_with(_needed(rest))(args=[*flags, *rest], prog_name="mggc-edge", standalone_mode=False)
         sys.stdout.flush()
         code = result if isinstance(result, int) else 0
         if code == EXIT_INTERRUPTED:  # Typer turns Ctrl-C into this
@@ -124,9 +105,17 @@ def run(arguments: Sequence[str]) -> int:
         return _usage(error)
 
 
+def _needed(words: Sequence[str]) -> Sequence[str]:
+    """Return the commands that a command line needs loaded: the one it names; all where a shell completes."""
+    if COMPLETION in os.environ:
+        return tuple(commands.SUMMARIES)
+    command = commands.asked_for(words)
+    return () if command is None else (command,)
+
+
 def _with_values(words: Sequence[str]) -> list[str]:
     """Give `--resume` without a run the empty one: options whose value may be left out are not known to Typer."""
-    following = [*words[1:], "-"]
+    following = [*words[1:], "-"][: len(words)]
     return [
         "--resume=" if word == "--resume" and after.startswith("-") else word
         for word, after in zip(words, following, strict=True)

@@ -36,9 +36,9 @@ OURS = "import sys; sys.argv = ['mggc-edge', '--help']; from mggc_edge.cli.main 
 
 def command_names() -> list[str]:
     """Return the names of the program's commands."""
-    from mggc_edge.cli.main import app
+    from mggc_edge.cli.commands import SUMMARIES
 
-    return [command.name for command in app.registered_commands if command.name]
+    return list(SUMMARIES)
 
 
 def seconds(command: Sequence[str]) -> float:

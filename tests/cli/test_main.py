@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mggc_edge import __version__
+from mggc_edge.cli import commands
 from mggc_edge.cli import main as program
 from tests.cli.conftest import Command
 
@@ -21,6 +22,34 @@ def test_help_loads_no_heavy_library() -> None:
     heavy = "HEAVY = {'numpy', 'torch', 'onnx', 'onnxruntime', 'tensorrt', 'PIL', 'onnxscript', 'onnxsim'}; "
     done = subprocess.run([sys.executable, "-c", heavy + code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", commands.SUMMARIES)
+def test_what_the_list_says_of_a_command_is_the_first_line_of_its_docstring(name: str) -> None:
+    assert (commands.load(name).__doc__ or "").splitlines()[0] == commands.SUMMARIES[name]
+
+
+def test_a_command_line_loads_no_other_command_than_its_own() -> None:
+    code = (
+        "import sys; from mggc_edge.cli.main import run; code = run(['--quiet', 'settings', '--help']); "
+        "names = sorted(n for n in __import__('mggc_edge.cli.commands').cli.commands.SUMMARIES "
+        "if f'mggc_edge.cli.{n}' in sys.modules); print(code, names)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 ['settings']"
+
+
+def test_a_shell_gets_completions_of_the_flags_of_a_command() -> None:
+    asked = {"_MGGC_EDGE_COMPLETE": "complete_bash", "COMP_WORDS": "mggc-edge compress --bud", "COMP_CWORD": "2"}
+    entry = [sys.executable, "-c", "from mggc_edge.cli.__main__ import main; main()"]
+    done = subprocess.run(entry, env={**os.environ, **asked}, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("--budget", "")
+
+
+def test_a_line_of_two_dashes_alone_misses_its_command(command: Command) -> None:
+    ran = command("--")
+    assert ran.code == 2
+    assert "Missing command." in ran.err
 
 
 def test_version(command: Command) -> None:

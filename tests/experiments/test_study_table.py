@@ -15,7 +15,7 @@ from mggc_edge.benchmarks.experiments.study.table import (
     with_folders,
     without_folders,
 )
-from mggc_edge.cli.main import app
+from mggc_edge.cli.main import program_with
 from mggc_edge.errors import InputError, SettingError
 from mggc_edge.settings import Settings
 from tests.experiments.study_helpers import TABLE, write_study
@@ -67,7 +67,7 @@ def test_every_study_can_be_read() -> None:
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_flag_and_setting_of_a_study_is_one_that_compress_takes(path: Path) -> None:
     study = read_study(path)
-    command = get_command(app).commands["compress"]  # type: ignore[attr-defined]
+    command = get_command(program_with(["compress"])).commands["compress"]  # type: ignore[attr-defined]
     for run in study.runs:
         asked = command.make_context("compress", list(study.flags(run))).params  # an unknown flag is an error
         asked_for = Settings.load(None, asked["set_"] or ())
@@ -77,7 +77,7 @@ def test_every_flag_and_setting_of_a_study_is_one_that_compress_takes(path: Path
 
 
 def test_a_study_with_a_flag_or_a_setting_that_does_not_exist_would_be_noticed(tmp_path: Path) -> None:
-    command = get_command(app).commands["compress"]  # type: ignore[attr-defined]
+    command = get_command(program_with(["compress"])).commands["compress"]  # type: ignore[attr-defined]
     with pytest.raises(Exception, match="No such option: --inzeption"):
         command.make_context("compress", ["--inzeption", "x"])
     with pytest.raises(SettingError, match=r"mggc\.lambda_3"):
