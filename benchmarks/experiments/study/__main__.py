@@ -26,7 +26,7 @@ from mggc_edge.benchmarks.experiments.study.runner import Runner
 from mggc_edge.benchmarks.experiments.study.table import DATA, TRAINED, Run, Study, find_study, read_study
 from mggc_edge.errors import MggcEdgeError, MissingDependencyError
 
-RESULTS = Path(__file__).parent.parent.parent / "results"
+RESULTS = Path(__file__).resolve().parent.parent.parent / "results"  # git adds nothing that lies behind a link
 
 
 def write_pages(study: Study, results: Path) -> list[Path]:
