@@ -40,10 +40,10 @@ READERS: Mapping[str, Reader] = {
     ),
     "prune": Reader(
         (
-            "mggc.agent", "mggc.batch_size", "mggc.clip", "mggc.epochs", "mggc.feedback", "mggc.lambda_1",
-            "mggc.lambda_2", "mggc.learning_rate", "mggc.loss", "mggc.noise", "mggc.offset", "mggc.pairing",
-            "mggc.prune_discriminator", "mggc.regularizer", "mggc.temperature", "mggc.weight_decay",
-            "built_in.prune_epochs", "quick.prune_steps", "uniform.weights", "gan_slimming.*",
+            "mggc.agent", "mggc.batch_size", "mggc.clip", "mggc.epochs", "mggc.evenness", "mggc.feedback",
+            "mggc.filters", "mggc.lambda_1", "mggc.lambda_2", "mggc.learning_rate", "mggc.loss", "mggc.noise",
+            "mggc.offset", "mggc.pairing", "mggc.prune_discriminator", "mggc.regularizer", "mggc.temperature",
+            "mggc.weight_decay", "built_in.prune_epochs", "quick.prune_steps", "uniform.weights", "gan_slimming.*",
         ),
         (PLAN_FILE, DISCRIMINATOR_PLAN_FILE),
     ),

@@ -16,7 +16,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.weights import weights_sha256
-from mggc_edge.pruning.magnitude import magnitude_plan
+from mggc_edge.pruning.magnitude import filter_norms, magnitude_plan
 from mggc_edge.pruning.mggc.architecture import discriminator_plan, generator_plan
 from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.pruning.random import random_plan
@@ -95,6 +95,8 @@ class Mggc:
             seed=seed,
             convention=convention,
             source_sha256=weights_sha256(generator),
+            evenness=work.job.settings["mggc.evenness"],
+            norms=_norms(generator) if work.job.settings["mggc.filters"] == "largest" else None,
         )
         if not game.settings.prune_discriminator:
             return Choice(plan, None)
@@ -142,6 +144,10 @@ class Uniform(FromWeights):
             network = Network(spec, layer_table(spec, task.generator.table.image_size))
         work.tell("the slim generator begins with new weights")
         return Choice(choice.generator, None, network.eval())
+
+
+def _norms(network: Network) -> dict[str, list[float]]:
+    return {group.name: filter_norms(network, group.name, group.size) for group in network.table.groups}
 
 
 def _random(network: Network, budget: float, **how: object) -> PruningPlan:

@@ -111,6 +111,18 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
     return {name: tuple(sorted(order[: counts[name]])) for name, order in ranked.items()}
 
 
+def by_rank(values: Sequence[float]) -> tuple[float, ...]:
+    """Return 1 - s for every channel of a group, s being where round(s * C) reaches its rank; 1 for the first in rank.
+
+    One threshold t over these scores, as `meet_budget` bisects it, leaves round((1 - t) * C) channels of every group,
+    those with the largest values: even widths.
+    """
+    scores = [0.0] * len(values)
+    for rank, index in enumerate(_best_first(values)):
+        scores[index] = 1 - (rank + 0.5) / len(values) if rank else 1.0
+    return tuple(scores)
+
+
 @dataclass(frozen=True)
 class _Search:
     """The search for how many channels of every group stay. Costs rise with every count, which all of it relies on.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.budget import by_rank, meet_budget
 from mggc_edge.pruning.magnitude import filter_norms
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -26,7 +24,7 @@ def uniform_plan(
     channel begins to stay: 1 - s. Arguments and what is raised: as in `random_plan`; the seed is only kept.
     """
     table = network.table
-    scores = {group.name: _by_rank(filter_norms(network, group.name, group.size)) for group in table.groups}
+    scores = {group.name: by_rank(filter_norms(network, group.name, group.size)) for group in table.groups}
     kept = meet_budget(table, scores, budget, convention)
     return PruningPlan.of_choice(
         table,
@@ -38,14 +36,3 @@ def uniform_plan(
         convention=convention,
         source_sha256=source_sha256,
     )
-
-
-def _by_rank(norms: Sequence[float]) -> tuple[float, ...]:
-    """Return 1 - s for every channel, s being where round(s * C) reaches its rank, and 1 for the first in rank.
-
-    One threshold t over these scores, as `meet_budget` bisects it, leaves round((1 - t) * C) channels of every group.
-    """
-    scores = [0.0] * len(norms)
-    for rank, index in enumerate(sorted(range(len(norms)), key=lambda index: -norms[index])):
-        scores[index] = 1 - (rank + 0.5) / len(norms) if rank else 1.0
-    return tuple(scores)

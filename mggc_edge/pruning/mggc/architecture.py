@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
-from mggc_edge.pruning.budget import Kept, meet_budget
+from mggc_edge.pruning.budget import Kept, by_rank, meet_budget
 from mggc_edge.pruning.gates import Noise, open_threshold
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -22,6 +22,8 @@ def generator_plan(
     seed: int,
     convention: MacsConvention = "true",
     source_sha256: str | None = None,
+    evenness: float = 0.0,
+    norms: Logits | None = None,
 ) -> PruningPlan:
     """Return the generator's plan: its best channels by logit, whose MACs are within 2 % under the budget.
 
@@ -35,12 +37,41 @@ def generator_plan(
         seed: of the job, kept in the plan.
         convention: which MACs.
         source_sha256: hash of the original's weights, kept in the plan.
+        evenness: where a group's threshold lies, from 0, the one for all groups, to 1, the one that leaves every group
+            the same fraction of its channels.
+        norms: per group, one for every channel: as many channels stay as the logits say, but those of the largest norm.
 
     Raises:
         PlanError: the logits do not fit the network, or the budget cannot be met.
     """
-    kept = meet_budget(table, logits, budget, convention)
+    kept = meet_budget(table, _evened(table, logits, budget, convention, evenness), budget, convention)
+    if norms is not None:
+        kept = {name: _largest(norms[name], len(indices)) for name, indices in kept.items()}
     return _plan(table, logits, kept, budget, seed, convention, source_sha256)
+
+
+def _evened(table: LayerTable, logits: Logits, budget: float, convention: MacsConvention, evenness: float) -> Logits:
+    """Return the logits, those of a group less `evenness` times the threshold that even widths would have there."""
+    if not evenness:
+        return logits
+    ranks = {group.name: by_rank(logits.get(group.name, ())) for group in table.groups}
+    even = meet_budget(table, ranks, budget, convention)
+    return {name: _less(scores, evenness * _threshold(scores, len(even[name]))) for name, scores in logits.items()}
+
+
+def _threshold(scores: Sequence[float], count: int) -> float:
+    """Return what lies between the scores of the `count` best and those of the others; where there are none, beyond."""
+    best = sorted(scores, reverse=True)
+    above, below = best[max(count - 1, 0)], best[min(count, len(best) - 1)]
+    return (above + below) / 2 if 0 < count < len(best) else above + (1.0 if not count else -1.0)
+
+
+def _less(scores: Sequence[float], shift: float) -> list[float]:
+    return [score - shift for score in scores]
+
+
+def _largest(norms: Sequence[float], count: int) -> tuple[int, ...]:
+    return tuple(sorted(sorted(range(len(norms)), key=lambda index: -norms[index])[:count]))
 
 
 def discriminator_plan(

@@ -13,7 +13,8 @@ from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.slim import slim
 from mggc_edge.pruning.apply import apply_plan
-from mggc_edge.pruning.mggc.architecture import discriminator_kept, discriminator_plan, generator_plan
+from mggc_edge.pruning.mggc.architecture import _threshold, discriminator_kept, discriminator_plan, generator_plan
+from mggc_edge.pruning.plan import PruningPlan
 from tests.models.model_helpers import network_of
 from tests.pruning.mggc.game_helpers import play, tiny_game
 
@@ -93,3 +94,48 @@ def test_a_game_ends_in_plans_within_the_budget() -> None:
     plan = generator_plan(game._generator.table, for_generator, 0.3, seed=0)
     assert 0.98 * 0.3 <= plan.budget_met <= 0.3
     assert 0 < discriminator_plan(game._discriminator.table, for_discriminator, seed=0).budget <= 1
+
+
+def widths(plan: PruningPlan) -> dict[str, int]:
+    return {name: len(kept) for name, kept in plan.kept.items()}
+
+
+def test_evenness_1_leaves_every_group_the_same_fraction_and_its_best_channels() -> None:
+    logits = some_logits(RESNET)
+    for number, name in enumerate(logits):  # one threshold for all would leave the first groups nothing
+        logits[name] = [score + 3 * number for score in logits[name]]
+    plan = generator_plan(RESNET, logits, 0.3, seed=0, evenness=1.0)
+    assert 0.98 * 0.3 <= plan.budget_met <= 0.3
+    fractions = [len(plan.kept[group.name]) / group.size for group in RESNET.groups]
+    assert max(fractions) - min(fractions) <= 1 / 8  # a channel of the smallest group
+    for name, kept in plan.kept.items():
+        best = sorted(range(len(logits[name])), key=lambda index: -logits[name][index])
+        assert set(kept) == set(best[: len(kept)])
+
+
+def test_evenness_moves_widths_from_those_of_one_threshold_to_even_ones() -> None:
+    logits = some_logits(RESNET)
+    for number, name in enumerate(logits):
+        logits[name] = [score + number / 3 for score in logits[name]]
+    spread = []
+    for evenness in (0.0, 0.5, 1.0):
+        plan = generator_plan(RESNET, logits, 0.3, seed=0, evenness=evenness)
+        fractions = torch.tensor([len(plan.kept[group.name]) / group.size for group in RESNET.groups])
+        spread.append(fractions.std().item())
+    assert spread[0] > 1.3 * spread[1] > 1.3 * 1.3 * spread[2]
+
+
+@pytest.mark.parametrize(("scores", "count", "cut"), [([3, 1, 2], 2, 1.5), ([3, 1, 2], 3, 0), ([3, 1, 2], 0, 4)])
+def test_a_threshold_lies_between_what_stays_and_what_goes(scores: list[float], count: int, cut: float) -> None:
+    assert _threshold(scores, count) == cut
+
+
+def test_the_largest_filters_can_take_the_place_of_the_agents_best() -> None:
+    logits = some_logits(RESNET)
+    norms = {name: [float(index) for index in range(len(scores))] for name, scores in logits.items()}
+    plain = generator_plan(RESNET, logits, 0.3, seed=0)
+    plan = generator_plan(RESNET, logits, 0.3, seed=0, norms=norms)
+    assert widths(plan) == widths(plain)
+    assert plan.kept != plain.kept
+    for name, kept in plan.kept.items():
+        assert kept == tuple(range(len(norms[name])))[len(norms[name]) - len(kept) :]
