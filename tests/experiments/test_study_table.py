@@ -59,8 +59,8 @@ def test_every_study_can_be_read() -> None:
     names = {read_study(path).name for path in STUDIES.glob("*.toml")}
     assert names == {
         "cartoongan-joint", "e1a-adversarial", "e1a-facades-0.05", "e1b-facades-0.164", "e2-parts",
-        "e3-horse2zebra-0.05", "e4-settings", "finetuning-facades", "finetuning-horse2zebra", "stability-cyclegan",
-        "stability-pix2pix",
+        "e3-horse2zebra-0.05", "e4-settings", "finetuning-facades", "finetuning-horse2zebra", "mggc-choices",
+        "stability-cyclegan", "stability-pix2pix",
     }  # fmt: skip
 
 
