@@ -30,7 +30,7 @@ from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
-from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.compiler.targets import TARGETS, choose_passes
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -96,6 +96,7 @@ def rewrite_folder(
     passes = choose_passes(settings["export.passes"], target)
     check_onnx(source)
     before = onnx_facts(source)
+    TARGETS[target].check_opset(before.opset)
     model = read_onnx(source)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):

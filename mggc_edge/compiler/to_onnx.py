@@ -25,7 +25,7 @@ from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.qdq import insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, in_floats, network_grids, precision_of
-from mggc_edge.compiler.targets import AUTO, NONE, choose_passes
+from mggc_edge.compiler.targets import AUTO, NONE, TARGETS, choose_passes
 from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
@@ -106,6 +106,7 @@ class ExportSettings:
         if self.pictures < 1 or not 0 <= self.atol < math.inf:
             raise ArtifactError("parity is checked on at least 1 picture and to a finite difference")
         choose_passes(self.passes, self.target)
+        TARGETS[self.target].check_opset(self.opset)
 
 
 def reference_network(network: Network, bn: BatchNormMode) -> Network:
