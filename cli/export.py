@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mggc_edge.cli.options import (
+    ALIGN_HELP,
     RUNS,
     Bn,
     Config,
@@ -21,6 +22,7 @@ from mggc_edge.cli.options import (
     TargetFlag,
     folder_for,
     load_settings,
+    parse_align,
     parse_image_size,
     parse_names,
 )
@@ -50,6 +52,9 @@ def export(
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Slim the generator by this plan first.")
+    ] = None,
+    align: Annotated[
+        str | None, typer.Option("--align", metavar="N|auto", help=f"With --plan: {ALIGN_HELP.format('the target')}")
     ] = None,
     drop_zero_scales: Annotated[
         bool,
@@ -93,9 +98,12 @@ def export(
     out: Output = context.obj
     if plan is not None and drop_zero_scales:
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
+    if align is not None and plan is None:
+        raise typer.BadParameter("--align rounds the widths of a plan; give one with --plan.")
     parse_names(precision, PRECISIONS, "--precision")
     parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
+    multiple = parse_align(align, target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
     folder = folder_for(out_folder, f"{file.stem}-export")
@@ -128,9 +136,14 @@ def export(
     from mggc_edge.artifacts import WEIGHTS_FILE, sha256_of
     from mggc_edge.lazy import require
     from mggc_edge.models.checkpoint import read_checkpoint, read_network_folder
+    from mggc_edge.pruning.align import shortfall
     from mggc_edge.pruning.plan import read_plan
 
     chosen = None if plan is None else read_plan(plan)
+    if chosen is not None and align is not None:
+        chosen = chosen.aligned(multiple)
+        if (said := shortfall(chosen.budget_met, chosen.budget, multiple)) is not None:
+            out.remark(f"note: {said}")
     max_bytes = settings["checkpoint.max_bytes"]
     if kind == "network":
         checkpoint = read_network_folder(file, max_bytes=max_bytes)

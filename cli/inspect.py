@@ -88,6 +88,8 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
     if plan is not None:
         met = f"{plan.budget_met:.4f} of the MACs ({plan.convention}); {plan.budget:g} was asked for"
         rows += [("criterion", shown(f"{plan.criterion}, seed {plan.seed}")), ("keeps", met)]
+        if plan.align > 1:
+            rows.append(("widths", f"multiples of {plan.align}"))
     if found.onnx is not None:
         shapes = [
             " x ".join("any" if size is None else str(size) for size in tensor.shape)

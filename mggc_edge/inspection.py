@@ -73,6 +73,7 @@ class Inspection:
                 "budget": self.plan.budget,
                 "budget_met": self.plan.budget_met,
                 "convention": self.plan.convention,
+                "align": self.plan.align,
                 "original": {
                     "parameters": parameters(self.original),
                     "macs_true": macs(self.original, "true"),

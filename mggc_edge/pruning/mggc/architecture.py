@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
-from mggc_edge.pruning.budget import Kept, meet_budget
+from mggc_edge.pruning.align import meet_aligned_budget
+from mggc_edge.pruning.budget import Kept
 from mggc_edge.pruning.gates import Noise, open_threshold
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -22,6 +23,7 @@ def generator_plan(
     seed: int,
     convention: MacsConvention = "true",
     source_sha256: str | None = None,
+    align: int = 1,
 ) -> PruningPlan:
     """Return the generator's plan: its best channels by logit, whose MACs are within 2 % under the budget.
 
@@ -35,12 +37,13 @@ def generator_plan(
         seed: of the job, kept in the plan.
         convention: which MACs.
         source_sha256: hash of the original's weights, kept in the plan.
+        align: multiple that widths are rounded to, see `mggc_edge.pruning.align`.
 
     Raises:
         PlanError: the logits do not fit the network, or the budget cannot be met.
     """
-    kept = meet_budget(table, logits, budget, convention)
-    return _plan(table, logits, kept, budget, seed, convention, source_sha256)
+    kept = meet_aligned_budget(table, logits, budget, align, convention)
+    return _plan(table, logits, kept, budget, seed, convention, source_sha256, align)
 
 
 def discriminator_plan(
@@ -87,6 +90,7 @@ def _plan(
     seed: int,
     convention: MacsConvention,
     source_sha256: str | None,
+    align: int = 1,
 ) -> PruningPlan:
     return PruningPlan.of_choice(
         table,
@@ -97,4 +101,5 @@ def _plan(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )
