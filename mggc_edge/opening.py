@@ -179,7 +179,8 @@ def open_runner(
 
     Args:
         path: what to open. Of a run folder it is the compressed generator's ONNX file.
-        image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one.
+        image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one. An
+            .onnx file that leaves it open is checked for whether it can halve such pictures.
         bn, direction, norm_stats, max_bytes: for checkpoints, see `per_picture_norm` and `load_network`.
 
     Raises:
@@ -189,18 +190,21 @@ def open_runner(
     path = Path(path)
     kind = what_is(path)
     if kind in ("run", "artifact"):
-        return _open_artifact(run_artifact(path) if kind == "run" else path)
+        return _open_artifact(run_artifact(path) if kind == "run" else path, image_size)
     if kind in ("spec", "plan"):
         raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
     return _open_checkpoint(path, image_size, bn, direction, norm_stats, max_bytes)
 
 
-def _open_artifact(path: Path) -> BaseRunner:
+def _open_artifact(path: Path, image_size: Size | None) -> BaseRunner:
     if path.suffix.lower() == ".onnx":
         from mggc_edge.compiler.facts import check_onnx
+        from mggc_edge.compiler.sizes import check_picture_size
 
         with contextlib.suppress(MissingDependencyError):  # a board without onnx has only ONNX Runtime's own checks
             check_onnx(path)
+            if image_size is not None:
+                check_picture_size(path, image_size)
     return open_artifact(path)
 
 

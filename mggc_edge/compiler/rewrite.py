@@ -30,6 +30,7 @@ from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
@@ -88,8 +89,9 @@ def rewrite_folder(
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
 
     Raises:
-        ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
-            values that are not finite, so that nothing can be proven.
+        ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
+            asked for, has an opset that the target does not read, or cannot be run; or it gives values that are not
+            finite, so that nothing can be proven.
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
@@ -100,7 +102,8 @@ def rewrite_folder(
     model = read_onnx(source)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
-        _fix_size(model, size)
+        check_size(source, model, size)
+        fix_size(model, size)
         copy = type(model)()
         copy.CopyFrom(model)
         check_runnable(copy)  # which takes the shapes out of what it looks at
@@ -197,18 +200,6 @@ def _not_pictures(source: Path) -> ArtifactError:
         f"'{source}' does not turn one picture [N, C, H, W] into one picture [N, C, H, W]",
         hint="no others are rewritten",
     )
-
-
-def _fix_size(model: onnx.ModelProto, size: Size) -> None:
-    """Let a model take pictures of one size; what it says of its other sizes is inferred anew."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    (picture,) = (value for value in model.graph.input if value.name not in constants)
-    for dim, side in zip(picture.type.tensor_type.shape.dim[2:], size, strict=True):
-        dim.dim_value = side
-    for value in model.graph.output:
-        for dim in value.type.tensor_type.shape.dim[2:]:
-            dim.Clear()
-    del model.graph.value_info[:]
 
 
 def _proven(

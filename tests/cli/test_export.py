@@ -14,6 +14,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.pruning.random import random_plan
 from tests.cli.conftest import Command, random_network
+from tests.compiler.open_size_files import halvings
 
 
 def test_an_export_without_a_plan_holds_the_generator_and_its_manifest(
@@ -276,3 +277,25 @@ def test_the_portable_target_has_no_alignment(command: Command, material: Path, 
 def test_an_alignment_without_a_plan_is_a_usage_error(command: Command, material: Path) -> None:
     ran = command("export", material / "generator.pth", "--align", 8)
     assert (ran.code, "--align rounds the widths of a plan; give one with --plan." in ran.err) == (2, True)
+
+
+# --- sizes ---
+
+
+def test_a_file_of_open_size_is_not_measured_or_translated_at_a_size_that_it_cannot_halve(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    source = halvings(tmp_path / "g.onnx", 2)
+    words = {
+        "export": (source, "--out", tmp_path / "run"),
+        "translate": (source, "--images", material / "pictures", "--out", tmp_path / "run"),
+        "verify": (source, source),
+        "bench": (source,),
+    }
+    for name, more in words.items():
+        ran = command(name, *more, "--image-size", "66x70")
+        assert (ran.code, (tmp_path / "run").exists()) == (1, False), name
+        assert ran.err.endswith(
+            f"error: '{source}' cannot halve pictures of 66x70 as often as it does, and gives pictures of 68x72\n"
+            "hint: both sides must be multiples of 4\n"
+        ), name
