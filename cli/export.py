@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
+Io = Literal["float", "uint8"]
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
 RUNTIMES = ("onnxruntime",)
@@ -77,6 +78,9 @@ def export(
     target: TargetFlag = "portable",
     image_size: ImageSize = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the number of pictures open.")] = False,
+    io: Annotated[
+        Io, typer.Option("--io", help="What goes in and comes out: floats [N, C, H, W], or RGB bytes [N, H, W, C].")
+    ] = "float",
     opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX operator version, 18 to 23.")] = None,
     direction: DirectionFlag = None,
     bn: Bn = None,
@@ -121,7 +125,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, io)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -158,7 +162,7 @@ def export(
 
     network = load_weights(checkpoint, size)
     chosen_settings = ExportSettings.from_settings(
-        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target
+        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target, io=io
     )
     result = export_folder(
         network,
@@ -197,7 +201,7 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int
+    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int, io: Io
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -210,6 +214,7 @@ def _rewrite(
         command="export",
         effective=settings.to_json(),
         seed=seed,
+        io=io,
     )
 
 
@@ -267,6 +272,8 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
         "accepted": True,
         "reason": None,
         "parity": exported.parity.to_json(),
+        "io": exported.artifact.settings["io"],
+        "picture_parity": None if exported.camera is None else exported.camera.to_json(),
         "macs_executed": exported.macs_executed,
         "passes": [report.to_json() for report in exported.passes],
     }
@@ -317,7 +324,15 @@ def _page(
             f"{exported.parity.max_abs:.1e}",
         )
     lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
     return Group(page, *lines) if lines else page
+
+
+def _camera_line(exported: Exported) -> str:
+    """Return what is said of a graph of bytes: its pictures against those of the graph of floats inside."""
+    assert exported.camera is not None
+    off = "those" if exported.camera.identical else f"at most {exported.camera.max_abs:g} of 255 levels from those"
+    return f"{exported.artifact.path.name} takes and gives bytes; its pictures are {off} of its floats"
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:

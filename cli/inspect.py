@@ -95,7 +95,8 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
             " x ".join("any" if size is None else str(size) for size in tensor.shape)
             for tensor in (*found.onnx.inputs[:1], *found.onnx.outputs[:1])
         ]
-        rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}"))
+        kind = " bytes" if any(tensor.channels_last for tensor in found.onnx.inputs[:1]) else ""
+        rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}{kind}"))
     if found.table is not None:
         spec = found.table.spec
         traits = [
