@@ -151,7 +151,8 @@ def formats_of(
             raise ArtifactError(f"'{source}' has pictures of {shown} channels; as bytes 1, 3 and 4 are possible")
         if values:
             usual = PictureFormat.for_channels(tensor.channels)
-            made.append(replace(usual, color=color if usual.color == "RGB" else usual.color, **_ends(values)))
+            low, high = _ends(values)
+            made.append(replace(usual, color=color if usual.color == "RGB" else usual.color, low=low, high=high))
         elif key in metadata:
             try:
                 made.append(PictureFormat.from_json(json.loads(metadata[key])))
@@ -166,7 +167,7 @@ def formats_of(
     return made[0], made[1]
 
 
-def _ends(values: str) -> dict[str, float]:
+def _ends(values: str) -> tuple[float, float]:
     try:
         low, high = map(float, values.split(","))
     except ValueError:
@@ -174,7 +175,7 @@ def _ends(values: str) -> dict[str, float]:
             f"setting export.picture_range must be two numbers, not '{values}'",
             hint="the values of black and of white, as -1,1",
         ) from None
-    return {"low": low, "high": high}
+    return low, high
 
 
 class _Builder:
@@ -201,7 +202,7 @@ class _Builder:
             levels = self._constant("levels", form.levels())
             steps = [("Cast", [], {"to": self._types.INT32}), ("Gather", [levels], {"axis": 0})]
         else:
-            shift, scale = (self._constant(name, value) for name, value in zip(("k", "d"), formula, strict=True))
+            shift, scale = (self._constant(name, np.float32(n)) for name, n in zip(("k", "d"), formula, strict=True))
             steps = [("Cast", [], {"to": self._types.FLOAT}), ("Sub", [shift], {}), ("Div", [scale], {})]
         steps.append(("Transpose", [], {"perm": [0, 3, 1, 2]}))
         return self._chain(source, target, [*steps, *self._swap(form, axis=1)])
@@ -250,12 +251,12 @@ class _Builder:
         return nodes
 
 
-def exact_formula(form: PictureFormat) -> tuple[np.float32, np.float32] | None:
+def exact_formula(form: PictureFormat) -> tuple[float, float] | None:
     """Return k and d of the formula above where it gives the values of all levels, bit for bit."""
     scale = 255 / (form.high - form.low)
     shift, factor = np.float32(-form.low * scale), np.float32(scale)
     values = (np.arange(256, dtype=np.float32) - shift) / factor
-    return (shift, factor) if np.array_equal(values, form.levels()) else None
+    return (float(shift), float(factor)) if np.array_equal(values, form.levels()) else None
 
 
 def _bytes_of(value: onnx.ValueInfoProto, channels: int) -> onnx.ValueInfoProto:

@@ -161,8 +161,9 @@ def rewrite_folder(
             camera, inputs, outputs = make_camera_ready(
                 path, model, formats, size, pictures=count, batches=batches, seed=seed
             )
-            file = {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
-            artifact = replace(artifact, inputs=inputs, outputs=outputs, **file)
+            artifact = replace(
+                artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
+            )
         after = onnx_facts(path)
         write_manifest(
             stage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from onnx import TensorProto, helper
 from tests.compiler.passes.pass_helpers import Shape, Values, build, random
 
 OPEN: Shape = ("n", 3, "h", "w")
-HALVE = {"strides": [2, 2], "pads": [1] * 4}
+HALVE: dict[str, Any] = {"strides": [2, 2], "pads": [1] * 4}
 
 
 def saved(path: Path, nodes: list[onnx.NodeProto], constants: dict[str, Values], shape: Shape = OPEN) -> Path:
