@@ -119,7 +119,7 @@ def verify(
             )
         if shared.io == BYTES_IO:
             out.remark(
-                "note: pictures of bytes are compared, in levels from 0 to 255; --atol, 1 of them, is in levels too"
+                "note: pictures of bytes are compared: differences are in levels of 255, and so is --atol (default: 1)"
             )
         usual = ONE_LEVEL if shared.io == BYTES_IO and atol is None else settings["verify.atol"]
         limit = None if min_psnr is not None and atol is None else usual
