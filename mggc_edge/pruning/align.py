@@ -133,7 +133,7 @@ def _nearest(search: Search, start: Mapping[str, int], highest: Mapping[str, int
                     if not 0 <= count <= highest[name]:
                         continue
                     other = (*steps[:index], count, *steps[index + 1 :])
-                    if other in seen:
+                    if other in seen or len(seen) >= MAX_TRIED:
                         continue
                     seen.add(other)
                     reached[other] = against + abs(places[name][min(count, steps[index])] - threshold)
