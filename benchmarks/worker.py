@@ -94,7 +94,7 @@ class Worker:
         generator = np.random.default_rng(seed)
         values = _range(session.get_modelmeta().custom_metadata_map)
         for tensor in session.get_inputs():
-            shape = _shape(tensor.name, tensor.shape, image_size)
+            shape = _shape(tensor.name, tensor.shape, image_size, bytes_=tensor.type == "tensor(uint8)")
             self._feeds[tensor.name] = _feed(generator, tensor.name, tensor.type, shape, values)
         first = self._run()
         gc.collect()
@@ -158,22 +158,24 @@ def _median(values: list[int]) -> float:
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def _shape(name: str, dims: list[int | str | None], image_size: list[int] | None) -> list[int]:
-    """Return the sizes of an input [N, C, H, W]: an open N is 1, open H and W are the picture size."""
+def _shape(name: str, dims: list[int | str | None], image_size: list[int] | None, *, bytes_: bool = False) -> list[int]:
+    """Return the sizes of an input [N, C, H, W], of bytes [N, H, W, C]: open N is 1, open H and W the picture size."""
     shape = []
+    first = 1 if bytes_ and dims[-1:] in ([1], [3], [4]) else 2  # axis of the height
     for axis, size in enumerate(dims):
         if isinstance(size, int) and size > 0:
             shape.append(size)
         elif axis == 0:
             shape.append(1)
-        elif len(dims) == 4 and axis >= 2:
+        elif len(dims) == 4 and axis in (first, first + 1):
             if image_size is None:
                 raise RefusalError("size", "it takes pictures of any size")
-            shape.append(image_size[axis - 2])
+            shape.append(image_size[axis - first])
         else:
             raise RefusalError("input", f"its input '{name}' leaves axis {axis} open")
-    if image_size is not None and len(dims) == 4 and shape[2:] != image_size:
-        raise RefusalError("fixed", f"it takes pictures of {shape[2]}x{shape[3]} only")
+    sides = shape[first : first + 2]
+    if image_size is not None and len(dims) == 4 and sides != image_size:
+        raise RefusalError("fixed", f"it takes pictures of {sides[0]}x{sides[1]} only")
     return shape
 
 

@@ -10,6 +10,7 @@ import typer
 from mggc_edge.cli.devices import COMPUTE_HELP, DEVICES_HELP, ComputeName, devices_for
 from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
+    ALIGN_HELP,
     RUNS,
     BatchNorm,
     Config,
@@ -23,6 +24,7 @@ from mggc_edge.cli.options import (
     Set,
     job_folder,
     load_settings,
+    parse_align,
     parse_image_size,
     with_preset,
 )
@@ -146,6 +148,10 @@ def compress(
             rich_help_panel=CHANNELS,
         ),
     ] = "none",
+    align: Annotated[
+        str | None,
+        typer.Option("--align", metavar="N|auto", help=ALIGN_HELP.format("this machine"), rich_help_panel=CHANNELS),
+    ] = None,
     macs_convention: Annotated[
         Convention,
         typer.Option(
@@ -239,7 +245,7 @@ def compress(
         "budget": budget, "macs_convention": macs_convention, "direction": direction, "image_size": image_size
     }  # fmt: skip
     flags = with_preset(context, preset, flags)
-    flags["image_size"] = parse_image_size(flags["image_size"])
+    flags["image_size"], flags["align"] = parse_image_size(flags["image_size"]), parse_align(align)
     settings = load_settings(config, set_, preset)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")

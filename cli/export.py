@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mggc_edge.cli.options import (
+    ALIGN_HELP,
     RUNS,
     Bn,
     Config,
@@ -21,6 +22,7 @@ from mggc_edge.cli.options import (
     TargetFlag,
     folder_for,
     load_settings,
+    parse_align,
     parse_image_size,
     parse_names,
 )
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
+Io = Literal["float", "uint8"]
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
 RUNTIMES = ("onnxruntime",)
@@ -50,6 +53,9 @@ def export(
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Slim the generator by this plan first.")
+    ] = None,
+    align: Annotated[
+        str | None, typer.Option("--align", metavar="N|auto", help=f"With --plan: {ALIGN_HELP.format('the target')}")
     ] = None,
     drop_zero_scales: Annotated[
         bool,
@@ -72,6 +78,9 @@ def export(
     target: TargetFlag = "portable",
     image_size: ImageSize = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the number of pictures open.")] = False,
+    io: Annotated[
+        Io, typer.Option("--io", help="What goes in and comes out: floats [N, C, H, W], or RGB bytes [N, H, W, C].")
+    ] = "float",
     opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX operator version, 18 to 23.")] = None,
     direction: DirectionFlag = None,
     bn: Bn = None,
@@ -93,9 +102,12 @@ def export(
     out: Output = context.obj
     if plan is not None and drop_zero_scales:
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
+    if align is not None and plan is None:
+        raise typer.BadParameter("--align rounds the widths of a plan; give one with --plan.")
     parse_names(precision, PRECISIONS, "--precision")
     parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
+    multiple = parse_align(align, target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
     folder = folder_for(out_folder, f"{file.stem}-export")
@@ -113,7 +125,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, io)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -128,9 +140,14 @@ def export(
     from mggc_edge.artifacts import WEIGHTS_FILE, sha256_of
     from mggc_edge.lazy import require
     from mggc_edge.models.checkpoint import read_checkpoint, read_network_folder
+    from mggc_edge.pruning.align import shortfall
     from mggc_edge.pruning.plan import read_plan
 
     chosen = None if plan is None else read_plan(plan)
+    if chosen is not None and align is not None:
+        chosen = chosen.aligned(multiple)
+        if (said := shortfall(chosen.budget_met, chosen.budget, multiple)) is not None:
+            out.remark(f"note: {said}")
     max_bytes = settings["checkpoint.max_bytes"]
     if kind == "network":
         checkpoint = read_network_folder(file, max_bytes=max_bytes)
@@ -145,7 +162,7 @@ def export(
 
     network = load_weights(checkpoint, size)
     chosen_settings = ExportSettings.from_settings(
-        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target
+        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target, io=io
     )
     result = export_folder(
         network,
@@ -184,7 +201,7 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int
+    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int, io: Io
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -197,6 +214,7 @@ def _rewrite(
         command="export",
         effective=settings.to_json(),
         seed=seed,
+        io=io,
     )
 
 
@@ -254,6 +272,8 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
         "accepted": True,
         "reason": None,
         "parity": exported.parity.to_json(),
+        "io": exported.artifact.settings["io"],
+        "picture_parity": None if exported.camera is None else exported.camera.to_json(),
         "macs_executed": exported.macs_executed,
         "passes": [report.to_json() for report in exported.passes],
     }
@@ -304,7 +324,15 @@ def _page(
             f"{exported.parity.max_abs:.1e}",
         )
     lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
     return Group(page, *lines) if lines else page
+
+
+def _camera_line(exported: Exported) -> str:
+    """Return what is said of a graph of bytes: its pictures against those of the graph of floats inside."""
+    assert exported.camera is not None
+    off = "those" if exported.camera.identical else f"at most {exported.camera.max_abs:g} of 255 levels from those"
+    return f"{exported.artifact.path.name} takes and gives bytes; its pictures are {off} of its floats"
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:

@@ -88,12 +88,15 @@ def _summary(found: Inspection, document: dict[str, Any]) -> RenderableType:
     if plan is not None:
         met = f"{plan.budget_met:.4f} of the MACs ({plan.convention}); {plan.budget:g} was asked for"
         rows += [("criterion", shown(f"{plan.criterion}, seed {plan.seed}")), ("keeps", met)]
+        if plan.align > 1:
+            rows.append(("widths", f"multiples of {plan.align}"))
     if found.onnx is not None:
         shapes = [
             " x ".join("any" if size is None else str(size) for size in tensor.shape)
             for tensor in (*found.onnx.inputs[:1], *found.onnx.outputs[:1])
         ]
-        rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}"))
+        kind = " bytes" if any(tensor.channels_last for tensor in found.onnx.inputs[:1]) else ""
+        rows.append(("graph", f"opset {found.onnx.opset}, {' -> '.join(shapes)}{kind}"))
     if found.table is not None:
         spec = found.table.spec
         traits = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mggc_edge.cli.options import load_settings, parse_image_size, was_given
+from mggc_edge.cli.options import load_settings, parse_align, parse_image_size, was_given
 from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress
 
@@ -225,6 +225,8 @@ def _check_same(context: typer.Context, job: Job) -> dict[str, object]:
     for name, value in given.items():
         if name == "image_size":
             value = list(parse_image_size(value) or ())
+        if name == "align":
+            value = parse_align(value)
         if not (_may_change(job, name, value) or _equal(name, before.get(name), value)):
             raise _other(job.folder, flags[name], before.get(name), value)
     if config or overrides:

@@ -49,6 +49,25 @@ def parse_names(text: str, known: Sequence[str], flag: str) -> tuple[str, ...]:
     return names
 
 
+def parse_align(text: str | None, target: str | None = None) -> int:
+    """Return the multiple that widths are rounded to, 1 for None; "auto" is that of the target, or of this machine.
+
+    Raises:
+        SettingError: it is left to a target that has none.
+    """
+    from mggc_edge.models.spec import MAX_WIDTH
+
+    if text is None:
+        return 1
+    if text.strip() == "auto":
+        from mggc_edge.compiler.targets import alignment_of, this_target
+
+        return alignment_of(target or this_target())
+    if not re.fullmatch(r"[1-9]\d{0,4}", text.strip()) or int(text) > MAX_WIDTH:
+        raise typer.BadParameter(f"--align takes auto or a whole number from 1 to {MAX_WIDTH}, not '{text}'.")
+    return int(text)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
@@ -102,9 +121,12 @@ NormStatsFlag = Annotated[
 TargetFlag = Annotated[
     str,
     typer.Option(
-        "--target", help="What graphs are rewritten for: portable, x86-avx2, x86-avx512, or auto for this machine."
+        "--target",
+        help="What graphs are rewritten for: portable, x86-avx2, x86-avx512, arm64, tensorrt, ort-mobile, or auto "
+        "for this machine.",
     ),
 ]
+ALIGN_HELP = "Round widths to multiples of N, up where that costs no time; auto: what {} runs at full speed."
 OtherSideNormStats = Annotated[
     NormStats | None,
     typer.Option("--norm-stats", help="As in export [dim](default: as the other side was exported)[/]."),

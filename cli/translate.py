@@ -56,7 +56,7 @@ def translate(
     from mggc_edge.artifacts import atomic_write, check_output_folder
     from mggc_edge.cli.feeding import folder_pictures, read_pictures
     from mggc_edge.errors import ArtifactError, PictureError
-    from mggc_edge.opening import geometry, open_runner
+    from mggc_edge.opening import geometry, in_floats, open_runner
     from mggc_edge.pictures import contact_sheet, find_pictures, png_bytes, to_picture
 
     out: Output = context.obj
@@ -78,7 +78,8 @@ def translate(
     written = 0
     started = time.perf_counter()
     with runner:
-        form = geometry(runner)
+        shown = in_floats(runner)
+        form = geometry(shown)
         if bn is not None and form.bn != bn:
             raise ArtifactError(
                 f"'{artifact}' was exported with batch norm taken as {form.bn}; --bn {bn} is for checkpoints",
@@ -93,7 +94,7 @@ def translate(
         half = input_half(layout, direction)
         stream = folder_pictures(out, paths, size, form.input_format, half, settings["pictures.max_unreadable"])
         for path, array in read_pictures(out, stream, what="translating"):
-            (result,) = runner.infer({runner.inputs[0].name: array}).values()
+            (result,) = shown.infer({shown.inputs[0].name: array}).values()
             try:
                 picture = to_picture(result, form.output_format)
             except PictureError as error:

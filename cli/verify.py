@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mggc_edge.tensors import FloatArray
 
 SCHEMA = "mggc-edge/verify/1"
+ONE_LEVEL = 1.0  # of 255: what passes where pictures of bytes are compared
 
 
 def verify(
@@ -67,6 +68,7 @@ def verify(
     set_: Set = None,
 ) -> None:
     """Run the same pictures through two artifacts and compare what comes out; exit code 3 if they differ."""
+    from mggc_edge.artifacts import BYTES_IO
     from mggc_edge.cli.feeding import built_in_pictures, folder_pictures, read_pictures
     from mggc_edge.errors import ArtifactError
     from mggc_edge.opening import geometry, open_pair
@@ -115,7 +117,12 @@ def verify(
             out.remark(
                 "note: 8-bit networks are compared by PSNR: where a sum is rounded otherwise, levels differ by one"
             )
-        limit = None if min_psnr is not None and atol is None else settings["verify.atol"]
+        if shared.io == BYTES_IO:
+            out.remark(
+                "note: pictures of bytes are compared: differences are in levels of 255, and so is --atol (default: 1)"
+            )
+        usual = ONE_LEVEL if shared.io == BYTES_IO and atol is None else settings["verify.atol"]
+        limit = None if min_psnr is not None and atol is None else usual
         values = shared.output_format.high - shared.output_format.low
         report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr, data_range=values)
     if names and not report.passed:

@@ -33,6 +33,7 @@ PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original"
 DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 MEASUREMENTS = QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"  # made in the end, and can be made again
 Precision = Literal["fp32", "fp16", "int8"]
+FLOAT_IO, BYTES_IO = IO_KINDS = "float", "uint8"  # of a graph: what goes in and comes out
 PORTABLE = "portable"  # target of graphs that are not rewritten for one target, and so run on any ONNX runtime
 TOOLS = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 

@@ -73,6 +73,7 @@ class Inspection:
                 "budget": self.plan.budget,
                 "budget_met": self.plan.budget_met,
                 "convention": self.plan.convention,
+                "align": self.plan.align,
                 "original": {
                     "parameters": parameters(self.original),
                     "macs_true": macs(self.original, "true"),
@@ -214,7 +215,5 @@ def _slim_table(run: Path, facts: OnnxFacts) -> LayerTable | None:
 
 
 def _onnx_size(facts: OnnxFacts) -> list[int] | None:
-    shape: tuple[int | None, ...] = facts.inputs[0].shape if facts.inputs else ()
-    if len(shape) != 4 or shape[2] is None or shape[3] is None:
-        return None
-    return [shape[2], shape[3]]
+    size = facts.inputs[0].picture_size if facts.inputs else None
+    return None if size is None else list(size)

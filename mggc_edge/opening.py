@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mggc_edge.artifacts import (
+    BYTES_IO,
+    FLOAT_IO,
     GENERATOR_FILES,
     MANIFEST_FILE,
     METADATA_PREFIX,
@@ -23,11 +25,13 @@ from mggc_edge.artifacts import (
     sha256_of,
 )
 from mggc_edge.backends.base import BaseRunner, Runner
+from mggc_edge.backends.levels import LevelRunner
 from mggc_edge.backends.registry import OPENERS, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.models.spec import SCHEMA as SPEC_SCHEMA
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.pruning.plan import SCHEMA as PLAN_SCHEMA
+from mggc_edge.tensors import TensorSpec
 
 if TYPE_CHECKING:
     from mggc_edge.models.checkpoint import Direction
@@ -49,6 +53,7 @@ class Geometry:
         bn: how batch norm was taken, "eval" or "batch".
         direction, norm_stats: how the checkpoint was read, None where that is not known.
         precision: as the runner says it.
+        io: "float", or "uint8" where it takes bytes; or levels, see `LevelRunner`.
     """
 
     image_size: Size | None
@@ -58,6 +63,7 @@ class Geometry:
     direction: str | None = None
     norm_stats: str | None = None
     precision: str = "fp32"
+    io: str = FLOAT_IO
 
 
 def what_is(path: Path) -> Kind:
@@ -179,7 +185,8 @@ def open_runner(
 
     Args:
         path: what to open. Of a run folder it is the compressed generator's ONNX file.
-        image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one.
+        image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one. An
+            .onnx file that leaves it open is checked for whether it can halve such pictures.
         bn, direction, norm_stats, max_bytes: for checkpoints, see `per_picture_norm` and `load_network`.
 
     Raises:
@@ -189,18 +196,21 @@ def open_runner(
     path = Path(path)
     kind = what_is(path)
     if kind in ("run", "artifact"):
-        return _open_artifact(run_artifact(path) if kind == "run" else path)
+        return _open_artifact(run_artifact(path) if kind == "run" else path, image_size)
     if kind in ("spec", "plan"):
         raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
     return _open_checkpoint(path, image_size, bn, direction, norm_stats, max_bytes)
 
 
-def _open_artifact(path: Path) -> BaseRunner:
+def _open_artifact(path: Path, image_size: Size | None) -> BaseRunner:
     if path.suffix.lower() == ".onnx":
         from mggc_edge.compiler.facts import check_onnx
+        from mggc_edge.compiler.sizes import check_picture_size
 
         with contextlib.suppress(MissingDependencyError):  # a board without onnx has only ONNX Runtime's own checks
             check_onnx(path)
+            if image_size is not None:
+                check_picture_size(path, image_size)
     return open_artifact(path)
 
 
@@ -243,6 +253,8 @@ def open_pair(
     A checkpoint has no picture size of its own, and can be read in several ways (batch-norm mode, direction, norm
     statistics): what the arguments leave open is taken from the other side, if that is an exported file.
 
+    Where one of them takes bytes, both are shown as runners of levels, see `LevelRunner`.
+
     Raises:
         InputError: one of them cannot be opened, or they cannot take the same pictures.
     """
@@ -265,6 +277,8 @@ def open_pair(
             size, mode = size or found.image_size, mode or ("batch" if found.bn == "batch" else "eval")
             way = way or ("BtoA" if found.direction == "BtoA" else "AtoB")
             stats = stats or ("running" if found.norm_stats == "running" else "instance")
+        if any(geometry(runner).io == BYTES_IO for runner in runners.values()):
+            runners = {index: stack.enter_context(_as_levels(runner)) for index, runner in runners.items()}
         shared = geometry(runners[0])
         other = geometry(runners[1])
         if (shared.input_format, shared.output_format) != (other.input_format, other.output_format):
@@ -292,11 +306,22 @@ def _format_name(form: PictureFormat) -> str:
     return form.color if (form.low, form.high) == (-1, 1) else f"{form.color} from {form.low:g} to {form.high:g}"
 
 
+def in_floats(runner: Runner) -> Runner:
+    """Return an entered runner as one that takes [N, C, H, W] floats: itself, or where it takes bytes, as levels."""
+    return _as_levels(runner).__enter__() if geometry(runner).io == BYTES_IO else runner
+
+
+def _as_levels(runner: Runner) -> LevelRunner:
+    found = geometry(runner)
+    return LevelRunner(runner, found.input_format, found.output_format)
+
+
 def geometry(runner: Runner) -> Geometry:
     """Return what an entered runner takes and gives as pictures, from its metadata or else from its shapes.
 
     Raises:
-        ArtifactError: it has not one picture in and one out, [N, C, H, W] with 1, 3 or 4 channels.
+        ArtifactError: it has not one picture in and one out, [N, C, H, W] with 1, 3 or 4 channels, or such a picture of
+            bytes, [N, H, W, C].
     """
     shapes = [tensor.shape for tensor in (*runner.inputs, *runner.outputs)]
     if len(runner.inputs) != 1 or len(runner.outputs) != 1 or any(len(shape) != 4 for shape in shapes):
@@ -306,24 +331,34 @@ def geometry(runner: Runner) -> Geometry:
         for key, value in runner.metadata.items()
         if key.startswith(METADATA_PREFIX)
     }
-    height, width = shapes[0][2:]
+    picture, result = runner.inputs[0], runner.outputs[0]
+    if "uint8" in (picture.dtype, result.dtype):
+        if not (picture.channels_last and result.channels_last):
+            raise ArtifactError(f"'{runner.name}' takes or gives bytes, but not as pictures [N, H, W, C] in and out")
+        given = {key: value for key, value in given.items() if key not in ("input_format", "output_format")}
+    formats = [
+        _format(runner, given, key, tensor) for key, tensor in (("input_format", picture), ("output_format", result))
+    ]
     return Geometry(
-        image_size=(height, width) if height is not None and width is not None else None,
-        input_format=_format(runner, given, "input_format", shapes[0][1]),
-        output_format=_format(runner, given, "output_format", shapes[1][1]),
+        image_size=picture.picture_size,
+        input_format=formats[0],
+        output_format=formats[1],
         bn=given.get("bn", "eval"),
         direction=given.get("direction"),
         norm_stats=given.get("norm_stats"),
         precision=given.get("precision", "fp32"),
+        io=BYTES_IO if picture.channels_last or given.get("io") == BYTES_IO else FLOAT_IO,
     )
 
 
-def _format(runner: Runner, given: Mapping[str, str], key: str, channels: int | None) -> PictureFormat:
+def _format(runner: Runner, given: Mapping[str, str], key: str, tensor: TensorSpec) -> PictureFormat:
     if key in given:
         try:
             return PictureFormat.from_json(json.loads(given[key]))
         except (ValueError, RecursionError) as error:
             raise ArtifactError(f"the metadata of '{runner.name}' is damaged: {error}") from error
+    channels = tensor.channels
     if channels not in (1, 3, 4):
         raise ArtifactError(f"'{runner.name}' has pictures of {channels} channels; 1, 3 and 4 are possible")
-    return PictureFormat.for_channels(channels)
+    usual = PictureFormat.for_channels(channels)
+    return usual.in_bytes if tensor.channels_last else usual

@@ -33,6 +33,7 @@ __all__ = [
     "png_bytes",
     "read_picture",
     "to_array",
+    "to_levels",
     "to_picture",
     "to_pixels",
 ]
@@ -79,6 +80,11 @@ class PictureFormat:
     def mode(self) -> str:
         """Pillow's mode of a picture in this format: "L", "RGB" (for BGR too) or "RGBA"."""
         return "RGB" if self.color == "BGR" else self.color
+
+    @property
+    def in_bytes(self) -> PictureFormat:
+        """How the same pictures are seen as bytes: values from 0 to 255, and RGB for BGR."""
+        return PictureFormat(self.channels, self.mode, 0.0, 255.0)
 
     def levels(self) -> FloatArray:
         """Return the network's value of each of the 256 levels, float32 [256], rising from `low` to `high`."""
@@ -157,6 +163,13 @@ def to_pixels(picture: Image.Image, size: Size, format: PictureFormat) -> npt.ND
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
+def to_levels(values: Array, format: PictureFormat) -> npt.NDArray[np.float64]:  # noqa: A002
+    """Return the nearest levels of values in the range of `format`, whole numbers clipped to 0..255; NaN stays NaN."""
+    levels = np.rint((values.astype(np.float64) - format.low) * (255 / (format.high - format.low)))
+    clipped: npt.NDArray[np.float64] = np.clip(levels, 0, 255)
+    return clipped
+
+
 def to_picture(array: Array, format: PictureFormat) -> Image.Image:  # noqa: A002
     """Return an array [C, H, W] or [1, C, H, W] of `format` as an 8-bit picture: nearest level, clipped to the range.
 
@@ -172,8 +185,7 @@ def to_picture(array: Array, format: PictureFormat) -> Image.Image:  # noqa: A00
     wrong = int(values.size - np.isfinite(values).sum())
     if wrong:
         raise PictureError(f"{wrong} of {values.size} values of the picture are not finite", "the network overflowed")
-    levels = np.rint((values - format.low) * (255 / (format.high - format.low)))
-    pixels = np.clip(levels, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    pixels = to_levels(values, format).astype(np.uint8).transpose(1, 2, 0)
     if format.color == "BGR":
         pixels = pixels[..., ::-1]
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if format.channels == 1 else pixels))

@@ -154,6 +154,7 @@ def export_folder(
             "dynamic_batch": settings.dynamic_batch,
             "bn": settings.bn,
             "target": settings.target,
+            "io": settings.io,
             "seed": seed,
         }
         write_manifest(

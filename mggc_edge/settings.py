@@ -118,6 +118,19 @@ SETTINGS: tuple[Setting, ...] = (
         "",
         "graph passes: auto (those of the target), none, or names with commas; see docs/compiler.md",
     ),
+    Setting(
+        "export.picture_color",
+        "RGB",
+        "",
+        "with export.picture_range: order of the colours",
+        choices=("RGB", "BGR"),
+    ),
+    Setting(
+        "export.picture_range",
+        "",
+        "",
+        "black and white, as -1,1, of an ONNX file for --io uint8 that does not say them",
+    ),
     Setting("export.simplify", True, "", "run onnxsim on the exported graph"),
     Setting(
         "features.preprocessing",

@@ -30,6 +30,24 @@ class TensorSpec:
         if any(size is not None and size < 1 for size in self.shape):
             raise FeedError(f"tensor '{self.name}' has shape {self.shape}, but every size must be at least 1")
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether it is a picture of bytes, uint8 [N, H, W, C]; any other picture is [N, C, H, W]."""
+        return self.dtype == "uint8" and len(self.shape) == 4 and self.shape[3] in (1, 3, 4)
+
+    @property
+    def picture_size(self) -> tuple[int, int] | None:
+        """(height, width) of a picture in pixels; None where one of them is open, or it is none."""
+        sides = self.shape[1:3] if self.channels_last else self.shape[2:]
+        if len(self.shape) != 4 or sides[0] is None or sides[1] is None:
+            return None
+        return sides[0], sides[1]
+
+    @property
+    def channels(self) -> int | None:
+        """Of a picture; None where that is open, or it is none."""
+        return self.shape[3 if self.channels_last else 1] if len(self.shape) == 4 else None
+
     def accepts(self, array: Array) -> bool:
         """Whether `array` has this element type and shape."""
         return (

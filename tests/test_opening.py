@@ -26,7 +26,7 @@ from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.weights import save_network
-from mggc_edge.opening import Geometry, geometry, open_pair, open_runner, run_artifact, what_is
+from mggc_edge.opening import Geometry, geometry, in_floats, open_pair, open_runner, run_artifact, what_is
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.random import random_plan
 from mggc_edge.quality.parity import check_parity
@@ -304,6 +304,51 @@ def test_without_torch_a_checkpoint_is_refused_with_the_install_line() -> None:
 
 
 # --- geometry of files from elsewhere ---
+
+
+def bytes_file(path: Path, x: Sequence[int | str], y: Sequence[int | str] | None = None) -> Path:
+    """Gives the bytes that it takes; `y` of another shape than `x` is a claim."""
+    foreign(path, x, y)
+    model = onnx.load_model_from_string(path.read_bytes())
+    model.graph.node[0].op_type = "Identity"
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.UINT8
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(("channels", "color"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_bytes_are_pictures_with_their_colours_last(channels: int, color: str, tmp_path: Path) -> None:
+    form = PictureFormat(channels, color, 0.0, 255.0)
+    with open_runner(bytes_file(tmp_path / "f.onnx", ["n", 8, 12, channels])) as runner:
+        assert geometry(runner) == Geometry((8, 12), form, form, "eval", io="uint8")
+        shown = in_floats(runner)
+        assert shown.inputs[0].shape == (None, channels, 8, 12)
+        assert geometry(shown) == geometry(runner)
+        picture = np.full((1, channels, 8, 12), 7, np.float32)
+        np.testing.assert_array_equal(shown.infer({"x": picture})["y"], picture)
+
+
+def test_a_runner_of_floats_is_shown_as_itself(tmp_path: Path) -> None:
+    with open_runner(foreign(tmp_path / "f.onnx", [1, 3, 8, 8])) as runner:
+        assert in_floats(runner) is runner
+
+
+def test_bytes_with_their_colours_first_are_refused(tmp_path: Path) -> None:
+    with open_runner(bytes_file(tmp_path / "f.onnx", [1, 3, 8, 8])) as runner, pytest.raises(ArtifactError) as caught:
+        geometry(runner)
+    assert caught.value.message == "'f.onnx' takes or gives bytes, but not as pictures [N, H, W, C] in and out"
+
+
+def test_floats_and_bytes_are_opened_as_a_pair_of_levels(tmp_path: Path) -> None:
+    floats = foreign(tmp_path / "f.onnx", [1, 3, 8, 8])
+    bytes_ = bytes_file(tmp_path / "b.onnx", [1, 8, 8, 3])
+    with open_pair(floats, bytes_) as (a, b, shared):
+        assert (shared.io, shared.image_size, shared.input_format) == ("uint8", (8, 8), RGB.in_bytes)
+        assert a.inputs[0] == b.inputs[0]
+    with pytest.raises(ArtifactError) as caught, open_pair(bytes_, bytes_file(tmp_path / "l.onnx", [1, 8, 8, 1])):
+        pytest.fail("the block must not run")
+    assert "do not take and give the same kind of picture" in caught.value.message
 
 
 @pytest.mark.parametrize(

@@ -320,3 +320,8 @@ def test_png_bytes_hold_the_pixels_and_nothing_else(tmp_path: Path, mode: str) -
 def test_a_picture_of_another_mode_is_not_written() -> None:
     with pytest.raises(PictureError, match=re.escape("a picture of mode CMYK is not written as PNG")):
         png_bytes(Image.new("CMYK", (1, 1)))
+
+
+def test_as_bytes_a_format_is_rgb_from_0_to_255() -> None:
+    assert PictureFormat(3, "BGR", 0.0, 1.0).in_bytes == PictureFormat(3, "RGB", 0.0, 255.0)
+    assert PictureFormat.for_channels(1).in_bytes == PictureFormat(1, "L", 0.0, 255.0)

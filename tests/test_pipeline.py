@@ -160,7 +160,7 @@ def test_the_manifest_records_command_settings_tools_and_source() -> None:
     manifest = read_manifest(with_plan()[0].folder)
     assert (manifest["command"], manifest["settings"], manifest["source_sha256"]) == (
         "export",
-        {"seed": 0, "image_size": [16, 24], "dynamic_batch": False, "bn": "eval", "target": "portable"},
+        {"seed": 0, "image_size": [16, 24], "dynamic_batch": False, "bn": "eval", "target": "portable", "io": "float"},
         SOURCE,
     )
     assert manifest["tools"]["torch"] == torch.__version__

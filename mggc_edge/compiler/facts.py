@@ -31,7 +31,8 @@ class OnnxFacts:
     Attributes:
         inputs, outputs: names, types and shapes; None stands for a size that is left open.
         operators: how often each operator occurs.
-        parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points.
+        parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points, and
+            without scalars.
         precision: "int8" where it has 8-bit weights, else "fp32".
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
             of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on. Of a graph
@@ -131,7 +132,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
         parameters=sum(
             math.prod(tensor.dims)
             for name, tensor in tensors.items()
-            if name in stored or (tensor.data_type in floats and name not in grids)
+            if name in stored or (tensor.data_type in floats and name not in grids and tensor.dims)
         ),
         precision="int8" if stored else "fp32",
         macs_true=macs_true,

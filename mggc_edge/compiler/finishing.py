@@ -33,6 +33,7 @@ class Exported:
     Attributes:
         passes: what became of the sites of every graph pass.
         macs_executed: multiplications of the rewritten graph, None where they do not follow from it.
+        camera: of a graph of bytes, how its pictures compare with those of the graph of floats, in levels.
         grids: of a quantized network, how its levels compare, layer by layer.
         weights_bytes: of the tensors in the file, as they lie in memory once it is read; of a network's file alone.
         float_bytes, float_weights_bytes: size of the file, and of its tensors, if it were all in float32; likewise.
@@ -44,6 +45,7 @@ class Exported:
     passes: tuple[PassReport, ...] = ()
     macs_executed: int | None = None
     grids: GridParity | None = None
+    camera: ParityReport | None = None
     weights_bytes: int = 0
     float_bytes: int = 0
     float_weights_bytes: int = 0

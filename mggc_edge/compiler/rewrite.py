@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mggc_edge.artifacts import (
+    BYTES_IO,
     EXPORT_FOLDER,
+    FLOAT_IO,
     GENERATOR_FILE,
     METADATA_PREFIX,
     ORIGINAL_FILE,
@@ -27,10 +29,12 @@ from mggc_edge.artifacts import (
 from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.bounds import check_runnable
+from mggc_edge.compiler.camera import formats_of, make_camera_ready
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
-from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.compiler.sizes import check_size, fix_size
+from mggc_edge.compiler.targets import TARGETS, choose_passes
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -72,6 +76,7 @@ def rewrite_folder(
     command: str,
     effective: Mapping[str, Any],
     seed: int = 0,
+    io: str = FLOAT_IO,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -82,24 +87,29 @@ def rewrite_folder(
         source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
-        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read.
+        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read; with bytes
+            also `export.picture_range` and `export.picture_color`.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
+        io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
 
     Raises:
-        ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
-            values that are not finite, so that nothing can be proven.
+        ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
+            asked for, has an opset that the target does not read, or cannot be run; or it gives values that are not
+            finite, so that nothing can be proven.
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
     passes = choose_passes(settings["export.passes"], target)
     check_onnx(source)
     before = onnx_facts(source)
+    TARGETS[target].check_opset(before.opset)
     model = read_onnx(source)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
-        _fix_size(model, size)
+        check_size(source, model, size)
+        fix_size(model, size)
         copy = type(model)()
         copy.CopyFrom(model)
         check_runnable(copy)  # which takes the shapes out of what it looks at
@@ -138,21 +148,33 @@ def rewrite_folder(
         artifact = replace(
             artifact,
             parent_sha256=sha256,
-            settings={"target": target, "passes": [report.to_json() for report in reports]},
+            settings={"target": target, "io": io, "passes": [report.to_json() for report in reports]},
         )
         hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
+        camera = None
+        if io == BYTES_IO:
+            tensors = artifact.inputs[0], artifact.outputs[0]
+            values, color = settings["export.picture_range"], settings["export.picture_color"]
+            formats = formats_of(source, tensors, before.metadata, values, color)
+            count, batches = settings["export.parity_pictures"], (before.inputs[0].shape[0] or 1,)
+            camera, inputs, outputs = make_camera_ready(
+                path, model, formats, size, pictures=count, batches=batches, seed=seed
+            )
+            artifact = replace(
+                artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
+            )
         after = onnx_facts(path)
         write_manifest(
             stage,
             command=command,
             files=[artifact.to_json(stage), file_entry(original, stage)],
-            settings={**effective, "image_size": list(size), "target": target, "seed": seed},
+            settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
             source_sha256=sha256,
             timings_s={},
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
-    exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
+    exported = Exported(artifact, parity, remarks, reports, after.macs_executed, camera=camera)
     return Rewritten(
         folder,
         source,
@@ -196,18 +218,6 @@ def _not_pictures(source: Path) -> ArtifactError:
         f"'{source}' does not turn one picture [N, C, H, W] into one picture [N, C, H, W]",
         hint="no others are rewritten",
     )
-
-
-def _fix_size(model: onnx.ModelProto, size: Size) -> None:
-    """Let a model take pictures of one size; what it says of its other sizes is inferred anew."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    (picture,) = (value for value in model.graph.input if value.name not in constants)
-    for dim, side in zip(picture.type.tensor_type.shape.dim[2:], size, strict=True):
-        dim.dim_value = side
-    for value in model.graph.output:
-        for dim in value.type.tensor_type.shape.dim[2:]:
-            dim.Clear()
-    del model.graph.value_info[:]
 
 
 def _proven(

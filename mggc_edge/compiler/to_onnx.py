@@ -16,16 +16,27 @@ from typing import TYPE_CHECKING, get_args
 import torch
 
 from mggc_edge._version import __version__
-from mggc_edge.artifacts import METADATA_PREFIX, PORTABLE, OnnxArtifact, atomic_path, sha256_of, writing
+from mggc_edge.artifacts import (
+    BYTES_IO,
+    FLOAT_IO,
+    IO_KINDS,
+    METADATA_PREFIX,
+    PORTABLE,
+    OnnxArtifact,
+    atomic_path,
+    sha256_of,
+    writing,
+)
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
+from mggc_edge.compiler.camera import make_camera_ready
 from mggc_edge.compiler.facts import count_macs
 from mggc_edge.compiler.finishing import Exported, quiet, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.qdq import insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, in_floats, network_grids, precision_of
-from mggc_edge.compiler.targets import AUTO, NONE, choose_passes
+from mggc_edge.compiler.targets import AUTO, NONE, TARGETS, choose_passes
 from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
@@ -61,6 +72,7 @@ class ExportSettings:
         min_psnr: PSNR to torch, in dB, below which it is remarked that a quantized network's roundings diverge.
         pictures: how many random pictures parity is checked on.
         target, passes: what the graph is rewritten for, and by which passes; see `choose_passes`.
+        io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
     """
 
     image_size: Size | None = None
@@ -73,6 +85,7 @@ class ExportSettings:
     target: str = PORTABLE
     passes: str = _DEFAULTS["export.passes"]
     min_psnr: float = _DEFAULTS["quantize.min_psnr"]
+    io: str = FLOAT_IO
 
     @classmethod
     def from_settings(
@@ -83,6 +96,7 @@ class ExportSettings:
         dynamic_batch: bool = False,
         bn: BatchNormMode = "eval",
         target: str = PORTABLE,
+        io: str = FLOAT_IO,
     ) -> ExportSettings:
         """Return what the settings in effect say of an export, with what has flags of its own beside it."""
         return cls(
@@ -96,6 +110,7 @@ class ExportSettings:
             target=target,
             passes=settings["export.passes"],
             min_psnr=settings["quantize.min_psnr"],
+            io=io,
         )
 
     def __post_init__(self) -> None:
@@ -105,7 +120,10 @@ class ExportSettings:
             raise ArtifactError(f"batch norm can be taken as {' or '.join(get_args(BatchNormMode))}, not '{self.bn}'")
         if self.pictures < 1 or not 0 <= self.atol < math.inf:
             raise ArtifactError("parity is checked on at least 1 picture and to a finite difference")
+        if self.io not in IO_KINDS:
+            raise ArtifactError(f"a graph takes and gives {' or '.join(IO_KINDS)}, not '{self.io}'")
         choose_passes(self.passes, self.target)
+        TARGETS[self.target].check_opset(self.opset)
 
 
 def reference_network(network: Network, bn: BatchNormMode) -> Network:
@@ -184,6 +202,12 @@ def to_onnx(
             pictures = random_pictures(settings.pictures, (1,), shape, seed, values)
             grids = compare_grids(reference, model, INPUT_NAME, pictures)
             grids.check(f"the exported '{path.name}' has not the grids of the network")
+        camera, batches = None, (1, 3) if settings.dynamic_batch else (1,)
+        if settings.io == BYTES_IO:
+            formats = network.spec.input_format, network.spec.output_format
+            camera, inputs, outputs = make_camera_ready(
+                temporary, model, formats, table.image_size, pictures=settings.pictures, batches=batches, seed=seed
+            )
     artifact = OnnxArtifact(
         path=path,
         sha256=sha256_of(path),
@@ -199,6 +223,7 @@ def to_onnx(
             "bn": settings.bn,
             "simplify": settings.simplify,
             "target": settings.target,
+            "io": settings.io,
             "passes": [report.to_json() for report in reports],
         },
     )
@@ -209,6 +234,7 @@ def to_onnx(
         reports,
         count_macs(model)[0],
         grids=grids,
+        camera=camera,
         weights_bytes=_weights_bytes(model),
         float_bytes=artifact.size_bytes if precision == "fp32" else float_bytes,
         float_weights_bytes=float_weights_bytes,

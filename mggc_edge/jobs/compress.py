@@ -49,7 +49,8 @@ from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
-from mggc_edge.pruning.budget import check_budget, kept_macs
+from mggc_edge.pruning.align import check_aligned_budget, shortfall
+from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.training.bank import PictureSet
 from mggc_edge.training.loop import Journal, Progress
@@ -176,6 +177,8 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
     if request.plan is not None:
         plan = read_plan(Path(request.plan))
         plan.check_fits(generator.spec)
+        if request.align > 1:
+            plan = plan.aligned(request.align)
         keeps = kept_macs(generator.table, plan.kept, request.macs_convention)
         fraction = keeps / macs(generator.table, request.macs_convention)
         if fraction > budget:
@@ -185,7 +188,7 @@ def _check_budget(request: CompressRequest, generator: Network) -> tuple[float, 
             )
         return budget, plan
     asked = request.budget.strip() if parse_budget(request.budget)[1] else None
-    check_budget(generator.table, budget, request.macs_convention, asked=asked)
+    check_aligned_budget(generator.table, budget, request.align, request.macs_convention, asked=asked)
     return budget, None
 
 
@@ -277,6 +280,10 @@ def _choose(
                 choice = method.choose(work, task)
     if first and choice is not None:
         _save_choice(work.job, choice)
+        made = choice.generator
+        said = shortfall(made.budget_met, made.budget, made.align) if made.align > 1 else None
+        if said is not None:
+            work.tell(f"note: {said}")
     work.processes.barrier()
     if not first:
         choice = _read_choice(work.job, size)

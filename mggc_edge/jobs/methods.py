@@ -49,7 +49,10 @@ class Task:
 
 
 class Pruner(Protocol):
-    """A method turns a task into a choice within [0.98, 1] of the budget, and touches no network that it is given."""
+    """A method turns a task into a choice within [0.98, 1] of the budget, and touches no network that it is given.
+
+    Aligned widths (`request.align`) may not allow that; then it is the nearest below.
+    """
 
     @property
     def plays(self) -> bool:
@@ -97,6 +100,7 @@ class Mggc:
             source_sha256=weights_sha256(generator),
             evenness=work.job.settings["mggc.evenness"],
             norms=_norms(generator) if work.job.settings["mggc.filters"] == "largest" else None,
+            align=request.align,
         )
         if not game.settings.prune_discriminator:
             return Choice(plan, None)
@@ -126,6 +130,7 @@ class FromWeights:
             seed=work.job.seed,
             convention=task.request.macs_convention,
             source_sha256=weights_sha256(task.generator),
+            align=task.request.align,
         )
         return Choice(plan, None)
 

@@ -11,6 +11,7 @@ from mggc_edge.errors import InputError, SettingError
 from mggc_edge.models.convert import BatchNormMode
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.family import NormStats
+from mggc_edge.models.spec import MAX_WIDTH
 from mggc_edge.presets import PresetName
 from mggc_edge.training.folders import Direction, Layout
 
@@ -40,6 +41,7 @@ class CompressRequest:
         perceptual: VGG16 or SqueezeNet-1.1, see `mggc_edge.training.perceptual`.
         prune_epochs, finetune_epochs: None: as the settings say.
         quantize: "8" finetunes, and by gan-slimming prunes, on the 8-bit grids that are exported.
+        align: multiple that widths are rounded to, see `mggc_edge.pruning.align`; 1: none.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
     Raises:
@@ -73,6 +75,7 @@ class CompressRequest:
     quantize: Quantize = "none"
     quick: bool = False
     min_psnr: float | None = None
+    align: int = 1
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -85,6 +88,8 @@ class CompressRequest:
                 raise SettingError(f"{name} must be a number above 0, not {value:g}")
         if self.min_psnr is not None and not 0 <= self.min_psnr <= 1000:
             raise SettingError(f"min_psnr must be a number of dB from 0 to 1000, not {self.min_psnr:g}")
+        if type(self.align) is not int or not 1 <= self.align <= MAX_WIDTH:
+            raise SettingError(f"align must be a whole number from 1 to {MAX_WIDTH}, not {self.align!r}")
         self._check_encoder()
         if self.perceptual is not None and self.method != "gan-slimming":
             raise SettingError(

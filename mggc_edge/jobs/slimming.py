@@ -106,6 +106,7 @@ class Slimming:
             seed=job.seed,
             convention=request.macs_convention,
             source_sha256=weights_sha256(generator),
+            align=request.align,
         )
         channels = sum(len(scale) for scale in stage.scales.values())
         if found.opened or found.closed:

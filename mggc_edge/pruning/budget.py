@@ -33,16 +33,27 @@ def _best_first(scores: Sequence[float]) -> list[int]:
 
 
 def check_budget(
-    table: LayerTable, budget: float, convention: MacsConvention = "true", *, asked: str | None = None
+    table: LayerTable,
+    budget: float,
+    convention: MacsConvention = "true",
+    *,
+    asked: str | None = None,
+    smallest: _Counts | None = None,
+    multiple: int = 1,
 ) -> None:
     """Raise PlanError unless a budget is a fraction that the smallest network that can be left meets.
 
-    `asked`: where the user wrote MACs, what was written; the error then speaks of MACs too.
+    Args:
+        table, budget, convention: as in `meet_budget`.
+        asked: where the user wrote MACs, what was written; the error then speaks of MACs too.
+        smallest: the widths of that network; None: the minimum of every group.
+        multiple: that these widths are multiples of.
     """
     if not 0 < budget <= 1:
         raise PlanError(f"a budget is a fraction above 0 and up to 1, not {budget:g}")
-    minimum = {group.name: min(group.minimum, group.size) for group in table.groups}
-    count = _macs_of(table, minimum, convention)
+    if smallest is None:
+        smallest = {group.name: min(group.minimum, group.size) for group in table.groups}
+    count = _macs_of(table, smallest, convention)
     least = count / macs(table, convention)
     if least > budget:
         # Three digits, rounded up: less than TOLERANCE above what is needed.
@@ -51,10 +62,13 @@ def check_budget(
         if asked is not None:
             written = f"{asked} MACs ({budget:.3g} of the original's)"
             in_macs = f", or {_short(int(enough_macs))}"
+        left, otherwise = "", ""
+        if multiple > 1:
+            left, otherwise = f" in widths of multiples of {multiple}", "; smaller multiples leave smaller ones"
         raise PlanError(
-            f"a budget of {written} cannot be met: the smallest network that can be left already keeps {least:.2g} "
-            "of the MACs",
-            hint=f"ask for at least {float(enough):g}{in_macs}",
+            f"a budget of {written} cannot be met: the smallest network that can be left{left} already keeps "
+            f"{least:.2g} of the MACs",
+            hint=f"ask for at least {float(enough):g}{in_macs}{otherwise}",
         )
 
 
@@ -85,17 +99,11 @@ def meet_budget(table: LayerTable, scores: Scores, budget: float, convention: Ma
         PlanError: the scores do not fit the network, or no choice within the budget's tolerance was found.
     """
     check_budget(table, budget, convention)
-    for group in table.groups:
-        given = len(scores.get(group.name, ()))
-        if given != group.size:
-            raise PlanError(f"group '{group.name}' has {group.size} channels, but {given} scores")
-        if not all(map(math.isfinite, scores[group.name] if group.size else ())):
-            raise PlanError(f"group '{group.name}' has a score that is not a finite number")
-    ranked = {group.name: _best_first(scores.get(group.name, ())) for group in table.groups}
+    ranked = rank(table, scores)
     minimum = {group.name: min(group.minimum, group.size) for group in table.groups}
     by_choice = ((name, index) for name, order in ranked.items() for index in order[minimum[name] :])
     total = macs(table, convention)
-    search = _Search(
+    search = Search(
         order=tuple(name for name, _ in sorted(by_choice, key=lambda entry: (-scores[entry[0]][entry[1]], *entry))),
         minimum=minimum,
         cost=lambda counts: _macs_of(table, counts, convention),
@@ -123,8 +131,23 @@ def by_rank(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(scores)
 
 
+def rank(table: LayerTable, scores: Scores) -> dict[str, list[int]]:
+    """Return the channels of every group, the best-scored first.
+
+    Raises:
+        PlanError: the scores do not fit the network, or one is no finite number.
+    """
+    for group in table.groups:
+        given = len(scores.get(group.name, ()))
+        if given != group.size:
+            raise PlanError(f"group '{group.name}' has {group.size} channels, but {given} scores")
+        if not all(map(math.isfinite, scores[group.name] if group.size else ())):
+            raise PlanError(f"group '{group.name}' has a score that is not a finite number")
+    return {group.name: _best_first(scores.get(group.name, ())) for group in table.groups}
+
+
 @dataclass(frozen=True)
-class _Search:
+class Search:
     """The search for how many channels of every group stay. Costs rise with every count, which all of it relies on.
 
     Attributes:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.align import meet_aligned_budget
 from mggc_edge.pruning.plan import PruningPlan
 
 
@@ -18,6 +18,7 @@ def magnitude_plan(
     seed: int = 0,
     convention: MacsConvention = "true",
     source_sha256: str | None = None,
+    align: int = 1,
 ) -> PruningPlan:
     """Return a plan that keeps the channels with the largest filter L1 norms, under one threshold for all groups.
 
@@ -26,7 +27,7 @@ def magnitude_plan(
     """
     table = network.table
     scores = {group.name: tuple(filter_norms(network, group.name, group.size)) for group in table.groups}
-    kept = meet_budget(table, scores, budget, convention)
+    kept = meet_aligned_budget(table, scores, budget, align, convention)
     return PruningPlan.of_choice(
         table,
         kept,
@@ -36,6 +37,7 @@ def magnitude_plan(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )
 
 

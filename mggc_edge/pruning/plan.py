@@ -16,6 +16,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import LayerTable
 from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.pruning.align import check_multiple, grid, meet_aligned_budget
 from mggc_edge.pruning.budget import kept_macs
 
 SCHEMA = "mggc-edge/plan/1"
@@ -40,9 +41,10 @@ class PruningPlan:
         convention: which MACs the two are fractions of.
         image_size: (height, width) at which MACs were counted.
         source_sha256: hash of the original's spec and weights (`weights_sha256`), None where it was not known.
+        align: the multiple that widths were rounded to, see `mggc_edge.pruning.align`; 1: they were not.
 
     Raises:
-        PlanError: a field has an impossible value, or `budget_met` is not what `kept` keeps.
+        PlanError: a field has an impossible value, `budget_met` is not what `kept` keeps, or a width is not aligned.
     """
 
     spec: NetworkSpec
@@ -55,6 +57,7 @@ class PruningPlan:
     convention: MacsConvention
     image_size: tuple[int, int]
     source_sha256: str | None = None
+    align: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.budget <= 1:
@@ -73,6 +76,7 @@ class PruningPlan:
             raise PlanError("the hash of the weights that a plan was made from has 64 hexadecimal digits")
         slim_spec(self.spec, self.kept)
         self._check_scores()
+        self._check_align()
         self._check_budget_met()
 
     def _check_scores(self) -> None:
@@ -84,6 +88,15 @@ class PruningPlan:
                 raise PlanError(f"group '{group}' has {widths[group]} channels, but {len(scores)} scores")
             if not all(map(math.isfinite, scores)):
                 raise PlanError(f"group '{group}' has a score that is no finite number")
+
+    def _check_align(self) -> None:
+        check_multiple(self.align)
+        for group in layer_table(self.spec).groups if self.align > 1 else ():
+            if (width := len(self.kept[group.name])) not in grid(group, self.align):
+                raise PlanError(
+                    f"group '{group.name}' keeps {width} of {group.size} channels, no multiple of {self.align} as the "
+                    "plan says"
+                )
 
     def _check_budget_met(self) -> None:
         sides = self.image_size
@@ -109,6 +122,31 @@ class PruningPlan:
                 hint="apply it to the checkpoint that it was made from",
             )
 
+    def aligned(self, multiple: int) -> PruningPlan:
+        """Return the plan that the same scores make for the same budget, in widths that are multiples of a number.
+
+        Raises:
+            PlanError: the plan has no scores, or the budget cannot be met so.
+        """
+        table = layer_table(self.spec, self.image_size)
+        missing = [group.name for group in table.groups if group.size and group.name not in self.scores]
+        if missing:
+            raise PlanError(
+                f"the plan has no scores for group '{missing[0]}', by which its widths could be rounded",
+                hint=f"plans by {self.criterion} cannot be aligned after they were made",
+            )
+        return self.of_choice(
+            table,
+            meet_aligned_budget(table, self.scores, self.budget, multiple, self.convention),
+            self.scores,
+            criterion=self.criterion,
+            seed=self.seed,
+            budget=self.budget,
+            convention=self.convention,
+            source_sha256=self.source_sha256,
+            align=multiple,
+        )
+
     @classmethod
     def of_choice(
         cls,
@@ -121,6 +159,7 @@ class PruningPlan:
         budget: float | None,
         convention: MacsConvention,
         source_sha256: str | None,
+        align: int = 1,
     ) -> PruningPlan:
         """Return the plan of a choice of channels; without a budget, what it keeps is what was asked for."""
         met = kept_macs(table, kept, convention) / macs(table, convention)
@@ -135,6 +174,7 @@ class PruningPlan:
             convention=convention,
             image_size=table.image_size,
             source_sha256=source_sha256,
+            align=align,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -148,6 +188,7 @@ class PruningPlan:
             "convention": self.convention,
             "image_size": list(self.image_size),
             "source_sha256": self.source_sha256,
+            "align": self.align,
             "spec": self.spec.to_json(),
             "kept": {group: list(indices) for group, indices in self.kept.items()},
             "scores": {group: list(scores) for group, scores in self.scores.items()},
@@ -174,6 +215,7 @@ class PruningPlan:
                 convention=document["convention"],
                 image_size=tuple(document["image_size"]),
                 source_sha256=document["source_sha256"],
+                align=_index(document.get("align", 1)),  # plans of older versions have none
             )
         except SpecError as error:
             raise PlanError(f"this pruning plan is damaged: {error.message}") from error

@@ -6,7 +6,7 @@ import numpy as np
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
-from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.align import meet_aligned_budget
 from mggc_edge.pruning.plan import PruningPlan
 
 
@@ -17,6 +17,7 @@ def random_plan(
     seed: int = 0,
     convention: MacsConvention = "true",
     source_sha256: str | None = None,
+    align: int = 1,
 ) -> PruningPlan:
     """Return a plan that keeps channels by independent uniform scores, within 2 % under `budget`.
 
@@ -26,13 +27,14 @@ def random_plan(
         seed: the same seed gives the same plan.
         convention: which MACs.
         source_sha256: hash of the original's weights, kept in the plan.
+        align: multiple that widths are rounded to, see `mggc_edge.pruning.align`.
 
     Raises:
         PlanError: the budget cannot be met.
     """
     generator = np.random.default_rng(seed)
     scores = {group.name: tuple(generator.random(group.size).tolist()) for group in table.groups}
-    kept = meet_budget(table, scores, budget, convention)
+    kept = meet_aligned_budget(table, scores, budget, align, convention)
     return PruningPlan.of_choice(
         table,
         kept,
@@ -42,4 +44,5 @@ def random_plan(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )

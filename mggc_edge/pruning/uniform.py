@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.budget import by_rank, meet_budget
+from mggc_edge.pruning.align import meet_aligned_budget
+from mggc_edge.pruning.budget import by_rank
 from mggc_edge.pruning.magnitude import filter_norms
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -16,6 +17,7 @@ def uniform_plan(
     seed: int = 0,
     convention: MacsConvention = "true",
     source_sha256: str | None = None,
+    align: int = 1,
 ) -> PruningPlan:
     """Return a plan that keeps round(s * C) channels of every group of C, those with the largest filter L1 norms.
 
@@ -25,7 +27,7 @@ def uniform_plan(
     """
     table = network.table
     scores = {group.name: by_rank(filter_norms(network, group.name, group.size)) for group in table.groups}
-    kept = meet_budget(table, scores, budget, convention)
+    kept = meet_aligned_budget(table, scores, budget, align, convention)
     return PruningPlan.of_choice(
         table,
         kept,
@@ -35,4 +37,5 @@ def uniform_plan(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )

@@ -142,6 +142,16 @@ def test_feeds_have_the_values_that_a_file_says_it_takes(tmp_path: Path, said: s
     assert low <= feed.min() < low + 0.05 * (high - low) < high - 0.05 * (high - low) < feed.max() <= high
 
 
+def test_bytes_have_their_height_and_width_before_the_colours(tmp_path: Path) -> None:
+    shape = ("batch", "height", "width", 3)
+    path = passing(tmp_path / "a.onnx", TensorProto.UINT8, shape=shape)
+    found = opened(path, image_size=[8, 24])["inputs"][0]
+    assert (found["dtype"], found["shape"]) == ("uint8", [1, 8, 24, 3])
+    assert opened(path, image_size=None)["error"] == "size"
+    fixed = passing(tmp_path / "b.onnx", TensorProto.UINT8, shape=(1, 8, 24, 3))
+    assert opened(fixed, image_size=[24, 3])["message"] == "it takes pictures of 8x24 only"
+
+
 def test_open_sizes_become_one_picture_of_the_given_size(tmp_path: Path) -> None:
     path = convolutions(tmp_path / "a.onnx", shape=("batch", 3, "height", "width"))
     assert opened(path, image_size=[8, 24])["inputs"][0]["shape"] == [1, 3, 8, 24]

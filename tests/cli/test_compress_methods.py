@@ -20,7 +20,7 @@ from tests.jobs.job_processes import QUICK, write_networks
 
 CHANGED = ("--set", "mggc.regularizer=two_sided", "--set", "mggc.k=2", "--set", "uniform.weights=scratch")
 METHODS = {
-    "slices": ("--budget", "0.5", "--method", "uniform"),
+    "slices": ("--budget", "0.5", "--method", "uniform", "--align", "2"),
     "scratch": (
         "--preset",
         "horse2zebra",
@@ -30,6 +30,8 @@ METHODS = {
         "true",
         "--method",
         "uniform",
+        "--align",
+        "2",
         *CHANGED,
     ),
 }  # fmt: skip
@@ -92,6 +94,37 @@ def test_a_preset_alone_brings_budget_convention_and_picture_size(command: Comma
         ran = command(*words, *more)
         assert ran.code == 1
         assert ran.err == f"error: the budget 2.50G is more than the original's {has:.4g} G MACs\n"
+
+
+def test_widths_are_aligned_and_the_command_line_says_to_what(command: Command, runs: Path) -> None:
+    run = runs / "slices"
+    plan = json.loads((run / "plan.json").read_text())
+    widths = json.loads((run / "slim/spec.json").read_text())["widths"]
+    assert (plan["align"], {width % 2 for width in widths.values()}) == (2, {0})
+    assert 0.49 <= plan["budget_met"] <= 0.5
+    assert "--align 2 " in json.loads((run / "manifest.json").read_text())["command_line"]
+    assert command("--quiet", "compress", "--resume", run, "--align", 2).code == 0
+    ran = command("--quiet", "compress", "--resume", run, "--align", 4)
+    assert ran.err.startswith(f"error: '{run}' was started with --align 2, not with --align 4\n")
+
+
+def test_a_plan_that_is_given_is_aligned_too(command: Command, runs: Path, tmp_path: Path) -> None:
+    words = ("--model", runs / "generator.pth", "--budget", "0.5", "--plan", runs / "slices/plan.json", *QUICK)
+    ran = command("--quiet", "compress", *words, "--align", "16", "--out", tmp_path / "o")
+    assert ran.code == 1
+    assert ran.err.startswith(
+        "error: a budget of 0.5 cannot be met: the smallest network that can be left in widths of multiples of 16 "
+    )
+
+
+def test_a_budget_that_aligned_widths_do_not_reach_is_met_as_nearly_as_they_do_and_this_is_said(
+    command: Command, runs: Path, tmp_path: Path
+) -> None:
+    words = ("--model", runs / "generator.pth", "--budget", "0.99", "--method", "random", "--align", "8", *QUICK)
+    ran = command("compress", *words, "--out", tmp_path / "o", "--json")
+    assert ran.code == 0
+    assert ran.document["budget_met"] == pytest.approx(0.917808, abs=1e-6)
+    assert "note: in widths of multiples of 8, 0.9178 of the MACs is the nearest below the budget 0.99" in ran.err
 
 
 def test_a_job_with_a_preset_goes_on_with_the_same_preset_only(command: Command, runs: Path) -> None:

@@ -14,6 +14,7 @@ from mggc_edge.models.families import layer_table
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.pruning.random import random_plan
 from tests.cli.conftest import Command, random_network
+from tests.compiler.open_size_files import halvings
 
 
 def test_an_export_without_a_plan_holds_the_generator_and_its_manifest(
@@ -214,3 +215,87 @@ def test_the_way_a_checkpoint_was_read_goes_with_the_file(command: Command, tmp_
     assert command("verify", tmp_path / "both.pth", tmp_path / "run", "--direction", "AtoB").code == 3
     silent = command("export", tmp_path / "both.pth", "--image-size", 32, "--out", tmp_path / "a")
     assert "note: of 2 networks in the file, 'netG_A' is exported" in silent.err
+
+
+# --- aligned plans ---
+
+
+def test_a_plan_is_aligned_for_the_target_and_the_run_says_so(command: Command, tmp_path: Path) -> None:
+    plan = random_plan(layer_table(resnet_spec(blocks=2, ngf=16), (32, 32)), 0.3, seed=1)
+    torch.save(random_network(ngf=16).state_dict(), tmp_path / "generator.pth")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    words = ("--plan", tmp_path / "plan.json", "--image-size", 32, "--set", "export.simplify=false")
+    ran = command(
+        "export", tmp_path / "generator.pth", *words, "--target", "x86-avx2", "--align", "auto",
+        "--out", tmp_path / "a", "--json",
+    )  # fmt: skip
+    assert (ran.code, "note:" in ran.err) == (0, False)
+    written = json.loads((tmp_path / "a/plan.json").read_text())
+    assert written == plan.aligned(8).to_json()
+    slim = json.loads((tmp_path / "a/slim/spec.json").read_text())["widths"]
+    assert {width % 8 for width in slim.values()} == {0}
+    shares = ran.document["compressed"]["macs_true"] / ran.document["original"]["macs_true"]
+    assert 0.98 * 0.3 <= shares <= 0.3
+    inspected = command("inspect", tmp_path / "a/plan.json")
+    assert ["widths", "multiples", "of", "8"] in [line.split() for line in inspected.out.splitlines()]
+    assert command("inspect", tmp_path / "a/plan.json", "--json").document["align"] == 8
+
+
+def test_a_budget_that_aligned_widths_do_not_reach_is_said(command: Command, material: Path, tmp_path: Path) -> None:
+    words = ("--plan", material / "plan.json", "--image-size", 32, "--out", tmp_path / "run", "--align", 16)
+    ran = command("export", material / "generator.pth", *words)
+    assert ran.code == 1
+    assert ran.err == (
+        "error: a budget of 0.3 cannot be met: the smallest network that can be left in widths of multiples of 16 "
+        "already keeps 0.55 of the MACs\nhint: ask for at least 0.554; smaller multiples leave smaller ones\n"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["0", "3.5", "-8", "16385", "wide"])
+def test_an_alignment_that_is_no_number_of_channels_is_a_usage_error(
+    command: Command, material: Path, tmp_path: Path, value: str
+) -> None:
+    words = ("--plan", material / "plan.json", "--out", tmp_path / "run", "--align", value)
+    ran = command("export", material / "generator.pth", *words)
+    assert (ran.code, (tmp_path / "run").exists()) == (2, False)
+    assert f"--align takes auto or a whole number from 1 to 16384, not '{value}'." in " ".join(
+        ran.err.replace("│", " ").split()
+    )
+
+
+def test_the_portable_target_has_no_alignment(command: Command, material: Path, tmp_path: Path) -> None:
+    words = ("--plan", material / "plan.json", "--out", tmp_path / "run", "--align", "auto")
+    ran = command("export", material / "generator.pth", *words)
+    assert ran.code == 2
+    assert ran.err == (
+        "error: the target portable has no alignment: no multiple of channels is better than another on every engine\n"
+        "hint: give a number, such as 8, or one of the targets x86-avx2, x86-avx512, arm64, tensorrt, ort-mobile\n"
+    )
+
+
+def test_an_alignment_without_a_plan_is_a_usage_error(command: Command, material: Path) -> None:
+    ran = command("export", material / "generator.pth", "--align", 8)
+    assert (ran.code, "--align rounds the widths of a plan; give one with --plan." in ran.err) == (2, True)
+
+
+# --- sizes ---
+
+
+def test_a_file_of_open_size_is_not_measured_or_translated_at_a_size_that_it_cannot_halve(
+    command: Command, material: Path, tmp_path: Path
+) -> None:
+    source = halvings(tmp_path / "g.onnx", 2)
+    words = {
+        "export": (source, "--out", tmp_path / "run"),
+        "translate": (source, "--images", material / "pictures", "--out", tmp_path / "run"),
+        "verify": (source, source),
+        "bench": (source,),
+    }
+    for name, more in words.items():
+        ran = command(name, *more, "--image-size", "66x70")
+        assert (ran.code, (tmp_path / "run").exists()) == (1, False), name
+        assert ran.err.endswith(
+            f"error: '{source}' cannot halve pictures of 66x70 as often as it does, and gives pictures of 68x72\n"
+            "hint: both sides must be multiples of 4\n"
+        ), name

@@ -15,6 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.compiler.camera import make_camera_ready
 from mggc_edge.compiler.facts import check_onnx, onnx_facts
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.grid_parity import GridParity, check_grids, cut
@@ -83,6 +84,19 @@ def test_end_to_end_the_file_is_near_torch_and_a_remark_says_where_roundings_div
             found.append(10 * np.log10(4 / max(np.square(difference).mean(), 1e-12)))
     assert np.mean(found) >= least
     assert len(result.remarks) == (least < 45)
+
+
+@pytest.mark.parametrize("name", ["resnet", "cartoongan"])
+def test_with_bytes_around_it_the_file_gives_the_same_pictures(
+    exported: dict[str, tuple[Network, Exported]], name: str, tmp_path: Path
+) -> None:
+    """The values that go in are the same bit for bit, or roundings would diverge from layer to layer."""
+    network, result = exported[name]
+    path, formats = tmp_path / "g.onnx", (network.spec.input_format, network.spec.output_format)
+    path.write_bytes(result.artifact.path.read_bytes())
+    report, (picture,), _ = make_camera_ready(path, onnx.load(path), formats, SIZE, pictures=3)
+    assert (report.passed, report.images, picture.dtype) == (True, 3, "uint8")
+    assert report.psnr is None or report.psnr > 80
 
 
 @pytest.mark.parametrize("name", SPECS)

@@ -290,3 +290,13 @@ def test_size_and_parameters_are_those_of_each_file(tmp_path: Path) -> None:
     result = rewritten(source, tmp_path / "out")
     assert result.source_bytes == source.stat().st_size < result.generator.artifact.size_bytes
     assert (result.before.parameters, result.after.parameters) == (3 * 3 * 49, 12 * 3 * 64)
+
+
+def test_a_file_whose_opset_is_too_low_for_its_target_is_refused(tmp_path: Path) -> None:
+    model = network()
+    model.opset_import[0].version = 12
+    source = saved(tmp_path / "g.onnx", model)
+    with pytest.raises(ArtifactError, match="opset 12 is too low for the target ort-mobile") as caught:
+        rewritten(source, tmp_path / "out", target="ort-mobile")
+    assert caught.value.hint == "export with opset 13 or newer"
+    assert not (tmp_path / "out").exists()

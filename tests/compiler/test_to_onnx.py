@@ -237,6 +237,7 @@ def test_an_export_is_one_file_and_its_artifact_describes_it(tmp_path: Path) -> 
         "bn": "eval",
         "simplify": True,
         "target": "portable",
+        "io": "float",
         "passes": [
             {"name": "fold_batch_norm", "applied": 0, "not_applied": {}},
             {"name": "dead_bias", "applied": 0, "not_applied": {"the convolution before it has no bias": 7}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -72,6 +73,17 @@ def test_a_choice_costs_98_to_100_percent_of_its_budget(
     assert (choice.generator.criterion, choice.generator.seed, choice.generator.budget) == (method, 5, budget)
     assert choice.generator.source_sha256 == weights_sha256(network)
     assert (choice.discriminator, choice.network) == (None, None)
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_choice_has_the_widths_that_the_request_rounds_to(work: MakeWork, method: request.Method) -> None:
+    network = trained(SPECS[2], seed=1, size=SIZE)
+    made = task(network, 0.5)
+    choice = METHODS[method].choose(work(seed=5), replace(made, request=replace(made.request, align=4)))
+    slim = apply_plan(network, choice.generator)
+    assert choice.generator.align == 4
+    assert {width % 4 for _, width in slim.spec.widths} == {0}
+    assert 0.49 <= choice.generator.budget_met <= 0.5
 
 
 @pytest.mark.parametrize("method", OTHERS)

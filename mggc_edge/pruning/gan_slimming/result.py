@@ -11,7 +11,7 @@ from torch import Tensor
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
 from mggc_edge.models.slim import slim
-from mggc_edge.pruning.budget import meet_budget
+from mggc_edge.pruning.align import meet_aligned_budget
 from mggc_edge.pruning.gan_slimming.scales import fold_scales
 from mggc_edge.pruning.gan_slimming.stage import GanSlimming
 from mggc_edge.pruning.magnitude import filter_norms
@@ -43,11 +43,14 @@ def slimmed(
     seed: int,
     convention: MacsConvention,
     source_sha256: str | None,
+    align: int = 1,
 ) -> Slimmed:
     """Return what a finished stage ends in.
 
     A score is |gamma|; of a closed channel a negative number, higher the later it was closed; the channels of residual
     sums, which have no scales, score above all others, by the L1 norms of the original's filters.
+
+    `align`: the multiple that widths are rounded to; what fills them up are channels that had been closed last.
 
     Raises:
         PlanError: no choice within the budget's tolerance was found.
@@ -55,7 +58,7 @@ def slimmed(
     scales = {name: scale.detach().cpu() for name, scale in stage.scales.items()}
     table = generator.table
     scores = channel_scores(generator, scales, stage.since, stage.steps)
-    kept = meet_budget(table, scores, budget, convention)
+    kept = meet_aligned_budget(table, scores, budget, align, convention)
     plan = PruningPlan.of_choice(
         table,
         kept,
@@ -65,6 +68,7 @@ def slimmed(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )
     opened = closed = 0
     ready = {}

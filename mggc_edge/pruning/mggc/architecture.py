@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
+from mggc_edge.pruning.align import meet_aligned_budget
 from mggc_edge.pruning.budget import Kept, by_rank, meet_budget
 from mggc_edge.pruning.gates import Noise, open_threshold
 from mggc_edge.pruning.plan import PruningPlan
@@ -24,6 +25,7 @@ def generator_plan(
     source_sha256: str | None = None,
     evenness: float = 0.0,
     norms: Logits | None = None,
+    align: int = 1,
 ) -> PruningPlan:
     """Return the generator's plan: its best channels by logit, whose MACs are within 2 % under the budget.
 
@@ -40,14 +42,16 @@ def generator_plan(
         evenness: where a group's threshold lies, from 0, the one for all groups, to 1, the one that leaves every group
             the same fraction of its channels.
         norms: per group, one for every channel: as many channels stay as the logits say, but those of the largest norm.
+        align: multiple that widths are rounded to, see `mggc_edge.pruning.align`.
 
     Raises:
         PlanError: the logits do not fit the network, or the budget cannot be met.
     """
-    kept = meet_budget(table, _evened(table, logits, budget, convention, evenness), budget, convention)
+    evened = _evened(table, logits, budget, convention, evenness)
+    kept = meet_aligned_budget(table, evened, budget, align, convention)
     if norms is not None:
         kept = {name: _largest(norms[name], len(indices)) for name, indices in kept.items()}
-    return _plan(table, logits, kept, budget, seed, convention, source_sha256)
+    return _plan(table, logits, kept, budget, seed, convention, source_sha256, align)
 
 
 def _evened(table: LayerTable, logits: Logits, budget: float, convention: MacsConvention, evenness: float) -> Logits:
@@ -118,6 +122,7 @@ def _plan(
     seed: int,
     convention: MacsConvention,
     source_sha256: str | None,
+    align: int = 1,
 ) -> PruningPlan:
     return PruningPlan.of_choice(
         table,
@@ -128,4 +133,5 @@ def _plan(
         budget=budget,
         convention=convention,
         source_sha256=source_sha256,
+        align=align,
     )

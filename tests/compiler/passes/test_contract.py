@@ -176,7 +176,7 @@ def test_unknown_passes_and_targets_are_named() -> None:
         choose_passes("auto", "abacus")
     assert (caught.value.message, caught.value.hint) == (
         "there is no target 'abacus'",
-        "one of portable, x86-avx2, x86-avx512",
+        "one of portable, x86-avx2, x86-avx512, arm64, tensorrt, ort-mobile",
     )
 
 
@@ -186,7 +186,9 @@ def test_unknown_passes_and_targets_are_named() -> None:
         ("x86_64", ("AVX2", "AVX-512"), "x86-avx512"),
         ("x86_64", ("AVX2",), "x86-avx2"),
         ("x86_64", (), "portable"),
-        ("aarch64", ("NEON",), "portable"),
+        ("aarch64", ("NEON",), "arm64"),
+        ("arm64", (), "arm64"),
+        ("riscv64", (), "portable"),
     ],
 )
 def test_this_machine_is_a_target_by_its_instructions(architecture: str, sets: tuple[str, ...], target: str) -> None:

@@ -62,3 +62,15 @@ def test_a_budget_below_what_is_open_closes_the_smallest_scales() -> None:
     assert (found.opened, found.fraction) == (0, 1.0)
     assert found.closed == sum(group.size - len(found.plan.kept[group.name]) for group in generator.table.groups)
     assert found.plan.kept["up2"] in ((1, 3), (1, 2, 3))
+
+
+def test_aligned_widths_are_filled_up_with_the_channels_that_closed_last() -> None:
+    made, generator = stage(), trained(SPEC, seed=1, size=SIZE)
+    with torch.no_grad():
+        made.scales["down1"].copy_(torch.tensor([0.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]))
+        made.since["down1"].copy_(torch.tensor([1.0, 8.0, 7.0, 2.0, 3.0, 6.0, 4.0, 8.0]))
+    found = slimmed(generator, made, budget=0.9, seed=0, convention="true", source_sha256=None, align=4)
+    assert found.plan.align == 4
+    assert found.plan.kept["down1"] == (1, 2, 5, 7)
+    assert {width % 4 for _, width in found.network.spec.widths} == {0}
+    assert found.network.get_submodule("model.5").get_parameter("weight").tolist() == [2.0, 1.0, 1.0, 1.0]

@@ -46,6 +46,13 @@ def test_the_generator_s_plan_fills_its_budget_from_both_sides(
         assert not closed or not kept or min(scores[index] for index in kept) >= max(closed), name
 
 
+def test_the_generator_s_plan_is_aligned_by_its_logits() -> None:
+    logits = some_logits(RESNET)
+    plan = generator_plan(RESNET, logits, 0.5, seed=0, align=8)
+    assert plan == generator_plan(RESNET, logits, 0.5, seed=0).aligned(8)
+    assert {len(kept) % 8 for kept in plan.kept.values()} == {0}
+
+
 def test_a_plan_keeps_the_macs_that_it_says() -> None:
     network = network_of(RESNET.spec, size=(32, 32))
     plan = generator_plan(network.table, some_logits(network.table), 0.3, seed=0)

@@ -1,12 +1,11 @@
-"""Targets: what a graph is rewritten for, with the passes that pay there, and the reason for each.
+"""Targets: what a graph is rewritten for. One small file each: its passes, precisions and alignment, with the reasons.
 
-`benchmarks/experiments/passes.py` measures them; docs/compiler.md says what is in no list, and why.
+`benchmarks/experiments/passes.py` measures passes; docs/compiler.md says what is in no list, and why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from mggc_edge.artifacts import PORTABLE
 from mggc_edge.compiler.passes.contract import GraphPass
@@ -18,45 +17,20 @@ from mggc_edge.compiler.passes.pad_widths import PadWidths
 from mggc_edge.compiler.passes.reflect_pad import ReflectPad
 from mggc_edge.compiler.passes.thin_layer import ThinLayer
 from mggc_edge.compiler.passes.transposed_convolution import TransposedConvolution
+from mggc_edge.compiler.targets import arm64, ort_mobile, portable, tensorrt, x86_avx2, x86_avx512
+from mggc_edge.compiler.targets.base import Alignment, Opsets, Target
 from mggc_edge.errors import SettingError
 from mggc_edge.machine import Machine, this_machine
 
+__all__ = [
+    "AUTO", "NONE", "PASSES", "TARGETS", "Alignment", "Opsets", "Target", "alignment_of", "choose_passes",
+    "this_target",
+]  # fmt: skip
+
 AUTO, NONE = "auto", "none"
 
-
-@dataclass(frozen=True)
-class Target:
-    """What a graph is rewritten for.
-
-    Attributes:
-        name: of the folder below `export/`.
-        lanes: floats in a vector.
-        passes: by name, in their order, each with the reason why it is in the list.
-    """
-
-    name: str
-    lanes: int
-    passes: Mapping[str, str]
-
-
-_ANYWHERE = {
-    "fold_batch_norm": "an operator less; what it multiplied by goes into weights",
-    "dead_bias": "nothing is added that is taken away again",
-    "merge_pad": "a copy of the picture less, where the engine does not do it by itself",
-}
-_X86 = {
-    **_ANYWHERE,
-    "thin_layer": "a convolution fills vectors with its outputs: 3 outputs leave most lanes empty",
-    "transposed_convolution": "its sums are scattered, a convolution's are not; this pays once DepthToSpace is fast",
-    "depth_to_space": "ONNX Runtime's own moves value by value",
-}
 TARGETS: Mapping[str, Target] = {
-    target.name: target
-    for target in (
-        Target(PORTABLE, 16, _ANYWHERE),
-        Target("x86-avx2", 8, _X86),
-        Target("x86-avx512", 16, _X86),
-    )
+    entry.TARGET.name: entry.TARGET for entry in (portable, x86_avx2, x86_avx512, arm64, tensorrt, ort_mobile)
 }
 
 # Every pass by name, for the lanes of a target.
@@ -95,10 +69,26 @@ def choose_passes(text: str, target: str) -> tuple[GraphPass, ...]:
 
 
 def this_target(machine: Machine | None = None) -> str:
-    """Return the target that this machine is; "portable" where it is none that is known."""
+    """Return the target that this machine's processor is; "portable" where it is none that is known."""
     machine = machine or this_machine()
     if machine.device == "x86":
         for name, instructions in (("x86-avx512", "AVX-512"), ("x86-avx2", "AVX2")):
             if instructions in machine.instruction_sets:
                 return name
-    return PORTABLE
+    return "arm64" if machine.architecture in ("aarch64", "arm64") else PORTABLE
+
+
+def alignment_of(target: str) -> int:
+    """Return the multiple that widths are rounded to for a target, see `mggc_edge.pruning.align`.
+
+    Raises:
+        SettingError: the target has none.
+    """
+    align = TARGETS[target].align
+    if align is None:
+        fit = ", ".join(name for name, entry in TARGETS.items() if entry.align is not None)
+        raise SettingError(
+            f"the target {target} has no alignment: no multiple of channels is better than another on every engine",
+            hint=f"give a number, such as 8, or one of the targets {fit}",
+        )
+    return align.multiple
