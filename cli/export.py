@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
     from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.rewrite import Rewritten
+    from mggc_edge.compiler.tensorrt_bundle import Bundle
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
-RUNTIMES = ("onnxruntime",)
+RUNTIMES = ("onnxruntime", "tensorrt")
 
 
 def export(
@@ -67,7 +68,10 @@ def export(
         ),
     ] = "fp32",
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
+        str,
+        typer.Option(
+            "--runtime", metavar="LIST", help="Runtimes, of: onnxruntime, tensorrt (a folder to build on the device)."
+        ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
     image_size: ImageSize = None,
@@ -94,7 +98,7 @@ def export(
     if plan is not None and drop_zero_scales:
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
     parse_names(precision, PRECISIONS, "--precision")
-    parse_names(runtime, RUNTIMES, "--runtime")
+    tensorrt = "tensorrt" in parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
@@ -113,7 +117,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, tensorrt=tensorrt)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -158,6 +162,7 @@ def export(
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         drop_scales=drop_zero_scales,
+        tensorrt=tensorrt,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -184,7 +189,14 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int
+    file: Path,
+    folder: Path,
+    target: str,
+    settings: Settings,
+    size: tuple[int, int] | None,
+    seed: int,
+    *,
+    tensorrt: bool,
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -197,6 +209,7 @@ def _rewrite(
         command="export",
         effective=settings.to_json(),
         seed=seed,
+        tensorrt=tensorrt,
     )
 
 
@@ -219,7 +232,10 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [{**_artifact(result.generator, target), "parameters": result.after.parameters}],
+        "artifacts": [
+            {**_artifact(result.generator, target), "parameters": result.after.parameters},
+            *_bundled(result.bundle, target),
+        ],
         "remarks": list(result.generator.remarks),
     }
 
@@ -238,7 +254,7 @@ def export_document(result: Export, target: str) -> dict[str, Any]:
         "image_size": list(result.table.image_size),
         "original": costs(result.original_table, original),
         "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [_artifact(exported, target) for exported in files],
+        "artifacts": [*(_artifact(exported, target) for exported in files), *_bundled(result.bundle, target)],
         "remarks": list(result.remarks),
     }
 
@@ -257,6 +273,24 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
         "macs_executed": exported.macs_executed,
         "passes": [report.to_json() for report in exported.passes],
     }
+
+
+def _bundled(bundle: Bundle | None, target: str) -> list[dict[str, Any]]:
+    """Return an entry for every file of a TensorRT bundle: the engine where it was built here, else its ONNX file."""
+    entries = []
+    for model in bundle.models if bundle is not None else ():
+        file = model.engine or model.artifact
+        entries.append({
+            "path": str(file.path),
+            "target": target,
+            "runtime": "tensorrt",
+            "precision": file.precision,
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
+            "accepted": model.reason is None,
+            "reason": model.reason or (None if model.engine else "to be built on the device"),
+        })  # fmt: skip
+    return entries
 
 
 def export_page(result: Export) -> RenderableType:

@@ -101,7 +101,6 @@ class Built:
     typed: bool
     flags: tuple[str, ...]
     seconds: float
-    timing_cache: str | None
     remarks: tuple[str, ...] = ()
 
 
@@ -181,9 +180,7 @@ class TensorRT:
             raise TensorRTError(f"TensorRT cannot build an engine from '{onnx}': {self.reason()}", self._build_hint())
         if timing_cache is not None:
             self._save_timings(config, timing_cache, known)
-        seconds = time.perf_counter() - started
-        cache = None if timing_cache is None else str(timing_cache)
-        return Built(bytes(plan), self.typed, flags, seconds, cache, remarks)
+        return Built(bytes(plan), self.typed, flags, time.perf_counter() - started, remarks)
 
     def load(self, plan: bytes, name: str = "engine") -> Engine:
         """Return a serialized engine, ready to run.
@@ -306,7 +303,8 @@ class Engine:
     def __init__(self, owner: TensorRT, runtime: Any, engine: Any, name: str) -> None:
         self.owner, self.name = owner, name
         self._runtime, self.engine = runtime, engine  # the runtime must live as long as the engine
-        self.tensors = tuple(self._tensor(engine.get_tensor_name(number)) for number in range(engine.num_io_tensors))
+        count = self.engine.num_io_tensors
+        self.tensors = tuple(self._tensor(self.engine.get_tensor_name(number)) for number in range(count))
 
     def _tensor(self, name: str) -> EngineTensor:
         engine = self.engine
@@ -352,7 +350,6 @@ def engine_facts(
         "device_memory_bytes": engine.device_memory_bytes,
         "layers": engine.layers(),
         "build_seconds": round(built.seconds, 3),
-        "timing_cache": built.timing_cache,
         "remarks": list(built.remarks),
         "metadata": dict(metadata),
     }

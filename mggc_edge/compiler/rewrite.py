@@ -31,6 +31,7 @@ from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.targets import choose_passes
+from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -51,6 +52,7 @@ class Rewritten:
     Attributes:
         before, after: of the file that was given, its MACs at the fixed size, and of the new one.
         source_bytes: size of the file that was given.
+        bundle: where TensorRT was asked for.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class Rewritten:
     after: OnnxFacts
     source_bytes: int
     image_size: Size
+    bundle: Bundle | None = None
 
 
 def rewrite_folder(
@@ -72,6 +75,7 @@ def rewrite_folder(
     command: str,
     effective: Mapping[str, Any],
     seed: int = 0,
+    tensorrt: bool = False,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -86,6 +90,7 @@ def rewrite_folder(
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
+        tensorrt: write `export/<target>/tensorrt/` too, a bundle to build on a device.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
@@ -143,15 +148,21 @@ def rewrite_folder(
         hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         after = onnx_facts(path)
+        bundle = write_bundle(place / BUNDLE_FOLDER, [artifact], seed=seed) if tensorrt else None
         write_manifest(
             stage,
             command=command,
-            files=[artifact.to_json(stage), file_entry(original, stage)],
+            files=[
+                artifact.to_json(stage),
+                file_entry(original, stage),
+                *(bundle.file_entries(stage) if bundle is not None else ()),
+            ],
             settings={**effective, "image_size": list(size), "target": target, "seed": seed},
             source_sha256=sha256,
             timings_s={},
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
+    remarks += bundle.remarks if bundle is not None else ()
     exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
     return Rewritten(
         folder,
@@ -161,6 +172,7 @@ def rewrite_folder(
         after=after,
         source_bytes=source.stat().st_size,
         image_size=size,
+        bundle=None if bundle is None else bundle.moved(stage, folder),
     )
 
 
