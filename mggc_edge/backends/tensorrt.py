@@ -8,7 +8,7 @@ from pathlib import Path
 from mggc_edge.artifacts import read_json
 from mggc_edge.backends import trt_api, trt_run
 from mggc_edge.backends.base import BaseRunner
-from mggc_edge.errors import ArtifactError, FeedError, MggcEdgeError, MissingDependencyError
+from mggc_edge.errors import ArtifactError, MggcEdgeError, MissingDependencyError
 from mggc_edge.tensors import Array, Feeds, TensorSpec
 
 
@@ -66,14 +66,17 @@ class TrtRunner(BaseRunner):
         try:
             return self._session.infer(feeds)
         except (trt_api.TensorRTError, trt_run.CudaError) as error:
-            raise FeedError(error.message, error.hint) from error
+            raise ArtifactError(error.message, error.hint) from error
 
     def _close(self) -> None:
         session, memory, self._session, self._memory = self._session, self._memory, None, None
-        if session is not None:
-            session.close()
-        if memory is not None:
-            memory.close()
+        try:
+            if session is not None:
+                session.close()
+            if memory is not None:
+                memory.close()
+        except trt_run.CudaError as error:  # what failed on the device shows at the next call, whatever that is
+            raise ArtifactError(f"'{self._path}' failed on the device: {error.message}") from error
 
 
 def as_mggc_error(error: trt_api.TensorRTError | trt_run.CudaError) -> MggcEdgeError:

@@ -21,7 +21,7 @@ class Stream(int):
 def make_cudart(device: str = "Fake", fail: Any = ()) -> Any:
     """Return the runtime's functions; those named in `fail` give an error. `held` has what was not given back."""
     held: dict[int, Any] = {}
-    stream, launched = Stream(7), []  # type: ignore[var-annotated]
+    stream, launched = Stream(7), []
     good = Error.cudaSuccess
 
     def malloc(size: int) -> Any:

@@ -291,7 +291,7 @@ class ICudaEngine(Guarded):
         return len(self._tensors)
 
     def get_tensor_name(self, index: int) -> str:
-        return list(self._tensors)[index]
+        return str(list(self._tensors)[index])
 
     def get_tensor_mode(self, name: str) -> Any:
         return self._fake.TensorIOMode["INPUT" if name in self._inputs else "OUTPUT"]
@@ -402,7 +402,7 @@ def make(version: str, executor: Any) -> Any:
         }
         kept.pop("__dict__", None)
         kept.pop("__weakref__", None)
-        made = type(kind.__name__, kind.__bases__, {**kept, "_fake": fake})
+        made: Any = type(kind.__name__, kind.__bases__, {**kept, "_fake": fake})
         if kind is ILogger:
             made.Severity = severity
         setattr(fake, kind.__name__, made)

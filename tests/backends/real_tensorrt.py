@@ -137,7 +137,7 @@ def main() -> None:
     for kind, versions, lister in (("tensorrt", TENSORRT, list_tensorrt), ("cuda", CUDA, list_cuda)):
         for version in versions:
             with tempfile.TemporaryDirectory() as folder:
-                recording[kind][version] = lister(version, Path(folder))  # type: ignore[operator]
+                recording[kind][version] = lister(version, Path(folder))
     text = json.dumps(recording, indent=1, sort_keys=True)
     RECORDING.write_text(re.sub(r"\[\s+([^][]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 

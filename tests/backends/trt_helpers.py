@@ -69,7 +69,7 @@ def without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 def small_file(path: Path, batch: int | str = 1) -> Path:
     """Write a file with a convolution and an instance norm, from [batch, 3, 8, 8] to the same."""
     weight = np.random.default_rng(0).standard_normal((3, 3, 3, 3)).astype(np.float32) / 5
-    tensors = {"w": weight, "scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
+    tensors: dict[str, Array] = {"w": weight, "scale": np.ones(3, np.float32), "bias": np.zeros(3, np.float32)}
     nodes = [
         helper.make_node("Conv", ["input", "w"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("InstanceNormalization", ["c", "scale", "bias"], ["output"], epsilon=1e-5),
