@@ -264,7 +264,7 @@ class Session:
         self._buffers: dict[str, tuple[int, int]] = {}  # tensor -> address, bytes
         self._outputs: dict[str, np.ndarray[Any, Any]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        self._launch: Callable[[], None] = self._enqueue
+        self._launch: Callable[[], None] | None = None  # until it is known for the shapes at hand
         self._wants_graph = graph and memory.graphs
         self.graph_remark = None if self._wants_graph else f"no CUDA graph through {memory.library}" if graph else "off"
 
@@ -275,6 +275,8 @@ class Session:
             self._prepare(arrays)
         for name, array in arrays.items():
             self._memory.upload(self._buffers[name][0], array)
+        if self._launch is None:
+            self._launch = self._recorded()
         self._launch()
         for name, array in self._outputs.items():
             self._memory.download(array, self._buffers[name][0])
@@ -289,10 +291,10 @@ class Session:
         self._buffers, self._shapes, self._context = {}, {}, None
 
     def _prepare(self, arrays: Arrays) -> None:
-        """Make buffers for the shapes of the inputs, run once, and record the graph."""
+        """Make buffers for the shapes of the inputs."""
         context = self._context
         self._memory.synchronize()
-        self._launch, self._shapes = self._enqueue, {}
+        self._launch, self._shapes = None, {}
         for name, array in arrays.items():
             if not context.set_input_shape(name, array.shape):
                 raise self._engine.error(f"'{self._engine.name}' does not take {array.shape} as '{name}'")
@@ -303,14 +305,19 @@ class Session:
                 array = np.empty(tuple(context.get_tensor_shape(tensor.name)), tensor.dtype)
                 self._outputs[tensor.name] = array
             context.set_tensor_address(tensor.name, self._buffer(tensor.name, max(1, array.nbytes)))
-        if self._wants_graph:
-            self._enqueue()  # what TensorRT does at the first run alone must not be recorded
-            self._memory.synchronize()
-            try:
-                self._launch = self._memory.capture(self._enqueue)
-            except RuntimeError as error:  # a layer that cannot be recorded: it runs without a graph as before
-                self._wants_graph, self.graph_remark = False, f"no CUDA graph: {error}"
         self._shapes = {name: array.shape for name, array in arrays.items()}
+
+    def _recorded(self) -> Callable[[], None]:
+        """Return what runs the engine on its buffers: a recorded graph where there can be one."""
+        if not self._wants_graph:
+            return self._enqueue
+        self._enqueue()  # what TensorRT does at the first run alone must not be recorded
+        self._memory.synchronize()
+        try:
+            return self._memory.capture(self._enqueue)
+        except RuntimeError as error:  # a layer that cannot be recorded: it runs without a graph as before
+            self._wants_graph, self.graph_remark = False, f"no CUDA graph: {error}"
+            return self._enqueue
 
     def _buffer(self, name: str, size_bytes: int) -> int:
         address, size = self._buffers.get(name, (0, 0))

@@ -195,13 +195,14 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
         with OnnxRuntimeRunner(artifact.path) as runner:
             ours = {key: value for key, value in runner.metadata.items() if key.startswith(METADATA_PREFIX)}
             given, made = artifact.inputs[0], artifact.outputs[0]
+            shapes = _shapes(given)
             pictures = pictures or _pictures(given, _format(ours, "input_format"), seed)
             outputs[artifact.path.stem] = np.stack([only_output(runner, picture) for picture in pictures])
         form = _format(ours, "output_format")
         in_floats = f"{artifact.path.stem.split('.')[0]}.fp32"
         entries.append({
             "file": artifact.path.name, "precision": artifact.precision, "sha256": artifact.sha256,
-            "input": given.name, "output": made.name, "shapes": _shapes(given),
+            "input": given.name, "output": made.name, "shapes": shapes,
             "expected": artifact.path.stem, "float": in_floats if in_floats in names else artifact.path.stem,
             "value_range": 255.0 if made.dtype == "uint8" else form.high - form.low,
             "min_psnr": model.min_psnr, "metadata": ours,

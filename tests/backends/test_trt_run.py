@@ -224,7 +224,7 @@ def test_what_fails_on_the_device_is_an_error_with_the_reason(monkeypatch: pytes
     fake = install(monkeypatch, "10.3.0")
     path = engine_file(tmp_path)
     fake.world.run_error = "an illegal memory access"
-    with TrtRunner(path) as runner, pytest.raises(ArtifactError, match="failed while running .*: an illegal memory"):
+    with TrtRunner(path) as runner, pytest.raises(ArtifactError, match=r"failed while running .*: an illegal memory"):
         runner.infer({"input": picture()})
     fake.cudart.cudaStreamSynchronize = lambda stream: (fake_cuda.Error.cudaErrorStreamCaptureInvalidated,)
     with (
