@@ -43,10 +43,8 @@ class TrtRunner(BaseRunner):
             raise ArtifactError(f"'{self._path}' cannot be read: {error.strerror or error}") from error
         self.metadata = read_engine_metadata(self._path)
         try:
-            library = trt_api.TensorRT()
-            library.check_device()
+            loaded = trt_api.TensorRT().load(plan, str(self._path))
             self._memory = trt_run.open_memory()
-            loaded = library.load(plan, str(self._path))
             self._session = trt_run.Session(loaded, self._memory, graph=self._graph)
         except (trt_api.TensorRTError, trt_run.CudaError) as error:
             raise as_mggc_error(error) from error

@@ -37,8 +37,6 @@ CUDA_ERRORS = {
     35: "there is no NVIDIA driver, or it is older than the CUDA that this TensorRT was built for",
     46: "the GPU is busy, or in use by another process alone",
     100: "there is no CUDA device",
-    101: "there is no CUDA device of that number",
-    209: "this TensorRT has no kernels for this GPU",
     802: "the system is not ready for CUDA yet",
     803: "driver and CUDA libraries do not fit together",
 }
@@ -48,6 +46,7 @@ DTYPES = {
     "BOOL": "bool",
 }  # fmt: skip
 MAX_REASON = 400
+_LOGGERS: list[tuple[Any, Any, list[str]]] = []  # module, its logger, what went wrong
 FACTS_SCHEMA, FACTS_SUFFIX = "mggc-edge/engine/1", ".json"  # beside an engine: generator.fp16.engine.json
 
 
@@ -139,8 +138,7 @@ class TensorRT:
                 raise TensorRTMissingError(f"tensorrt cannot be imported here: {error}", INSTALL_HINT) from error
         self.trt = module
         self.version = str(module.__version__)
-        self._errors: list[str] = []
-        self.logger = _logger(module, self._errors)
+        self.logger, self._errors = _logger(module)
 
     @property
     def typed(self) -> bool:
@@ -148,8 +146,8 @@ class TensorRT:
         return hasattr(self.trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     def check_device(self) -> None:
-        """Raise TensorRTMissingError where there is no device to build for."""
-        self._start(self.trt.Builder)
+        """Raise TensorRTMissingError where there is no device to build for, or to run on."""
+        self._start(self.trt.Runtime)  # which takes less memory than a Builder
 
     def build(self, onnx: Path, options: BuildOptions, timing_cache: Path | None = None) -> Built:
         """Build an engine from an ONNX file, for the device at hand.
@@ -221,10 +219,8 @@ class TensorRT:
         return "; ".join(dict.fromkeys(lines))[:MAX_REASON] or "it does not say why"
 
     def _build_hint(self) -> str | None:
-        text = " ".join(self._errors).lower()
-        if "memory" in text or "workspace" in text:
-            return "free memory on the device, or allow a larger workspace"
-        return None
+        short = re.search("memory|workspace", " ".join(self._errors), re.IGNORECASE)
+        return "free memory on the device, or allow a larger workspace" if short else None
 
     def _parse(self, network: Any, onnx: Path, options: BuildOptions) -> None:
         parser = self.trt.OnnxParser(network, self.logger)
@@ -233,11 +229,9 @@ class TensorRT:
             (parser.set_flag if options.native_norm else parser.clear_flag)(flag.NATIVE_INSTANCENORM)
         if parser.parse_from_file(str(onnx)):
             return
-        errors = [_parser_error(parser.get_error(number)) for number in range(parser.num_errors)]
-        raise TensorRTError(
-            f"TensorRT {self.version} does not understand '{onnx}': "
-            + ("; ".join(dict.fromkeys(errors))[:MAX_REASON] or self.reason())
-        )
+        errors = dict.fromkeys(_parser_error(parser.get_error(number)) for number in range(parser.num_errors))
+        reason = "; ".join(errors)[:MAX_REASON] or self.reason()
+        raise TensorRTError(f"TensorRT {self.version} does not understand '{onnx}': {reason}")
 
     def _configure(self, config: Any, network: Any, options: BuildOptions) -> tuple[str, ...]:
         """Set what the options say, and return the flags that are set."""
@@ -384,8 +378,15 @@ def _parser_error(error: Any) -> str:
     return f"{where}: {' '.join(error.desc().split())}" if error.node() >= 0 else " ".join(error.desc().split())
 
 
-def _logger(trt: Any, errors: list[str]) -> Any:
-    """Return a logger that keeps what went wrong, and prints nothing."""
+def _logger(trt: Any) -> tuple[Any, list[str]]:
+    """Return a logger that keeps what went wrong and prints nothing, and what it keeps.
+
+    TensorRT speaks to the logger that it was given first: there is one for each module.
+    """
+    for module, logger, errors in _LOGGERS:
+        if module is trt:
+            return logger, errors
+    kept: list[str] = []
 
     class Logger(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -393,6 +394,7 @@ def _logger(trt: Any, errors: list[str]) -> Any:
 
         def log(self, severity: Any, msg: str) -> None:
             if severity.name in ("INTERNAL_ERROR", "ERROR"):
-                errors.append(msg)
+                kept.append(msg)
 
-    return Logger()
+    _LOGGERS.append((trt, Logger(), kept))
+    return _LOGGERS[-1][1], kept

@@ -202,7 +202,8 @@ class _Torch:
             self._bytes(array).copy_(self._kept[address][: array.nbytes], non_blocking=True)
 
     def _bytes(self, array: np.ndarray[Any, Any]) -> Any:
-        return self._torch.from_numpy(array.reshape(-1).view(np.uint8))
+        writable = array if array.flags.writeable else array.copy()  # torch takes no other
+        return self._torch.from_numpy(writable.reshape(-1).view(np.uint8))
 
     def synchronize(self) -> None:
         self._stream.synchronize()

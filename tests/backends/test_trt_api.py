@@ -209,7 +209,7 @@ def test_an_unknown_start_error_is_quoted_and_silence_is_named(monkeypatch: pyte
     library = trt_api.TensorRT()
     with pytest.raises(trt_api.TensorRTMissingError, match="CUDA initialization failure with error: 999"):
         library.check_device()
-    monkeypatch.setattr(fake, "Builder", lambda logger: None)
+    monkeypatch.setattr(fake, "Runtime", lambda logger: None)
     with pytest.raises(trt_api.TensorRTMissingError, match="finds no device that it can use: it does not say why"):
         library.check_device()
 
@@ -271,6 +271,17 @@ def test_a_type_that_numpy_lacks_is_refused(monkeypatch: pytest.MonkeyPatch, tmp
     fake.world.executor.describe = lambda path: ([("x", "BF16", (1,))], [], [])
     with pytest.raises(trt_api.TensorRTError, match="'x' of 'g' has the type BF16, which numpy does not have"):
         library.load(plan, "g")
+
+
+def test_every_use_of_a_module_shares_the_logger_that_tensorrt_was_given_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(monkeypatch, "10.3.0")
+    first, second = trt_api.TensorRT(), trt_api.TensorRT()
+    assert first.logger is second.logger
+    first.logger.log(first.trt.ILogger.Severity.INFO, "loaded")
+    first.logger.log(first.trt.ILogger.Severity.ERROR, "broken")
+    assert second.reason() == "broken"
 
 
 # --- running ---

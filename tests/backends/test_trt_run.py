@@ -110,7 +110,9 @@ def test_what_is_uploaded_comes_back(library: str, monkeypatch: pytest.MonkeyPat
     assert (memory.library, memory.device) == (library, "Fake sm87")
     assert memory.stream == {"cuda-python": 7, "pycuda": 9, "torch": 5}[library]
     address = memory.allocate(1000)
-    for array in (picture(), np.arange(6, dtype=np.uint8).reshape(2, 3), np.array([1.5], np.float16)):
+    read_only = picture(1)
+    read_only.setflags(write=False)
+    for array in (picture(), read_only, np.arange(6, dtype=np.uint8).reshape(2, 3), np.array([1.5], np.float16)):
         memory.upload(address, array)
         back = np.zeros_like(array)
         memory.download(back, address)
