@@ -302,17 +302,21 @@ def export_page(result: Export) -> RenderableType:
         if exported is not None:
             cost = costs(table, exported)
             rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch")
+    return _page(result.folder, result.table.image_size, rows, " to torch", result.bundle)
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
     row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before")
+    return _page(result.folder, result.image_size, [row], "\nto the file before", result.bundle)
 
 
 def _page(
-    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str
+    folder: Path,
+    size: tuple[int, int],
+    rows: list[tuple[Exported, int, int | None]],
+    reference: str,
+    bundle: Bundle | None,
 ) -> RenderableType:
     from rich import box
     from rich.console import Group
@@ -338,6 +342,10 @@ def _page(
             f"{exported.parity.max_abs:.1e}",
         )
     lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    for engine in [model.engine for model in bundle.models] if bundle is not None else ():
+        if engine is not None:
+            made = f"{engine.path.name}, {file_size(engine.size_bytes)}, TensorRT {engine.library_version}"
+            lines.append(Text(f"{made} on {engine.device}"))
     return Group(page, *lines) if lines else page
 
 

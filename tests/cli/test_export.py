@@ -255,11 +255,13 @@ def test_tensorrt_where_there_is_a_gpu_is_engines_that_verify_and_translate(
     assert (entry["runtime"], entry["accepted"], entry["reason"]) == ("tensorrt", True, None)
     engine = tmp_path / "run/export/portable/tensorrt/engines/generator.fp32.engine"
     assert entry["path"] == str(engine)
+    shown = command("export", source, "--runtime", "tensorrt", "--out", tmp_path / "again").out
+    assert re.search(r"^generator\.fp32\.engine, 0\.\d kB, TensorRT 10\.3\.0 on Fake sm87$", shown, re.MULTILINE)
     fake.world.executor.moved_to = engine.parents[1]
     assert command("verify", source, engine).code == 0
     pictures = ("--images", material / "pictures", "--out", tmp_path / "out")
     assert command("translate", engine, *pictures).code == 0
-    assert len(list((tmp_path / "out").rglob("*.png"))) == 3
+    assert [(tmp_path / "out" / name).is_file() for name in ("a.png", "b.png", "deeper/c.png")] == [True] * 3
 
 
 def test_a_network_on_8_bit_grids_is_no_network_for_tensorrt(command: Command, material: Path, tmp_path: Path) -> None:
