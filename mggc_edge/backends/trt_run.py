@@ -267,7 +267,8 @@ class Session:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._launch: Callable[[], None] | None = None  # until it is known for the shapes at hand
         self._wants_graph = graph and memory.graphs
-        self.graph_remark = None if self._wants_graph else f"no CUDA graph through {memory.library}" if graph else "off"
+        why_not = f"{memory.library} records none" if graph else "switched off"
+        self.graph_remark = None if self._wants_graph else f"no CUDA graph: {why_not}"
 
     def infer(self, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
         """Run once: one array for each input, by name, of its type; return the outputs by name."""

@@ -166,7 +166,7 @@ def test_pycuda_uses_the_primary_context_gives_everything_back_and_records_no_gr
     engine = library.load(library.build(small_file(tmp_path / "g.onnx"), trt_api.BuildOptions()).plan)
     session = trt_run.Session(engine, memory)
     assert session.infer({"input": picture()})["output"].shape == (1, 3, 8, 8)
-    assert session.graph_remark == "no CUDA graph through pycuda"
+    assert session.graph_remark == "no CUDA graph: pycuda records none"
     with pytest.raises(trt_run.CudaError, match="pycuda records no CUDA graphs"):
         memory.capture(lambda: None)
     memory.close()
