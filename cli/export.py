@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
     from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.rewrite import Rewritten
+    from mggc_edge.compiler.tensorrt_bundle import Bundle
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 Io = Literal["float", "uint8"]
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
-RUNTIMES = ("onnxruntime",)
+RUNTIMES = ("onnxruntime", "tensorrt")
 
 
 def export(
@@ -73,7 +74,10 @@ def export(
         ),
     ] = "fp32",
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
+        str,
+        typer.Option(
+            "--runtime", metavar="LIST", help="Runtimes, of: onnxruntime, tensorrt (a folder to build on the device)."
+        ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
     image_size: ImageSize = None,
@@ -105,7 +109,7 @@ def export(
     if align is not None and plan is None:
         raise typer.BadParameter("--align rounds the widths of a plan; give one with --plan.")
     parse_names(precision, PRECISIONS, "--precision")
-    parse_names(runtime, RUNTIMES, "--runtime")
+    tensorrt = "tensorrt" in parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     multiple = parse_align(align, target)
     size = parse_image_size(image_size)
@@ -125,7 +129,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed, io)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, io, tensorrt=tensorrt)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -175,6 +179,7 @@ def export(
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         drop_scales=drop_zero_scales,
+        tensorrt=tensorrt,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -201,7 +206,15 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int, io: Io
+    file: Path,
+    folder: Path,
+    target: str,
+    settings: Settings,
+    size: tuple[int, int] | None,
+    seed: int,
+    io: Io,
+    *,
+    tensorrt: bool,
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -215,6 +228,7 @@ def _rewrite(
         effective=settings.to_json(),
         seed=seed,
         io=io,
+        tensorrt=tensorrt,
     )
 
 
@@ -237,7 +251,10 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [{**_artifact(result.generator, target), "parameters": result.after.parameters}],
+        "artifacts": [
+            {**_artifact(result.generator, target), "parameters": result.after.parameters},
+            *_bundled(result.bundle, target),
+        ],
         "remarks": list(result.generator.remarks),
     }
 
@@ -256,7 +273,7 @@ def export_document(result: Export, target: str) -> dict[str, Any]:
         "image_size": list(result.table.image_size),
         "original": costs(result.original_table, original),
         "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [_artifact(exported, target) for exported in files],
+        "artifacts": [*(_artifact(exported, target) for exported in files), *_bundled(result.bundle, target)],
         "remarks": list(result.remarks),
     }
 
@@ -279,6 +296,24 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
     }
 
 
+def _bundled(bundle: Bundle | None, target: str) -> list[dict[str, Any]]:
+    """Return an entry for every file of a TensorRT bundle: the engine where it was built here, else its ONNX file."""
+    entries = []
+    for model in bundle.models if bundle is not None else ():
+        file = model.engine or model.artifact
+        entries.append({
+            "path": str(file.path),
+            "target": target,
+            "runtime": "tensorrt",
+            "precision": file.precision,
+            "sha256": file.sha256,
+            "size_bytes": file.size_bytes,
+            "accepted": model.reason is None,
+            "reason": model.reason or (None if model.engine else "to be built on the device"),
+        })  # fmt: skip
+    return entries
+
+
 def export_page(result: Export) -> RenderableType:
     """Return the table of an export, and below it what the graph passes did."""
     from mggc_edge.pipeline import costs
@@ -288,17 +323,21 @@ def export_page(result: Export) -> RenderableType:
         if exported is not None:
             cost = costs(table, exported)
             rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch")
+    return _page(result.folder, result.table.image_size, rows, " to torch", result.bundle)
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
     row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before")
+    return _page(result.folder, result.image_size, [row], "\nto the file before", result.bundle)
 
 
 def _page(
-    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str
+    folder: Path,
+    size: tuple[int, int],
+    rows: list[tuple[Exported, int, int | None]],
+    reference: str,
+    bundle: Bundle | None,
 ) -> RenderableType:
     from rich import box
     from rich.console import Group
@@ -325,6 +364,10 @@ def _page(
         )
     lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
+    for engine in [model.engine for model in bundle.models] if bundle is not None else ():
+        if engine is not None:
+            made = f"{engine.path.name}, {file_size(engine.size_bytes)}, TensorRT {engine.library_version}"
+            lines.append(Text(f"{made} on {engine.device}"))
     return Group(page, *lines) if lines else page
 
 

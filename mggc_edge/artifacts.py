@@ -76,6 +76,42 @@ class OnnxArtifact:
         }
 
 
+@dataclass(frozen=True)
+class EngineArtifact:
+    """A TensorRT engine that we built. It runs on one kind of device, under one version of the library.
+
+    Attributes:
+        path, sha256, size_bytes: the file as it lies on disk.
+        precision: of the ONNX file that it was built from.
+        parent_sha256: hash of that file.
+        device: name and compute capability.
+        library_version: of TensorRT.
+    """
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    precision: str
+    parent_sha256: str
+    device: str
+    library_version: str
+
+    def __post_init__(self) -> None:
+        if len(self.sha256) != 64 or len(self.parent_sha256) != 64:
+            raise ArtifactError(f"'{self.sha256}' or '{self.parent_sha256}' is no sha256")
+        if not self.device or not self.library_version:
+            raise ArtifactError("an engine is for a device and a version of TensorRT, and both must be known")
+
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """Return its entry in the manifest of the folder `root`."""
+        return {
+            **file_entry(self.path, root, parent=self.parent_sha256),
+            "precision": self.precision,
+            "device": self.device,
+            "tensorrt": self.library_version,
+        }
+
+
 def sha256_of(path: Path) -> str:
     """Return the sha256 of a file, read in pieces."""
     digest = hashlib.sha256()

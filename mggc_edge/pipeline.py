@@ -26,6 +26,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.quantized import precision_of
+from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import SpecError, counted
 from mggc_edge.models.convert import per_picture_norm
@@ -44,7 +45,10 @@ DROP_PICTURES = 8  # that the difference of dropped channels is measured on
 
 @dataclass(frozen=True)
 class Export:
-    """What `export_folder` made: the generator's file, the original's where a plan was applied, and what they cost."""
+    """What `export_folder` made: the generator's file, the original's where a plan was applied, and what they cost.
+
+    `bundle`: where TensorRT was asked for, see `mggc_edge.compiler.tensorrt_bundle`.
+    """
 
     folder: Path
     generator: Exported
@@ -52,6 +56,7 @@ class Export:
     table: LayerTable
     original_table: LayerTable
     remarks: tuple[str, ...]
+    bundle: Bundle | None = None
 
 
 def export_folder(
@@ -66,6 +71,7 @@ def export_folder(
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
     drop_scales: bool = False,
+    tensorrt: bool = False,
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -86,6 +92,7 @@ def export_folder(
         drop_scales: instead of a plan, take out the channels whose norm has the scale 0, see
             `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
             pictures, said in a remark, and kept in the manifest as `dropped`.
+        tensorrt: write `export/<target>/tensorrt/` too, a bundle to build on a device.
         tell: is called with a line at the start of every stage.
 
     Raises:
@@ -147,6 +154,14 @@ def export_folder(
                     seed=seed,
                 )
             files.append(original.artifact.to_json(stage))
+        bundle = None
+        if tensorrt:
+            tell("writing the TensorRT bundle")
+            exports = [exported] if original is None else [original, exported]
+            with _timed(timings, "tensorrt"):
+                bundle = write_bundle(target / BUNDLE_FOLDER, [one.artifact for one in exports], seed=seed)
+            files += bundle.file_entries(stage)
+            remarks += bundle.remarks
         in_effect = {
             **effective,
             **(origin or {}),
@@ -176,6 +191,7 @@ def export_folder(
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
+        bundle=None if bundle is None else bundle.moved(stage, folder),
     )
 
 

@@ -10,11 +10,16 @@ from typing import Any
 
 from mggc_edge.backends.base import BaseRunner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.backends.tensorrt import TrtRunner, tensorrt_ability
 from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.lazy import install_line, require
 
 # File name ending -> how to open it.
-OPENERS: Mapping[str, Callable[[Path], BaseRunner]] = {".onnx": OnnxRuntimeRunner, ".ort": OnnxRuntimeRunner}
+OPENERS: Mapping[str, Callable[[Path], BaseRunner]] = {
+    ".onnx": OnnxRuntimeRunner,
+    ".ort": OnnxRuntimeRunner,
+    ".engine": TrtRunner,
+}
 
 
 NO_BACKEND = "no backend in this version of mggc-edge"
@@ -42,7 +47,7 @@ class Library:
 ENGINES: tuple[Library, ...] = (
     Library("pytorch", "torch", "torch"),
     Library("onnxruntime", "onnxruntime", "ort"),
-    Library("tensorrt", "tensorrt", "tensorrt", supported=False),
+    Library("tensorrt", "tensorrt", "tensorrt"),
     Library("openvino", "openvino", "openvino", supported=False),
 )
 LIBRARIES: tuple[Library, ...] = (
@@ -117,6 +122,8 @@ def _abilities(library: Library, module: Any) -> str:
     if library.name == "onnxruntime":
         providers: list[str] = module.get_available_providers()
         return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+    if library.name == "tensorrt":
+        return tensorrt_ability()
     if library.name == "pytorch":
         return "CPU, CUDA" if module.cuda.is_available() else "CPU"
     return library.needed_by or ""

@@ -35,6 +35,7 @@ from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, s
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
+from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -55,6 +56,7 @@ class Rewritten:
     Attributes:
         before, after: of the file that was given, its MACs at the fixed size, and of the new one.
         source_bytes: size of the file that was given.
+        bundle: where TensorRT was asked for.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class Rewritten:
     after: OnnxFacts
     source_bytes: int
     image_size: Size
+    bundle: Bundle | None = None
 
 
 def rewrite_folder(
@@ -77,6 +80,7 @@ def rewrite_folder(
     effective: Mapping[str, Any],
     seed: int = 0,
     io: str = FLOAT_IO,
+    tensorrt: bool = False,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -93,6 +97,7 @@ def rewrite_folder(
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
+        tensorrt: write `export/<target>/tensorrt/` too, a bundle to build on a device.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
@@ -165,15 +170,21 @@ def rewrite_folder(
                 artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
             )
         after = onnx_facts(path)
+        bundle = write_bundle(place / BUNDLE_FOLDER, [artifact], seed=seed) if tensorrt else None
         write_manifest(
             stage,
             command=command,
-            files=[artifact.to_json(stage), file_entry(original, stage)],
+            files=[
+                artifact.to_json(stage),
+                file_entry(original, stage),
+                *(bundle.file_entries(stage) if bundle is not None else ()),
+            ],
             settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
             source_sha256=sha256,
             timings_s={},
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
+    remarks += bundle.remarks if bundle is not None else ()
     exported = Exported(artifact, parity, remarks, reports, after.macs_executed, camera=camera)
     return Rewritten(
         folder,
@@ -183,6 +194,7 @@ def rewrite_folder(
         after=after,
         source_bytes=source.stat().st_size,
         image_size=size,
+        bundle=None if bundle is None else bundle.moved(stage, folder),
     )
 
 

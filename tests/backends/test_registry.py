@@ -13,8 +13,11 @@ import torch
 from mggc_edge.backends import registry
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.registry import ENGINES, LIBRARIES, Library, LibraryState, library_states, open_artifact
+from mggc_edge.backends.tensorrt import TrtRunner
+from mggc_edge.backends.trt_run import INSTALL_HINT
 from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.lazy import require
+from tests.backends.trt_helpers import install, without_cuda
 
 
 def states() -> dict[str, LibraryState]:
@@ -28,12 +31,16 @@ def test_onnx_runtime_opens_its_files(name: str) -> None:
     assert opened.name == name
 
 
-@pytest.mark.parametrize("name", ["g.engine", "g.pth", "onnx", ""])
+def test_tensorrt_opens_engines() -> None:
+    assert isinstance(open_artifact(Path("folder", "g.engine")), TrtRunner)
+
+
+@pytest.mark.parametrize("name", ["g.plan", "g.pth", "onnx", ""])
 def test_other_endings_are_refused(name: str) -> None:
     with pytest.raises(ArtifactError) as caught:
         open_artifact(Path("folder", name))
     assert caught.value.message == f"no engine opens '{name or 'folder'}'"
-    assert caught.value.hint == "known endings: .onnx, .ort"
+    assert caught.value.hint == "known endings: .onnx, .ort, .engine"
 
 
 def test_every_engine_has_a_state_in_the_order_of_the_table() -> None:
@@ -90,22 +97,42 @@ def test_an_installed_engine_that_answers_wrongly_is_no_crash(monkeypatch: pytes
     assert "has no attribute 'cuda'" in state.detail
 
 
-@pytest.mark.parametrize(("version", "wanted"), [({"__version__": "8.5.2.2"}, "8.5.2.2"), ({}, None)])
+@pytest.mark.parametrize(("version", "wanted"), [({"__version__": "2026.1"}, "2026.1"), ({}, None)])
 def test_an_engine_without_a_backend_is_said_to_have_none_though_it_is_installed(
     monkeypatch: pytest.MonkeyPatch, version: dict[str, str], wanted: str | None
 ) -> None:
     # A vendor build under another package name: its version is its own word.
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(**version))
-    state = states()["tensorrt"]
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(**version))
+    state = states()["openvino"]
     assert (state.works, state.version, state.hint) == (False, wanted, None)
     assert state.detail == "no backend in this version of mggc-edge"
 
 
-@pytest.mark.parametrize("name", ["tensorrt", "openvino"])
+@pytest.mark.parametrize("name", ["openvino"])
 def test_an_engine_without_a_backend_comes_without_an_install_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)  # importing it fails
     state = states()[name]
     assert state == LibraryState(state.library, False, None, "no backend in this version of mggc-edge", None)
+
+
+def test_tensorrt_works_where_there_is_a_device_and_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, "8.6.1")
+    state = states()["tensorrt"]
+    assert (state.works, state.version, state.hint) == (True, "8.6.1", None)
+    assert state.detail == "Fake sm87, through cuda-python, networks with hints"
+    install(monkeypatch, "11.4.0.106")
+    assert states()["tensorrt"].detail == "Fake sm87, through cuda-python, networks typed"
+
+
+def test_tensorrt_without_a_driver_or_without_access_to_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = install(monkeypatch, "10.3.0")
+    without_cuda(monkeypatch)
+    state = states()["tensorrt"]
+    assert (state.works, state.version) == (False, "10.3.0")
+    assert state.detail.startswith("no memory of a CUDA device can be had: cuda-python is not installed")
+    assert state.hint == INSTALL_HINT
+    fake.world.driver_error = 100
+    assert states()["tensorrt"].detail == "TensorRT 10.3.0 finds no device that it can use: there is no CUDA device"
 
 
 def test_a_library_says_what_needs_it_whether_it_works_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ import torch
 
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.weights import load_network, save_network
 from mggc_edge.pruning.random import random_plan
+from mggc_edge.training.quantize import QuantizeSettings, quantize
+from tests.backends.trt_helpers import install
 from tests.cli.conftest import Command, random_network
 from tests.compiler.open_size_files import halvings
 
@@ -299,3 +303,65 @@ def test_a_file_of_open_size_is_not_measured_or_translated_at_a_size_that_it_can
             f"error: '{source}' cannot halve pictures of 66x70 as often as it does, and gives pictures of 68x72\n"
             "hint: both sides must be multiples of 4\n"
         ), name
+
+
+# --- TensorRT ---
+
+
+def test_tensorrt_away_from_a_gpu_is_a_bundle_that_the_manifest_knows(
+    command: Command, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    words = ("--plan", material / "plan.json", "--image-size", 32, "--runtime", "tensorrt", "--out", tmp_path / "run")
+    ran = command("export", material / "generator.pth", *words, "--json")
+    assert ran.code == 0
+    assert "note: no TensorRT engine is built here: tensorrt cannot be imported here: " in ran.err
+    bundled = [entry for entry in ran.document["artifacts"] if entry["runtime"] == "tensorrt"]
+    assert [(Path(entry["path"]).name, entry["precision"], entry["accepted"]) for entry in bundled] == [
+        ("original.fp32.onnx", "fp32", True), ("generator.fp32.onnx", "fp32", True),
+    ]  # fmt: skip
+    assert {entry["reason"] for entry in bundled} == {"to be built on the device"}
+    folder = tmp_path / "run/export/portable/tensorrt"
+    for entry in bundled:
+        assert Path(entry["path"]).parent == folder
+        assert entry["sha256"] == hashlib.sha256(Path(entry["path"]).read_bytes()).hexdigest()
+    listed = {file["path"] for file in json.loads((tmp_path / "run/manifest.json").read_text())["files"]}
+    assert {f"export/portable/tensorrt/{path.name}" for path in folder.iterdir()} <= listed
+    (model, _) = json.loads((folder / "bundle.json").read_text())["models"]
+    assert model["metadata"]["mggc_edge.image_size"] == "32x32"
+    assert command("verify", material / "run", tmp_path / "run").code == 0
+
+
+def test_tensorrt_where_there_is_a_gpu_is_engines_that_verify_and_translate(
+    command: Command, material: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, "10.3.0", error=1e-5)
+    source = material / "run/export/portable/generator.fp32.onnx"
+    ran = command("export", source, "--runtime", "onnxruntime,tensorrt", "--out", tmp_path / "run", "--json")
+    assert (ran.code, ran.err) == (0, "")
+    entry = ran.document["artifacts"][1]
+    assert (entry["runtime"], entry["accepted"], entry["reason"]) == ("tensorrt", True, None)
+    engine = tmp_path / "run/export/portable/tensorrt/engines/generator.fp32.engine"
+    assert entry["path"] == str(engine)
+    shown = command("export", source, "--runtime", "tensorrt", "--out", tmp_path / "again").out
+    assert re.search(r"^generator\.fp32\.engine, 0\.\d kB, TensorRT 10\.3\.0 on Fake sm87$", shown, re.MULTILINE)
+    fake.world.executor.moved_to = engine.parents[1]
+    assert command("verify", source, engine).code == 0
+    pictures = ("--images", material / "pictures", "--out", tmp_path / "out")
+    assert command("translate", engine, *pictures).code == 0
+    assert [(tmp_path / "out" / name).is_file() for name in ("a.png", "b.png", "deeper/c.png")] == [True] * 3
+
+
+def test_a_network_on_8_bit_grids_is_no_network_for_tensorrt(command: Command, material: Path, tmp_path: Path) -> None:
+    levels = tmp_path / "levels"
+    network = load_network(material / "generator.pth", image_size=(32, 32))
+    save_network(
+        quantize(network, lambda: [torch.linspace(-1, 1, 3072).view(1, 3, 32, 32)], QuantizeSettings()), levels
+    )
+    ran = command("export", levels, "--image-size", 32, "--runtime", "tensorrt", "--out", tmp_path / "run")
+    assert ran.code == 1
+    assert ran.err.splitlines()[-2:] == [
+        "error: TensorRT would take none of generator.int8.onnx: uint8 levels: only int8 is taken",
+        "hint: export the network in floats: without --quantize, or with --precision fp32,fp16",
+    ]
+    assert not (tmp_path / "run").exists()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mggc_edge.settings import SETTINGS
+from tests.backends.trt_helpers import install
 from tests.cli.conftest import Command
 
 
@@ -74,6 +76,22 @@ def test_doctor_says_what_to_install_for_what_is_missing_or_broken(
 
 def test_doctor_offers_no_engine_that_this_version_cannot_use(command: Command) -> None:
     engines = {entry["name"]: entry for entry in command("doctor", "--json").document["engines"]}
-    for name in ("tensorrt", "openvino"):
-        assert engines[name]["detail"] == "no backend in this version of mggc-edge"
-        assert (engines[name]["works"], engines[name]["hint"]) == (False, None)
+    assert engines["openvino"]["detail"] == "no backend in this version of mggc-edge"
+    assert (engines["openvino"]["works"], engines["openvino"]["hint"]) == (False, None)
+
+
+def test_doctor_names_the_device_of_tensorrt_or_why_there_is_none(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, "10.3.0")
+
+    def shown() -> tuple[Any, ...]:
+        (entry,) = [entry for entry in command("doctor", "--json").document["engines"] if entry["name"] == "tensorrt"]
+        return entry["works"], entry["version"], entry["detail"]
+
+    assert shown() == (True, "10.3.0", "Fake sm87, through cuda-python, networks typed")
+    fake.world.driver_error = 100
+    why = "TensorRT 10.3.0 finds no device that it can use: there is no CUDA device"
+    assert shown() == (False, "10.3.0", why)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert shown()[0] is False
