@@ -32,7 +32,11 @@ def test_a_model_is_opened_and_sampled_in_a_process_of_its_own(tmp_path: Path) -
     path = convolutions(tmp_path / "a.onnx")
     worker = start_worker(Workload("a", path))
     try:
-        opened = worker.ask({"do": "open", "path": str(path), "threads": 1, "image_size": None, "seed": 0}, 60)
+        request = {
+            "do": "open", "path": str(path), "runtime": "onnxruntime", "provider": "CPUExecutionProvider",
+            "precision": "fp32", "threads": 1, "image_size": None, "seed": 0,
+        }  # fmt: skip
+        opened = worker.ask(request, 60)
         sampled = worker.ask({"do": "sample", "runs": 2, "untimed": 0}, 60)
         closed = worker.ask(REQUEST, 60)
     finally:
