@@ -40,8 +40,12 @@ class Engine(Protocol):
     metadata: Mapping[str, str]
     versions: dict[str, str]
 
-    def open(self, path: str, threads: int, provider: str, precision: str) -> None:
-        """Load a model; `provider` is ONNX Runtime's own name, `precision` that of the run."""
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load a model.
+
+        Args:
+            request: `path`, `threads`, `provider` (ONNX Runtime's own name) and `precision` (that of the run).
+        """
 
     def run(self, feeds: Mapping[str, Any]) -> None:
         """Run once; what comes out is copied into new arrays, what goes in is not."""
@@ -58,22 +62,22 @@ class OnnxRuntime:
         self._library: Any = onnxruntime
         self.versions = {"onnxruntime": str(onnxruntime.__version__)}
 
-    def open(self, path: str, threads: int, provider: str, precision: str) -> None:
-        """Load a model."""
-        ort = self._library
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load a model on one provider."""
+        ort, provider = self._library, request["provider"]
         there: list[str] = ort.get_available_providers()
         if provider not in there:  # ONNX Runtime would only warn, and run on the processor
             raise RefusalError("provider", f"this build of ONNX Runtime has no {provider}, but {', '.join(there)}")
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters comes back as an exception
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = request["threads"]
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         # A thread that spins takes a core from the other worker while it is measured.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         try:
-            session = ort.InferenceSession(path, options, providers=[provider], enable_fallback=0)
+            session = ort.InferenceSession(request["path"], options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
             raise RefusalError("model", f"ONNX Runtime cannot run it: {_first_line(error)}") from error
         self.provider: str = session.get_providers()[0]
@@ -107,21 +111,21 @@ class OpenVino:
             raise RefusalError("missing", f"openvino cannot be imported here: {error}") from error
         self._library: Any = openvino
         self._manager: Any = FrontEndManager
-        self.versions = {"openvino": str(openvino.__version__)}
+        self.versions = {"openvino": str(openvino.__version__).split("-")[0]}  # without build and branch
 
-    def open(self, path: str, threads: int, provider: str, precision: str) -> None:
+    def open(self, request: Mapping[str, Any]) -> None:
         """Load a model. Left to itself OpenVINO computes in bfloat16 where the processor has it; so it is told."""
         chosen = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "INFERENCE_NUM_THREADS": request["threads"],
+            "INFERENCE_PRECISION_HINT": "bf16" if request["precision"] == "bf16" else "f32",
             # Both workers would be tied to the same cores. Threads without work sleep at once: nothing to set for that.
             "ENABLE_CPU_PINNING": False,
         }
         try:
             reader = self._manager().load_by_framework("onnx")
-            model = reader.convert(reader.load(path))
+            model = reader.convert(reader.load(request["path"]))
             compiled = self._library.Core().compile_model(model, "CPU", chosen)
             self._request = compiled.create_infer_request()
             self.inputs: list[Input] = [

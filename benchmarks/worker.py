@@ -87,7 +87,7 @@ class Worker:
         engine = engines.ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
-        engine.open(request["path"], request["threads"], request["provider"], request["precision"])
+        engine.open(request)
         load = time.perf_counter_ns() - start
         self._engine = engine
         generator = np.random.default_rng(request["seed"])

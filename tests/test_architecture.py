@@ -85,7 +85,8 @@ ENGINES = {
     "compiler": {"onnx", "onnx_ir", "onnxscript", "onnxsim"},
     "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "compiler/quantized.py": {"torch", "onnx"},
-    "benchmarks/worker.py": {"onnxruntime"},
+    "backends/openvino.py": {"openvino"},
+    "benchmarks/engines.py": {"onnxruntime", "openvino"},
     "quality/inner_tensor.py": {"onnx"},
     "training": {"torch", "safetensors", "lightning_fabric"},
     "pruning": {"torch"},
@@ -95,6 +96,10 @@ ENGINES = {
     "demonstration.py": {"torch"},
     "cli": {"torch", "onnx"},
 }
+# What the rule above is about.
+HEAVY = {
+    "torch", "lightning_fabric", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "safetensors",
+}  # fmt: skip
 
 
 def sources() -> Iterator[tuple[str, Path]]:
@@ -178,7 +183,16 @@ def test_a_room_knows_only_its_engines_late_or_not(name: str, path: Path) -> Non
     allowed = ENGINES.get(name, ENGINES.get(room, set()))
     for module, line, _ in imports(path):
         top = module.split(".")[0]
-        if top in {"torch", "lightning_fabric", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors"}:
+        if top in {
+            "torch",
+            "lightning_fabric",
+            "onnx",
+            "onnxruntime",
+            "onnxscript",
+            "onnxsim",
+            "openvino",
+            "safetensors",
+        }:
             assert top in allowed, f"{name}:{line} imports {module}"
 
 

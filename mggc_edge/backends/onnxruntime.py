@@ -31,8 +31,8 @@ class OnnxRuntimeRunner(BaseRunner):
     Args:
         path: an .onnx or .ort file.
         threads: threads inside an operator; 0 lets ONNX Runtime choose.
-        provider: "cpu", "cuda" or "tensorrt". What it does not take, ONNX Runtime runs on the processor; a provider that
-            is not there, or does not start, is an error.
+        provider: "cpu", "cuda" or "tensorrt". What it does not take, ONNX Runtime runs on the processor; a provider
+            that is not there, or does not start, is an error.
     """
 
     engine = "onnxruntime"

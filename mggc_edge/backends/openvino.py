@@ -1,4 +1,4 @@
-"""OpenVINO: .onnx files on the processor, in float32, in bfloat16 where it has that, and 8-bit Q/DQ files as they are."""
+"""OpenVINO: .onnx files on the processor, in float32, in bfloat16 where it has that, and 8-bit Q/DQ files."""
 
 from __future__ import annotations
 
