@@ -134,6 +134,8 @@ class OpenVino:
             ]
         except Exception as error:  # OpenVINO raises many kinds
             raise RefusalError("model", f"OpenVINO cannot run it: {_openvino_line(error)}") from error
+        if not compiled.outputs:  # an empty file is a network of nothing
+            raise RefusalError("model", "OpenVINO cannot run it: it holds no network")
         kept = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
         self.metadata: Mapping[str, str] = {key: str(value) for key, value in kept.items()}
         self.provider = "CPU"

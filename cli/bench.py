@@ -25,6 +25,7 @@ from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
 
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.harness import Progress
+    from mggc_edge.benchmarks.workload import Workload
     from mggc_edge.cli.bench_models import Choice
 
 Format = Literal["table", "json", "markdown"]
@@ -108,6 +109,7 @@ def bench(
     _check_device(device)
     paths = models or [_latest()]
     measured = workloads(paths, size, choice)
+    _say_int8(out, measured)
     run = _run_to_update(paths, len(measured)) if update else None
     with _progress(out) as progress:
         report = measure(
@@ -150,6 +152,16 @@ def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice
         parse_names(providers, tuple(PROVIDERS), "--provider"),
         () if precision is None else parse_names(precision, PRECISIONS, "--precision"),
     )
+
+
+def _say_int8(out: Output, models: list[Workload]) -> None:
+    """Say once that 8-bit models are not what this processor is fast at, where that is so."""
+    from mggc_edge.backends.abilities import no_int8
+    from mggc_edge.machine import INT8_SETS, this_machine
+
+    on_cpu = any((model.precision, model.provider) == ("int8", "cpu") for model in models)
+    if on_cpu and not this_machine().has_any(INT8_SETS):
+        out.remark(f"note: {no_int8()}, so that int8 gains little here")
 
 
 def _check_device(device: str) -> None:

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
     from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.rewrite import Rewritten
+    from mggc_edge.compiler.runtimes import Further
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
-RUNTIMES = ("onnxruntime",)
+RUNTIMES = ("onnxruntime", "ort-mobile", "openvino")  # as `mggc_edge.compiler.runtimes`, which --help must not load
 
 
 def export(
@@ -67,7 +68,13 @@ def export(
         ),
     ] = "fp32",
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
+        str,
+        typer.Option(
+            "--runtime",
+            metavar="LIST",
+            help="Runtimes, of: onnxruntime; ort-mobile, which adds .ort files; openvino, in which the .onnx files are "
+            "proven too.",
+        ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
     image_size: ImageSize = None,
@@ -94,7 +101,7 @@ def export(
     if plan is not None and drop_zero_scales:
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
     parse_names(precision, PRECISIONS, "--precision")
-    parse_names(runtime, RUNTIMES, "--runtime")
+    runtimes = parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
@@ -113,7 +120,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, runtimes)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -158,6 +165,7 @@ def export(
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         drop_scales=drop_zero_scales,
+        runtimes=runtimes,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -184,7 +192,13 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int
+    file: Path,
+    folder: Path,
+    target: str,
+    settings: Settings,
+    size: tuple[int, int] | None,
+    seed: int,
+    runtimes: tuple[str, ...],
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -197,6 +211,7 @@ def _rewrite(
         command="export",
         effective=settings.to_json(),
         seed=seed,
+        runtimes=runtimes,
     )
 
 
@@ -219,7 +234,10 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [{**_artifact(result.generator, target), "parameters": result.after.parameters}],
+        "artifacts": [
+            {**_artifact(result.generator, target), "parameters": result.after.parameters},
+            *(file.to_json(target) for file in result.further.files),
+        ],
         "remarks": list(result.generator.remarks),
     }
 
@@ -238,7 +256,10 @@ def export_document(result: Export, target: str) -> dict[str, Any]:
         "image_size": list(result.table.image_size),
         "original": costs(result.original_table, original),
         "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [_artifact(exported, target) for exported in files],
+        "artifacts": [
+            *(_artifact(exported, target) for exported in files),
+            *(file.to_json(target) for file in result.further.files),
+        ],
         "remarks": list(result.remarks),
     }
 
@@ -268,17 +289,17 @@ def export_page(result: Export) -> RenderableType:
         if exported is not None:
             cost = costs(table, exported)
             rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch")
+    return _page(result.folder, result.table.image_size, rows, " to torch", result.further)
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
     row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before")
+    return _page(result.folder, result.image_size, [row], "\nto the file before", result.further)
 
 
 def _page(
-    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str
+    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str, further: Further
 ) -> RenderableType:
     from rich import box
     from rich.console import Group
@@ -303,8 +324,18 @@ def _page(
             "-" if macs is None else si(macs),
             f"{exported.parity.max_abs:.1e}",
         )
-    lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines = [Text(line) for line in _runtime_lines(further)]
+    lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     return Group(page, *lines) if lines else page
+
+
+def _runtime_lines(further: Further) -> list[str]:
+    """Return a line for every file in a further runtime: how near it is to ONNX Runtime on the ONNX file."""
+    return [
+        f"{file.path.name} in {file.runtime}: max |diff| {file.parity.max_abs:.1e} to onnxruntime"
+        + ("" if file.accepted else ", rejected")
+        for file in further.files
+    ]
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:

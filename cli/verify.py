@@ -139,10 +139,10 @@ def verify(
         limit = None if min_psnr is not None and atol is None else settings["verify.atol"]
         values = shared.output_format.high - shared.output_format.low
         report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr, data_range=values)
+        engines = [a.engine, b.engine]
     if names and not report.passed:
         out.remark(f"note: the largest difference is at '{names[report.worst]}'; where a picture has little contrast,")
         out.remark("      instance norms make large differences of small ones")
-        engines = [a.engine, b.engine]
     document = {
         "schema": SCHEMA,
         "reference": str(reference),

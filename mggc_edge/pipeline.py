@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.quantized import precision_of
+from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import SpecError, counted
 from mggc_edge.models.convert import per_picture_norm
@@ -52,6 +53,7 @@ class Export:
     table: LayerTable
     original_table: LayerTable
     remarks: tuple[str, ...]
+    further: Further = field(default_factory=Further)
 
 
 def export_folder(
@@ -66,6 +68,7 @@ def export_folder(
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
     drop_scales: bool = False,
+    runtimes: Sequence[str] = (),
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -86,6 +89,7 @@ def export_folder(
         drop_scales: instead of a plan, take out the channels whose norm has the scale 0, see
             `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
             pictures, said in a remark, and kept in the manifest as `dropped`.
+        runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         tell: is called with a line at the start of every stage.
 
     Raises:
@@ -147,6 +151,12 @@ def export_folder(
                     seed=seed,
                 )
             files.append(original.artifact.to_json(stage))
+        done = [one.artifact for one in (exported, original) if one is not None]
+        checks = Checks(settings.pictures, settings.atol, settings.min_psnr)
+        with _timed(timings, "runtimes"):
+            further = for_runtimes(done, runtimes, target=settings.target, checks=checks, seed=seed)
+        files += further.entries(stage, settings.target)
+        facts |= further.facts(stage, settings.target)
         in_effect = {
             **effective,
             **(origin or {}),
@@ -167,6 +177,7 @@ def export_folder(
         )
     for result in (exported, original):
         remarks += result.remarks if result is not None else ()
+    remarks += further.remarks
     table = layer_table(generator.spec, settings.image_size)
     return Export(
         folder=folder,
@@ -175,6 +186,7 @@ def export_folder(
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
+        further=further.moved(stage, folder),
     )
 
 

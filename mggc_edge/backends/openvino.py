@@ -73,6 +73,8 @@ class OpenVinoRunner(BaseRunner):
             reader = require("openvino.frontend", extra="openvino").FrontEndManager().load_by_framework("onnx")
             model = reader.convert(reader.load(str(self._path)))
             compiled = ov.Core().compile_model(model, "CPU", properties(self._threads, self._precision))
+            if not compiled.outputs:  # an empty file is a network of nothing
+                raise ArtifactError(f"OpenVINO cannot run '{self._path}': it holds no network")
             self._request = compiled.create_infer_request()
             self.metadata = _metadata(model)
             return tuple(map(_spec, compiled.inputs)), tuple(map(_spec, compiled.outputs))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.targets import choose_passes
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
@@ -60,6 +61,7 @@ class Rewritten:
     after: OnnxFacts
     source_bytes: int
     image_size: Size
+    further: Further = field(default_factory=Further)
 
 
 def rewrite_folder(
@@ -72,6 +74,7 @@ def rewrite_folder(
     command: str,
     effective: Mapping[str, Any],
     seed: int = 0,
+    runtimes: Sequence[str] = (),
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -82,10 +85,12 @@ def rewrite_folder(
         source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
-        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read.
+        settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
+            are read.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
+        runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
@@ -143,16 +148,22 @@ def rewrite_folder(
         hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         after = onnx_facts(path)
+        checks = Checks(settings["export.parity_pictures"], settings["export.atol"], settings["quantize.min_psnr"])
+        done = [artifact]
+        if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
+            done.append(replace(artifact, path=original, sha256=sha256, parent_sha256=None))
+        further = for_runtimes(done, runtimes, target=target, checks=checks, seed=seed)
         write_manifest(
             stage,
             command=command,
-            files=[artifact.to_json(stage), file_entry(original, stage)],
+            files=[artifact.to_json(stage), file_entry(original, stage), *further.entries(stage, target)],
             settings={**effective, "image_size": list(size), "target": target, "seed": seed},
             source_sha256=sha256,
             timings_s={},
+            **further.facts(stage, target),
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
-    exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
+    exported = Exported(artifact, parity, (*remarks, *further.remarks), reports, after.macs_executed)
     return Rewritten(
         folder,
         source,
@@ -161,6 +172,7 @@ def rewrite_folder(
         after=after,
         source_bytes=source.stat().st_size,
         image_size=size,
+        further=further.moved(stage, folder),
     )
 
 
