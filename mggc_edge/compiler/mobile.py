@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -108,12 +109,15 @@ def convert_to_ort(
         ArtifactError: ONNX Runtime's tool fails.
         OutputError: the folder cannot be written.
     """
-    with tempfile.TemporaryDirectory() as place:
+    with contextlib.ExitStack() as stack:
+        with writing(folder):
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=folder))
         source, made = Path(place, "onnx"), Path(place, "ort")
-        source.mkdir()
         copies = [source / model.name for model in models]
-        for model, copy in zip(models, copies, strict=True):
-            shutil.copyfile(model, copy)
+        with writing(folder):
+            source.mkdir()
+            for model, copy in zip(models, copies, strict=True):
+                shutil.copyfile(model, copy)
         found = _ask({"models": [str(copy) for copy in copies], "folder": str(made), "platform": platform})
         with writing(folder):
             for model in models:

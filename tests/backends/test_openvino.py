@@ -58,7 +58,8 @@ def test_a_processor_without_bfloat16_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_threads_latency_and_precision_reach_the_engine(tmp_path: Path) -> None:
-    with OpenVinoRunner(convolutions(tmp_path / "a.onnx"), threads=1) as runner:
+    runner = OpenVinoRunner(convolutions(tmp_path / "a.onnx"), threads=1)
+    with runner:
         assert runner._request is not None
         compiled = runner._request.get_compiled_model()
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
@@ -104,7 +105,8 @@ def test_metadata_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_left_runner_keeps_nothing_of_the_engine(tmp_path: Path) -> None:
-    with OpenVinoRunner(convolutions(tmp_path / "a.onnx")) as runner:
+    runner = OpenVinoRunner(convolutions(tmp_path / "a.onnx"))
+    with runner:
         request = weakref.ref(runner._request)
     gc.collect()
     assert request() is None
