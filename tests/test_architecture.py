@@ -85,6 +85,7 @@ ENGINES = {
     "compiler": {"onnx", "onnx_ir", "onnxscript", "onnxsim"},
     "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "compiler/quantized.py": {"torch", "onnx"},
+    "compiler/mobile_tool.py": {"onnxruntime"},
     "backends/openvino.py": {"openvino"},
     "benchmarks/engines.py": {"onnxruntime", "openvino"},
     "quality/inner_tensor.py": {"onnx"},

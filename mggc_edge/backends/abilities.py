@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mggc_edge.backends.onnxruntime import ORT_MOBILE, PROVIDERS
+from mggc_edge.backends.onnxruntime import ORT_MOBILE, PROVIDERS, available_providers
 from mggc_edge.backends.registry import ENGINES, LibraryState, library_states
-from mggc_edge.errors import MissingDependencyError
-from mggc_edge.lazy import require
 from mggc_edge.machine import BF16_SETS, INT8_SETS, Machine
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
@@ -64,7 +62,7 @@ def abilities(machine: Machine, states: Sequence[LibraryState] | None = None) ->
         states: of the engines, see `library_states`; None: they are looked at.
     """
     known = {state.library.name: state for state in states or library_states(ENGINES)}
-    providers = _providers()
+    providers = available_providers() if known["onnxruntime"].works else ()
     found = []
     for backend, device, library in ROWS:
         absent = _absent(device, known[library], providers if library == "onnxruntime" else None, machine)
@@ -72,13 +70,6 @@ def abilities(machine: Machine, states: Sequence[LibraryState] | None = None) ->
             verdict, reason, hint = absent or (*_computes(backend, device, precision, machine), None)
             found.append(Ability(backend, device, precision, verdict, reason, hint))
     return tuple(found)
-
-
-def _providers() -> tuple[str, ...]:
-    try:
-        return tuple(require("onnxruntime", extra="ort").get_available_providers())
-    except MissingDependencyError:
-        return ()
 
 
 def _absent(

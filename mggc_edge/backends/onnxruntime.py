@@ -95,13 +95,22 @@ def provider_name(provider: str) -> str:
     return name
 
 
+def available_providers() -> tuple[str, ...]:
+    """Return ONNX Runtime's own names of the providers that this build has.
+
+    Raises:
+        MissingDependencyError: there is no ONNX Runtime.
+    """
+    return tuple(require("onnxruntime", extra="ort").get_available_providers())
+
+
 def check_provider(name: str) -> None:
     """Raise InputError where this build of ONNX Runtime lacks a provider: it would run on the processor instead.
 
     Args:
         name: ONNX Runtime's own name.
     """
-    there: list[str] = require("onnxruntime", extra="ort").get_available_providers()
+    there = available_providers()
     if name not in there:
         raise InputError(
             f"this build of ONNX Runtime has no {name}, but {', '.join(there)}",

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 
 from mggc_edge.backends import abilities as module
 from mggc_edge.backends.abilities import PRECISIONS, ROWS, Ability, abilities
 from mggc_edge.backends.registry import ENGINES, LibraryState
-from mggc_edge.errors import MissingDependencyError
 from mggc_edge.machine import Machine
 
 ZEN = Machine("Zen 4", "x86_64", ("AVX2", "AVX-512", "AVX-512 VNNI", "AVX-512 BF16"), 2, None, None)
@@ -32,8 +30,7 @@ def states(*missing: str) -> list[LibraryState]:
 def found(
     monkeypatch: pytest.MonkeyPatch, machine: Machine, providers: tuple[str, ...] = (CPU,), *missing: str
 ) -> Cells:
-    library = SimpleNamespace(get_available_providers=lambda: list(providers))
-    monkeypatch.setattr(module, "require", lambda name, *, extra: library)
+    monkeypatch.setattr(module, "available_providers", lambda: providers)
     return {(one.backend, one.device, one.precision): one for one in abilities(machine, states(*missing))}
 
 
@@ -92,10 +89,6 @@ def test_an_engine_that_is_missing_says_how_to_install_it(monkeypatch: pytest.Mo
     }  # fmt: skip
 
 
-def test_without_onnx_runtime_it_has_no_provider(monkeypatch: pytest.MonkeyPatch) -> None:
-    def absent(name: str, *, extra: str) -> None:
-        raise MissingDependencyError(name)
-
-    monkeypatch.setattr(module, "require", absent)
+def test_without_onnx_runtime_it_has_no_provider() -> None:
     cells = {(one.backend, one.device): one for one in abilities(ZEN, states("onnxruntime"))}
     assert cells["onnxruntime", "cpu"].reason == cells["ort-mobile", "cpu"].reason == "not installed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -64,7 +65,7 @@ def test_a_file_is_opened_by_the_runtime_that_is_named(name: str, runtime: str |
     ],
 )  # fmt: skip
 def test_what_a_runtime_does_not_take_is_one_sentence(
-    name: str, runtime: str | None, chosen: dict[str, str], message: str, hint: str | None
+    name: str, runtime: str | None, chosen: dict[str, Any], message: str, hint: str | None
 ) -> None:
     with pytest.raises(InputError) as caught:
         open_artifact(Path(name), runtime, **chosen)
