@@ -76,6 +76,37 @@ def test_a_file_in_16_bits_is_run_as_it_is(tmp_path: Path) -> None:
         assert runner.infer({"x0": picture().astype(np.float16)})["x1"].dtype == np.float16
 
 
+def test_a_file_in_8_bits_gives_the_levels_that_onnx_runtime_gives(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    weight = generator.integers(-127, 128, (8, 3, 3, 3)).astype(np.int8)
+    constants = {
+        "s": np.float32(2 / 255), "z": np.uint8(128), "w": weight, "ws": np.full(8, 0.002, np.float32),
+        "wz": np.zeros(8, np.int8), "t": np.float32(4 / 255), "u": np.uint8(127),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x0", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["dw"], axis=0),
+        helper.make_node("Conv", ["d", "dw"], ["c"], pads=[1] * 4),
+        helper.make_node("QuantizeLinear", ["c", "t", "u"], ["cq"]),
+        helper.make_node("DequantizeLinear", ["cq", "t", "u"], ["x1"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("x1", TensorProto.FLOAT, [1, 8, 16, 16])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "a.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    with OnnxRuntimeRunner(path) as a, OpenVinoRunner(path) as b:
+        wanted, given = (runner.infer({"x0": picture()})["x1"] * (255 / 4) for runner in (a, b))
+    assert np.abs(given - given.round()).max() < 1e-3
+    assert np.abs(wanted - given).max() < 1 + 1e-3  # a level, where a sum lies between two
+    assert (np.abs(wanted - given) < 1e-3).mean() > 0.99
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [("FLOAT16", "float16"), ("DOUBLE", "float64"), ("UINT8", "uint8"), ("INT64", "int64"), ("BOOL", "bool")],
