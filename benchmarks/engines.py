@@ -7,7 +7,7 @@ then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` r
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
@@ -20,8 +20,10 @@ OPENVINO_TYPES = {
 _FRAMES = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:", "-- ")
 _UNKNOWN = "-- No conversion rule found for operations: "
 
-# Name, numpy's name of the element type or else the engine's own, and sizes of an input: open ones are a name or None.
-Input = tuple[str, str, list["int | str | None"]]
+if TYPE_CHECKING:
+    # Name, numpy's name of the element type or else the engine's own, and sizes of an input: open ones are a name or
+    # None.
+    Input = tuple[str, str, list[int | str | None]]
 
 
 class RefusalError(Exception):

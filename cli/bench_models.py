@@ -67,7 +67,7 @@ def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[
 
     kinds = [what_is(path) for path in paths]
     if kinds == ["run"]:
-        found = [(_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice)]
+        found = [(_run_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice)]
     else:
         for path, kind in zip(paths, kinds, strict=True):
             if kind == "run":
@@ -201,6 +201,15 @@ def _names(paths: Sequence[Path]) -> list[str]:
         seen[name] += 1
         numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return numbered
+
+
+def _run_workload(name: str, path: Path, size: Size | None) -> Workload:
+    """Return a file of a run; one in ONNX Runtime's format has the MACs of the .onnx file that it was made from."""
+    model, parent = _workload(name, path, size), path.with_suffix(".onnx")
+    if model.macs_true is not None or not parent.is_file():
+        return model
+    facts = _workload(name, parent, size)
+    return replace(model, macs_true=facts.macs_true, macs_paper=facts.macs_paper, precision=facts.precision)
 
 
 def _workload(name: str, path: Path, size: Size | None) -> Workload:

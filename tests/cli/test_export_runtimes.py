@@ -104,6 +104,7 @@ def test_the_page_says_how_near_every_runtime_is_and_ort_files_are_measured(comm
     assert [(one["model"], one["runtime"]) for one in measured["runs"]] == [
         ("original", "ort-mobile"), ("compressed", "ort-mobile"),
     ]  # fmt: skip
+    assert [one["macs_true"] for one in measured["runs"]] == [2 * 3 * 3 * 3 * 3 * 16 * 16] * 2
 
 
 def test_without_the_flag_nothing_is_said_of_further_runtimes(command: Command, tmp_path: Path) -> None:
