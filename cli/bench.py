@@ -147,11 +147,12 @@ def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice
 
     shorts = {name: short for short, name in PROVIDERS.items()}
     providers = ",".join(shorts.get(name.strip(), name) for name in provider.split(","))
-    return Choice(
+    asked = (
         () if runtime is None else parse_names(runtime, tuple(RUNTIMES), "--runtime"),
         parse_names(providers, tuple(PROVIDERS), "--provider"),
         () if precision is None else parse_names(precision, PRECISIONS, "--precision"),
     )
+    return Choice(*(tuple(dict.fromkeys(names)) for names in asked))
 
 
 def _say_int8(out: Output, models: list[Workload]) -> None:

@@ -81,6 +81,8 @@ def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[
     rows = [_in_every_way(model, wanted.ways(model.path, model.precision)) for model, wanted in found]
     made = [row for group in rows for row in group]
     _check_all_used(made, [model for model, _ in found], choice)
+    if kinds == ["run"]:
+        _check_both_sides(rows, [model for model, _ in found], choice)
     return made
 
 
@@ -123,6 +125,21 @@ def _check_all_used(made: Sequence[Workload], models: Sequence[Workload], choice
             raise InputError(
                 f"there is nothing to measure on '{provider}': providers are ONNX Runtime's",
                 hint="add onnxruntime to --runtime, or leave out --provider",
+            )
+
+
+def _check_both_sides(rows: Sequence[Sequence[Workload]], models: Sequence[Workload], choice: Choice) -> None:
+    """Raise where a run's original or compressed generator would not be measured at all."""
+    from mggc_edge.errors import InputError
+
+    sides = [model.name.split(" ")[0] for model in models]
+    for side in dict.fromkeys(sides):
+        if not any(group for group, of in zip(rows, sides, strict=True) if of == side):
+            model = models[sides.index(side)]
+            raise InputError(
+                f"the run's {side} generator, '{model.path.name}', is {model.precision} and is not run in "
+                f"{', '.join(choice.precisions)}",
+                hint="leave out --precision, or ask for the precision that it has",
             )
 
 

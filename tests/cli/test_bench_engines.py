@@ -13,8 +13,10 @@ from onnx import TensorProto
 from mggc_edge.artifacts import file_entry
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.cli.bench import _choice
 from mggc_edge.cli.bench_models import Choice, workloads
 from mggc_edge.cli.bench_pages import markdown
+from mggc_edge.errors import InputError
 from mggc_edge.machine import BF16_SETS, Machine, this_machine
 from tests.benchmarks.bench_helpers import convolutions, run_of, without_rule
 from tests.cli.conftest import Command
@@ -141,6 +143,32 @@ def test_where_the_original_has_no_such_precision_its_float32_file_stands_in(
     assert [(model.name, model.precision) for model in models] == [
         ("original", "fp32"), ("compressed fp32.onnx", "fp32"), ("compressed int8.onnx", "int8"),
     ]  # fmt: skip
+
+
+def test_neither_side_of_a_run_is_left_out_silently(run_with_everything: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mggc_edge import opening
+    from mggc_edge.compiler import facts
+
+    real, int8 = facts.onnx_facts, run_with_everything / "export/portable/generator.int8.onnx"
+    monkeypatch.setattr(
+        facts, "onnx_facts",
+        lambda path: replace(real(path), precision="int8") if "int8" in path.name else real(path),
+    )  # fmt: skip
+    monkeypatch.setattr(opening, "run_artifact", lambda run: int8.resolve())
+    manifest = json.loads((run_with_everything / "manifest.json").read_text())
+    manifest["files"] = [entry for entry in manifest["files"] if "generator.fp32" not in entry["path"]]
+    monkeypatch.setattr("mggc_edge.artifacts.read_manifest", lambda root: manifest)
+    with pytest.raises(InputError) as caught:
+        workloads([run_with_everything], None, Choice(precisions=("bf16",)))
+    assert (
+        caught.value.message == "the run's compressed generator, 'generator.int8.onnx', is int8 and is not run in bf16"
+    )
+
+
+def test_a_name_given_twice_counts_once() -> None:
+    assert _choice("openvino,openvino", "cpu,CPUExecutionProvider", "fp32, fp32") == Choice(
+        ("openvino",), ("cpu",), ("fp32",)
+    )
 
 
 def test_a_file_of_a_run_that_was_changed_is_refused(
