@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from mggc_edge.artifacts import sha256_of
+from mggc_edge.backends.onnxruntime import provider_name
+from mggc_edge.backends.openvino import check_bf16
 from mggc_edge.benchmarks.disturbance import Noted, left_out
 from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
 from mggc_edge.benchmarks.isolation import Worker, start_worker
@@ -90,9 +92,10 @@ def measure(
         start, clock: how a process is started, and seconds that pass; for tests.
 
     Raises:
-        InputError: an argument makes no sense, or a model's picture size is not known or not as given.
+        InputError: an argument makes no sense, a model's picture size is not known or not as given, or a provider, or
+            bfloat16, is not there.
         ArtifactError: a model cannot be run, its process died, or `max_seconds` are too short for one pair.
-        MissingDependencyError: ONNX Runtime is not installed here.
+        MissingDependencyError: an engine is not installed here.
     """
     defaults = Settings()
     pairs = defaults["bench.pairs"] if pairs is None else pairs
@@ -104,6 +107,8 @@ def measure(
     threads = machine.cores if threads is None else threads
     _check(threads, pairs, processes, (limit, margin, warm))
     check_workloads(models)
+    if any(model.precision == "bf16" for model in models):
+        check_bf16(machine)
     blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
     files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -129,7 +134,8 @@ def measure(
         )
         for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
     )
-    facts = context(machine, before, after, plan.gathered[0].opened["versions"])
+    versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
+    facts = context(machine, before, after, versions)
     facts["others_running"] = plan.others
     asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
     return BenchmarkReport(
@@ -219,9 +225,16 @@ class _Plan:
         return ready - began, per_pair
 
     def _open(self, model: Workload) -> dict[str, Any]:
-        size = None if model.image_size is None else list(model.image_size)
-        path = str(model.path.absolute())
-        return {"do": "open", "path": path, "threads": self.threads, "image_size": size, "seed": self.seed}
+        return {
+            "do": "open",
+            "path": str(model.path.absolute()),
+            "runtime": model.runtime,
+            "provider": provider_name(model.provider),
+            "precision": model.precision,
+            "threads": self.threads,
+            "image_size": None if model.image_size is None else list(model.image_size),
+            "seed": self.seed,
+        }
 
     def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)

@@ -22,6 +22,13 @@ from mggc_edge.lazy import install_line
 WORKER = Path(__file__).with_name("worker.py")
 MAX_ANSWER_BYTES = 2**20
 SECONDS_TO_END = 5.0
+EXTRAS = {"openvino": "openvino"}  # runtime -> the optional dependencies that install it, where these are not "ort"
+# Error kinds that are no fault of the file, and the way out.
+HINTS = {
+    "size": "give an image size",
+    "fixed": "leave the image size out",
+    "provider": "see mggc-edge doctor",
+}
 _CHUNK = 2**16
 
 
@@ -72,7 +79,8 @@ class WorkerProcess:
 
         Raises:
             ArtifactError: the model cannot be run, its process died, or it did not answer in time.
-            InputError: the file leaves its picture size open and none was given, or takes another one.
+            InputError: the file leaves its picture size open and none was given, or takes another one; or the
+                provider is not there.
             MissingDependencyError: the engine is not installed here.
         """
         assert self._process.stdin is not None
@@ -145,9 +153,9 @@ class WorkerProcess:
 
     def _refused(self, kind: str, message: str) -> MggcEdgeError:
         if kind == "missing":
-            return MissingDependencyError(message, hint=install_line("ort"))
-        hint = {"size": "give an image size", "fixed": "leave the image size out"}.get(kind)
-        error = InputError if kind in ("size", "fixed") else ArtifactError
+            return MissingDependencyError(message, hint=install_line(EXTRAS.get(self._model.runtime, "ort")))
+        hint = HINTS.get(kind)
+        error = InputError if kind in HINTS else ArtifactError
         return error(f"'{self._model.name}' cannot be measured: {message}", hint=hint)
 
 

@@ -1,25 +1,31 @@
 """The process that runs one model, `python worker.py`: requests come as lines of JSON, and so do the answers.
 
-It needs numpy and ONNX Runtime and nothing of this package, so that what it measures is the model's own load time and
-memory. It runs nothing unless it is asked to: two workers that are asked in turn never compete for the cores.
+It needs numpy, the engine, and of this package nothing but engines.py beside it, so that what it measures is the
+model's own load time and memory. It runs nothing unless it is asked to: two workers that are asked in turn never
+compete for the cores.
 
-    {"do": "open", "path", "threads", "image_size", "seed"} -> load_ns, first_ns, inputs, provider, versions, ...
-    {"do": "warm", "min_runs", "min_ns", "max_ns"}          -> runs, ns, settled, median_ns
-    {"do": "sample", "runs", "untimed"}                     -> samples_ns, noted
-    {"do": "close"}                                         -> rss_peak_bytes; the process ends
+    {"do": "open", "path", "runtime", "provider", "precision", "threads", "image_size", "seed"}
+                                                   -> load_ns, first_ns, inputs, provider, versions, ...
+    {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
+    {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
+    {"do": "close"}                                -> rss_peak_bytes; the process ends
 
-An answer with the key `error` ("missing", "model", "size", "fixed", "input") has a `message`; the process then ends.
+An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input") has a `message`; the process
+then ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib.util
 import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
 try:
@@ -34,33 +40,37 @@ BLOCK = 5  # runs of a block of the warm-up
 SETTLED = 0.02  # largest relative difference of the medians of the last two blocks
 MAX_ELEMENTS = 2**28  # of one input
 INPUT_FORMAT = "mggc_edge.input_format"  # key of the metadata in which an exported file says what it takes
-TYPES = {
-    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
-    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
-}  # fmt: skip
 
 
-class RefusalError(Exception):
-    """What the model or this machine does not allow: an error kind and a sentence."""
+def _beside(name: str) -> ModuleType:
+    """Return the module beside this file, by its place: where this is a program, it belongs to no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).resolve().with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    def __init__(self, kind: str, message: str) -> None:
-        self.kind = kind
-        super().__init__(message)
+
+if TYPE_CHECKING:
+    from mggc_edge.benchmarks import engines
+else:
+    engines = _beside("engines")
+RefusalError = engines.RefusalError
 
 
 class Worker:
     """One opened model and its feeds."""
 
     def __init__(self) -> None:
-        self._session: Any = None
-        self._names: list[str] = []
+        self._engine: engines.Engine | None = None
         self._feeds: dict[str, np.ndarray[Any, Any]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what a request asks for and return the answer."""
         do = request["do"]
         if do == "open":
-            return self._open(request["path"], request["threads"], request["image_size"], request["seed"])
+            return self._open(request)
         if do == "warm":
             return self._warm(request["min_runs"], request["min_ns"], request["max_ns"])
         if do == "sample":
@@ -69,33 +79,22 @@ class Worker:
             return self._sample(request["runs"])
         return {"rss_peak_bytes": _memory("VmHWM")}
 
-    def _open(self, path: str, threads: int, image_size: list[int] | None, seed: int) -> dict[str, Any]:
+    def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
             import numpy as np
-            import onnxruntime
         except ImportError as error:
-            raise RefusalError("missing", f"onnxruntime cannot be imported here: {error}") from error
+            raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
+        engine = engines.ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what matters comes back as an exception
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        # A thread that spins takes a core from the other worker while it is measured.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         start = time.perf_counter_ns()
-        try:
-            session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"], enable_fallback=0)
-        except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
-            raise RefusalError("model", f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+        engine.open(request)
         load = time.perf_counter_ns() - start
-        self._session, self._names = session, [output.name for output in session.get_outputs()]
-        generator = np.random.default_rng(seed)
-        values = _range(session.get_modelmeta().custom_metadata_map)
-        for tensor in session.get_inputs():
-            shape = _shape(tensor.name, tensor.shape, image_size, bytes_=tensor.type == "tensor(uint8)")
-            self._feeds[tensor.name] = _feed(generator, tensor.name, tensor.type, shape, values)
+        self._engine = engine
+        generator = np.random.default_rng(request["seed"])
+        values = _range(engine.metadata)
+        for name, dtype, dims in engine.inputs:
+            shape = _shape(name, dims, request["image_size"], bytes_=dtype == "uint8")
+            self._feeds[name] = _feed(generator, name, dtype, shape, values)
         first = self._run()
         gc.collect()
         gc.freeze()
@@ -104,22 +103,20 @@ class Worker:
             "load_ns": load,
             "first_ns": first,
             "rss_before_bytes": before,
-            "provider": session.get_providers()[0],
+            "provider": engine.provider,
             "inputs": [
                 {"name": name, "dtype": feed.dtype.name, "shape": list(feed.shape)}
                 for name, feed in self._feeds.items()
             ],
-            "versions": {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+            "versions": {**engine.versions, "numpy": np.__version__},
         }
 
     def _run(self) -> int:
         """Run once; return the time outside the engine in ns."""
-        try:
-            start = time.perf_counter_ns()
-            self._session.run(self._names, self._feeds)
-            return time.perf_counter_ns() - start
-        except Exception as error:  # as above
-            raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
+        assert self._engine is not None
+        start = time.perf_counter_ns()
+        self._engine.run(self._feeds)
+        return time.perf_counter_ns() - start
 
     def _sample(self, runs: int) -> dict[str, Any]:
         """Time so many runs; note what the kernel counted meanwhile, in ns (see `disturbance.Noted`)."""
@@ -179,7 +176,7 @@ def _shape(name: str, dims: list[int | str | None], image_size: list[int] | None
     return shape
 
 
-def _range(metadata: dict[str, str]) -> tuple[float, float]:
+def _range(metadata: Mapping[str, str]) -> tuple[float, float]:
     """Return the values of black and white that a file of ours says it takes; -1 and 1 where it does not say."""
     try:
         form = json.loads(metadata[INPUT_FORMAT])
@@ -190,26 +187,21 @@ def _range(metadata: dict[str, str]) -> tuple[float, float]:
 
 
 def _feed(
-    generator: np.random.Generator, name: str, type_: str, shape: list[int], values: tuple[float, float]
+    generator: np.random.Generator, name: str, dtype: str, shape: list[int], values: tuple[float, float]
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """Return random values of a picture: floats in the range `values`, bytes in [0, 255]; zeros of any other type."""
-    if type_ not in TYPES:
-        raise RefusalError("input", f"its input '{name}' has the type {type_}, which cannot be fed")
+    if dtype not in engines.TYPES.values():
+        raise RefusalError("input", f"its input '{name}' has the type {dtype}, which cannot be fed")
     count = 1
     for size in shape:
         count *= size
     if count > MAX_ELEMENTS:
         raise RefusalError("input", f"its input '{name}' has {count:,} elements; at most {MAX_ELEMENTS:,} are fed")
-    dtype = TYPES[type_]
     if dtype.startswith("float"):
         return generator.uniform(*values, shape).astype(dtype)
     if dtype == "uint8":
         return generator.integers(0, 256, shape).astype(dtype)
     return generator.integers(0, 1, shape).astype(dtype)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _memory(field: str) -> int | None:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.errors import ArtifactError, InputError
 
-RUNTIMES = ("onnxruntime",)
-PRECISIONS = ("fp32", "int8")
+RUNTIMES = ("onnxruntime", "ort-mobile", "openvino")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
 
@@ -22,7 +23,9 @@ class Workload:
     Attributes:
         name: what it is called in the report.
         path: an .onnx or .ort file. It is run as it is: who does not trust it checks it first.
-        runtime, precision: how it is run.
+        runtime: the engine, as `--runtime` has it.
+        precision: the file's own; "bf16" for a float32 file that OpenVINO runs in bfloat16.
+        provider: what ONNX Runtime runs it on: "cpu", "cuda" or "tensorrt".
         macs_true, macs_paper: multiply-accumulate operations for one picture, None where not known.
         image_size: (height, width) for a file that leaves them open; None: the file says.
     """
@@ -34,6 +37,7 @@ class Workload:
     macs_true: int | None = None
     macs_paper: int | None = None
     image_size: tuple[int, int] | None = None
+    provider: str = "cpu"
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -42,6 +46,10 @@ class Workload:
             raise InputError(f"'{self.runtime}' is no runtime that can be measured", hint=", ".join(RUNTIMES))
         if self.precision not in PRECISIONS:
             raise InputError(f"'{self.precision}' is no precision that can be measured", hint=", ".join(PRECISIONS))
+        if self.precision == "bf16" and self.runtime != "openvino":
+            raise InputError(f"'{self.name}' cannot be measured in bf16 by {self.runtime}", hint="openvino can")
+        if provider_name(self.provider) != provider_name("cpu") and self.runtime == "openvino":
+            raise InputError(f"'{self.name}' cannot be measured on '{self.provider}' by {self.runtime}")
         for macs in (self.macs_true, self.macs_paper):
             if macs is not None and macs < 0:
                 raise InputError(f"'{self.name}' cannot have {macs} MACs")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,12 +19,14 @@ from mggc_edge.cli.options import (
     Set,
     load_settings,
     parse_image_size,
+    parse_names,
 )
 from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
 
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.harness import Progress
     from mggc_edge.benchmarks.workload import Workload
+    from mggc_edge.cli.bench_models import Choice
 
 Format = Literal["table", "json", "markdown"]
 DEVICES = ("x86", "arm64", "jetson", "auto")
@@ -65,6 +66,27 @@ def bench(
         typer.Option("--image-size", metavar="N|HxW", help="Picture size, for files that leave it open."),
     ] = None,
     format_: Annotated[Format, typer.Option("--format", help="How the result is printed.")] = "table",
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="LIST",
+            help="Engines, of: onnxruntime, ort-mobile, openvino [dim](default: by the file's ending)[/].",
+        ),
+    ] = None,
+    provider: Annotated[
+        str,
+        typer.Option("--provider", metavar="LIST", help="What ONNX Runtime runs on, of: cpu, cuda, tensorrt."),
+    ] = "cpu",
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="LIST",
+            help="Files of a run, of: fp32, fp16, int8; or bf16, in which OpenVINO runs fp32 files "
+            "[dim](default: whatever a file is)[/].",
+        ),
+    ] = None,
     update: Annotated[
         bool,
         typer.Option("--update", help="Write the result into the run, in the place of its own, and its report anew."),
@@ -77,18 +99,21 @@ def bench(
 ) -> None:
     """Measure latency, memory and MACs in fresh processes, and say what the samples allow to say."""
     from mggc_edge.benchmarks.harness import measure
+    from mggc_edge.cli.bench_models import workloads
     from mggc_edge.cli.bench_pages import markdown, pages
 
     out: Output = context.obj
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)
     size = parse_image_size(image_size)
+    choice = _choice(runtime, provider, precision)
     _check_device(device)
     paths = models or [_latest()]
-    workloads = _workloads(paths, size)
-    run = _run_to_update(paths) if update else None
+    measured = workloads(paths, size, choice)
+    _say_int8(out, measured)
+    run = _run_to_update(paths, len(measured)) if update else None
     with _progress(out) as progress:
         report = measure(
-            workloads,
+            measured,
             threads=threads,
             pairs=settings["bench.pairs"],
             processes=settings["bench.processes"],
@@ -111,6 +136,33 @@ def bench(
         else:
             for block in pages(report, width=out.console().width):
                 out.result(block)
+
+
+def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice:
+    """Return what the flags that choose engines say."""
+    from mggc_edge.backends.onnxruntime import PROVIDERS
+    from mggc_edge.backends.registry import RUNTIMES
+    from mggc_edge.benchmarks.workload import PRECISIONS
+    from mggc_edge.cli.bench_models import Choice
+
+    shorts = {name: short for short, name in PROVIDERS.items()}
+    providers = ",".join(shorts.get(name.strip(), name) for name in provider.split(","))
+    asked = (
+        () if runtime is None else parse_names(runtime, tuple(RUNTIMES), "--runtime"),
+        parse_names(providers, tuple(PROVIDERS), "--provider"),
+        () if precision is None else parse_names(precision, PRECISIONS, "--precision"),
+    )
+    return Choice(*(tuple(dict.fromkeys(names)) for names in asked))
+
+
+def _say_int8(out: Output, models: list[Workload]) -> None:
+    """Say once that 8-bit models are not what this processor is fast at, where that is so."""
+    from mggc_edge.backends.abilities import no_int8
+    from mggc_edge.machine import INT8_SETS, this_machine
+
+    on_cpu = any((model.precision, model.provider) == ("int8", "cpu") for model in models)
+    if on_cpu and not this_machine().has_any(INT8_SETS):
+        out.remark(f"note: {no_int8()}, so that int8 gains little here")
 
 
 def _check_device(device: str) -> None:
@@ -137,13 +189,15 @@ def _check_device(device: str) -> None:
     raise InputError(f"this machine is {machine.device}, not {device}", hint="leave out --device")
 
 
-def _run_to_update(paths: list[Path]) -> Path:
-    """Return the finished run that is measured."""
+def _run_to_update(paths: list[Path], models: int) -> Path:
+    """Return the finished run that is measured, which keeps the latency of one way to run it."""
     from mggc_edge.opening import what_is
     from mggc_edge.report.latency import check_renewable
 
     if what_is(paths[0]) != "run":
         raise typer.BadParameter(f"--update is for a run folder, and '{paths[0]}' is a file.")
+    if models != 2:
+        raise typer.BadParameter("--update takes one runtime, one provider and one precision.")
     check_renewable(paths[0])
     return paths[0]
 
@@ -155,86 +209,6 @@ def _latest() -> Path:
     if not latest.exists():
         raise InputError(f"there is no run '{latest}'", hint="name what to measure: mggc-edge bench MODEL.onnx")
     return latest
-
-
-def _workloads(paths: list[Path], size: tuple[int, int] | None) -> list[Workload]:
-    """Return what to measure: the two models of a run, or the files."""
-    from mggc_edge.errors import InputError
-    from mggc_edge.opening import what_is
-
-    kinds = [what_is(path) for path in paths]
-    if kinds == ["run"]:
-        return [_workload(name, path, size) for name, path in _run_models(paths[0])]
-    for path, kind in zip(paths, kinds, strict=True):
-        if kind == "run":
-            raise InputError(f"'{path}' is a run, and is measured alone", hint="name its .onnx files")
-        if kind != "artifact":
-            raise InputError(
-                f"'{path}' is a {kind}; .onnx and .ort files can be measured", hint="mggc-edge export makes one of it"
-            )
-    return [_workload(name, path, size) for name, path in zip(_names(paths), paths, strict=True)]
-
-
-def _run_models(run: Path) -> list[tuple[str, Path]]:
-    from mggc_edge.artifacts import (
-        ORIGINAL_FILE,
-        another_file,
-        read_manifest,
-        sha256_of,
-    )
-    from mggc_edge.errors import ArtifactError
-    from mggc_edge.opening import run_artifact
-
-    generator = run_artifact(run)
-    name = generator.with_name(ORIGINAL_FILE).relative_to(run.resolve()).as_posix()  # of the same target
-    entries = [entry for entry in read_manifest(run)["files"] if isinstance(entry, dict) and entry.get("path") == name]
-    if not entries:
-        raise ArtifactError(
-            f"the run '{run}' has no original to compare with",
-            hint=f"measure the generator alone: mggc-edge bench {run / generator.relative_to(run.resolve())}",
-        )
-    original = run / name
-    if not original.is_file():
-        raise ArtifactError(f"'{original}' is named in the manifest, but it is not there")
-    if sha256_of(original) != entries[0].get("sha256"):
-        raise another_file(original, "export again, or measure the files themselves if you trust them")
-    return [("original", original), ("compressed", generator)]
-
-
-def _names(paths: list[Path]) -> list[str]:
-    """Return a name for every file: its own, with its folders where two are alike; the same file twice is numbered."""
-    shorts = [path.name for path in paths]
-    names = shorts if len(set(shorts)) == len({str(path) for path in paths}) else [str(path) for path in paths]
-    seen: Counter[str] = Counter()
-    numbered = []
-    for name in names:
-        seen[name] += 1
-        numbered.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return numbered
-
-
-def _workload(name: str, path: Path, size: tuple[int, int] | None) -> Workload:
-    """Check a file before an engine sees it, and count its multiplications."""
-    from mggc_edge.benchmarks.workload import Workload
-    from mggc_edge.errors import InputError, MissingDependencyError
-
-    macs_true = macs_paper = None
-    precision = "fp32"
-    # A board without onnx has only ONNX Runtime's own checks, and so has a file in its own format.
-    if path.suffix.lower() == ".onnx":
-        with suppress(MissingDependencyError):
-            from mggc_edge.compiler.facts import check_onnx, onnx_facts
-            from mggc_edge.compiler.sizes import check_picture_size
-
-            check_onnx(path)
-            facts = onnx_facts(path)
-            macs_true, macs_paper, precision = facts.macs_true, facts.macs_paper, facts.precision
-            picture = facts.inputs[0] if facts.inputs else None
-            if size is None and picture is not None and len(picture.shape) == 4 and picture.picture_size is None:
-                raise InputError(f"'{path}' takes pictures of any size", hint="give one with --image-size")
-            if size is not None:
-                check_picture_size(path, size)
-    return Workload(name, path, precision=precision, macs_true=macs_true, macs_paper=macs_paper, image_size=size)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mggc_edge.benchmarks.report import BenchmarkReport, Comparison, ModelRun
 
 WIDE = 110
+LIBRARIES = {"ort-mobile": "onnxruntime"}  # runtime -> the library that it is, where that has another name
 COLORS = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 
 
@@ -105,11 +106,24 @@ def _where(report: BenchmarkReport) -> str:
     cores, threads = context["cpu"]["cores"], run.threads
     shape: list[int] = run.inputs[0]["shape"] if run.inputs else []
     size = f", {shape[2]}x{shape[3]}" if len(shape) == 4 else ""
-    versions = context["versions"]
+    engines = {LIBRARIES.get(one.model.runtime, one.model.runtime): None for one in report.runs}
+    named = ", ".join(f"{name} {context['versions'].get(name, '')}".rstrip() for name in engines)
+    precision = "" if _differ(report) else f", {run.model.precision}"
     return (
         f"{context['device']}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
-        f"core{'s' * (cores > 1)}, {run.model.runtime} {versions['onnxruntime']}, {run.model.precision}{size}"
+        f"core{'s' * (cores > 1)}, {named}{precision}{size}"
     )
+
+
+def _way(run: ModelRun) -> str:
+    """Return how a model was run: "openvino bf16"; the provider as well where it is not the processor."""
+    provider = "" if run.model.provider == "cpu" else f" {run.model.provider}"
+    return f"{run.model.runtime}{provider} {run.model.precision}"
+
+
+def _differ(report: BenchmarkReport) -> bool:
+    """Return whether models were run in more than one way, so that every row has to say its own."""
+    return len({_way(run) for run in report.runs}) > 1
 
 
 def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
@@ -118,6 +132,10 @@ def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
         header = ["model", "p50", "95% interval", "p90", "load", "first", "memory", "MACs", "file", "samples"]
     else:
         header = ["model", "p50", "p90", "load", "memory", "MACs"]
+    if _differ(report):
+        header.insert(1, "run by")
+        for label in ("first", "load") if wide else ("load", "p90"):
+            header.remove(label)
     return [header] + [_model_row(run, header) for run in report.runs]
 
 
@@ -126,6 +144,7 @@ def _model_row(run: ModelRun, header: list[str]) -> list[str]:
     peak, macs = run.rss_peak_bytes, run.model.macs_true
     cells = {
         "model": run.model.name,
+        "run by": _way(run),
         "p50": _ms(run.p50_ms),
         "95% interval": "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
         "p90": _ms(run.p90_ms),

@@ -12,21 +12,37 @@ from mggc_edge.cli.output import Output, shown
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from mggc_edge.backends.abilities import Ability
     from mggc_edge.backends.registry import LibraryState
+    from mggc_edge.machine import Machine
+
+COLORS = {"yes": "green", "slow": "cyan", "no": "yellow"}
 
 
 def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = None) -> None:
-    """Show this machine, which engines and libraries work here, and for each that does not, why and what to install."""
+    """Show this machine, its engines and libraries, what each does with which precision, and why not."""
+    from mggc_edge.backends.abilities import abilities
     from mggc_edge.backends.registry import ENGINES, LIBRARIES, library_states
+    from mggc_edge.machine import this_machine
 
     out: Output = context.obj
-    machine = _machine()
-    engines, libraries = ([_entry(state) for state in library_states(rows)] for rows in (ENGINES, LIBRARIES))
-    document = {"schema": "mggc-edge/doctor/1", "machine": machine, "engines": engines, "libraries": libraries}
+    this = this_machine()
+    machine = _machine(this)
+    states = library_states(ENGINES)
+    engines, libraries = ([_entry(state) for state in rows] for rows in (states, library_states(LIBRARIES)))
+    found = abilities(this, states)
+    document = {
+        "schema": "mggc-edge/doctor/1",
+        "machine": machine,
+        "engines": engines,
+        "libraries": libraries,
+        "abilities": [ability.to_json() for ability in found],
+    }
     with out.document(document, as_json=as_json, file=output) as taken:
         if not taken:
             out.result(_machine_page(machine))
             out.result(_libraries_page([*engines, *libraries]))
+            out.result(_abilities_page(found))
 
 
 def _libraries_page(entries: list[dict[str, Any]]) -> RenderableType:
@@ -49,13 +65,41 @@ def _libraries_page(entries: list[dict[str, Any]]) -> RenderableType:
     return page
 
 
-def _machine() -> dict[str, Any]:
+def _abilities_page(found: tuple[Ability, ...]) -> RenderableType:
+    """Return a row for every backend and device, a column for every precision, and below it each reason once."""
+    from rich import box
+    from rich.console import Group
+    from rich.padding import Padding
+    from rich.table import Table
+
+    precisions = tuple(dict.fromkeys(ability.precision for ability in found))
+    rows: dict[tuple[str, str], dict[str, Ability]] = {}
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for ability in found:
+        rows.setdefault((ability.backend, ability.device), {})[ability.precision] = ability
+        if ability.reason is not None:
+            text = ability.reason if ability.hint is None else f"{ability.reason}: {ability.hint}"
+            where = reasons.setdefault(f"{ability.verdict}: {text}", {})
+            where.setdefault(f"{ability.backend} {ability.device}", []).append(ability.precision)
+    page = Table(box=box.SIMPLE, pad_edge=False)
+    for label in ("backend", "device", *precisions):
+        page.add_column(label, no_wrap=True)
+    for (backend, device), cells in rows.items():
+        page.add_row(backend, device, *(f"[{COLORS[cells[p].verdict]}]{cells[p].verdict}[/]" for p in precisions))
+    lines = []
+    for reason, where in reasons.items():
+        named = [
+            name if len(which) == len(precisions) else f"{name} {', '.join(which)}" for name, which in where.items()
+        ]
+        lines.append(Padding(shown(f"{'; '.join(named)}: {reason}"), (0, 0, 0, 2)))
+    return Group(page, *lines)
+
+
+def _machine(machine: Machine) -> dict[str, Any]:
     import platform
 
     from mggc_edge._version import __version__
-    from mggc_edge.machine import this_machine
 
-    machine = this_machine()
     return {
         "mggc-edge": __version__,
         "python": platform.python_version(),
@@ -65,6 +109,7 @@ def _machine() -> dict[str, Any]:
         "cores": machine.cores,
         "memory_bytes": machine.memory_bytes,
         "jetson": machine.jetson,
+        "gpu_nodes": list(machine.gpu_nodes),
     }
 
 
@@ -77,6 +122,7 @@ def _machine_page(machine: dict[str, Any]) -> RenderableType:
     page.add_row("mggc-edge", f"{machine['mggc-edge']}, Python {machine['python']}")
     page.add_row("device", f"{machine['device']}, {machine['cores']} cores" + _memory(machine["memory_bytes"]))
     page.add_row("processor", shown(", ".join([machine["processor"], *machine["instruction_sets"]])))
+    page.add_row("nvidia", shown(", ".join(machine["gpu_nodes"]) or "no (its driver shows no device below /dev)"))
     page.add_row("jetson", shown(machine["jetson"] or "no (no Jetson device tree found)"))
     return page
 

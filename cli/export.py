@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 
     from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.rewrite import Rewritten
-    from mggc_edge.compiler.tensorrt_bundle import Bundle
+    from mggc_edge.compiler.runtimes import Further
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 Io = Literal["float", "uint8"]
 SCHEMA = "mggc-edge/export/1"
 PRECISIONS = ("fp32",)
-RUNTIMES = ("onnxruntime", "tensorrt")
+# as `mggc_edge.compiler.runtimes`, which --help must not load
+RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 
 
 def export(
@@ -76,7 +77,10 @@ def export(
     runtime: Annotated[
         str,
         typer.Option(
-            "--runtime", metavar="LIST", help="Runtimes, of: onnxruntime, tensorrt (a folder to build on the device)."
+            "--runtime",
+            metavar="LIST",
+            help="Runtimes, of: onnxruntime; ort-mobile, which adds .ort files; openvino, in which the .onnx files are "
+            "proven too; tensorrt, a folder to build engines from on the device.",
         ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
@@ -109,7 +113,7 @@ def export(
     if align is not None and plan is None:
         raise typer.BadParameter("--align rounds the widths of a plan; give one with --plan.")
     parse_names(precision, PRECISIONS, "--precision")
-    tensorrt = "tensorrt" in parse_names(runtime, RUNTIMES, "--runtime")
+    runtimes = parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     multiple = parse_align(align, target)
     size = parse_image_size(image_size)
@@ -129,7 +133,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed, io, tensorrt=tensorrt)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, io, runtimes)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -179,7 +183,7 @@ def export(
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         drop_scales=drop_zero_scales,
-        tensorrt=tensorrt,
+        runtimes=runtimes,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -213,8 +217,7 @@ def _rewrite(
     size: tuple[int, int] | None,
     seed: int,
     io: Io,
-    *,
-    tensorrt: bool,
+    runtimes: tuple[str, ...],
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -228,7 +231,7 @@ def _rewrite(
         effective=settings.to_json(),
         seed=seed,
         io=io,
-        tensorrt=tensorrt,
+        runtimes=runtimes,
     )
 
 
@@ -253,7 +256,7 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
         "compressed": None,
         "artifacts": [
             {**_artifact(result.generator, target), "parameters": result.after.parameters},
-            *_bundled(result.bundle, target),
+            *result.further.artifacts(target),
         ],
         "remarks": list(result.generator.remarks),
     }
@@ -273,7 +276,7 @@ def export_document(result: Export, target: str) -> dict[str, Any]:
         "image_size": list(result.table.image_size),
         "original": costs(result.original_table, original),
         "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [*(_artifact(exported, target) for exported in files), *_bundled(result.bundle, target)],
+        "artifacts": [*(_artifact(exported, target) for exported in files), *result.further.artifacts(target)],
         "remarks": list(result.remarks),
     }
 
@@ -296,24 +299,6 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
     }
 
 
-def _bundled(bundle: Bundle | None, target: str) -> list[dict[str, Any]]:
-    """Return an entry for every file of a TensorRT bundle: the engine where it was built here, else its ONNX file."""
-    entries = []
-    for model in bundle.models if bundle is not None else ():
-        file = model.engine or model.artifact
-        entries.append({
-            "path": str(file.path),
-            "target": target,
-            "runtime": "tensorrt",
-            "precision": file.precision,
-            "sha256": file.sha256,
-            "size_bytes": file.size_bytes,
-            "accepted": model.reason is None,
-            "reason": model.reason or (None if model.engine else "to be built on the device"),
-        })  # fmt: skip
-    return entries
-
-
 def export_page(result: Export) -> RenderableType:
     """Return the table of an export, and below it what the graph passes did."""
     from mggc_edge.pipeline import costs
@@ -323,21 +308,17 @@ def export_page(result: Export) -> RenderableType:
         if exported is not None:
             cost = costs(table, exported)
             rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch", result.bundle)
+    return _page(result.folder, result.table.image_size, rows, " to torch", result.further)
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
     row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before", result.bundle)
+    return _page(result.folder, result.image_size, [row], "\nto the file before", result.further)
 
 
 def _page(
-    folder: Path,
-    size: tuple[int, int],
-    rows: list[tuple[Exported, int, int | None]],
-    reference: str,
-    bundle: Bundle | None,
+    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str, further: Further
 ) -> RenderableType:
     from rich import box
     from rich.console import Group
@@ -362,12 +343,9 @@ def _page(
             "-" if macs is None else si(macs),
             f"{exported.parity.max_abs:.1e}",
         )
-    lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines = [Text(line) for line in _runtime_lines(further)]
+    lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
-    for engine in [model.engine for model in bundle.models] if bundle is not None else ():
-        if engine is not None:
-            made = f"{engine.path.name}, {file_size(engine.size_bytes)}, TensorRT {engine.library_version}"
-            lines.append(Text(f"{made} on {engine.device}"))
     return Group(page, *lines) if lines else page
 
 
@@ -376,6 +354,21 @@ def _camera_line(exported: Exported) -> str:
     assert exported.camera is not None
     off = "those" if exported.camera.identical else f"at most {exported.camera.max_abs:g} of 255 levels from those"
     return f"{exported.artifact.path.name} takes and gives bytes; its pictures are {off} of its floats"
+
+
+def _runtime_lines(further: Further) -> list[str]:
+    """Return a line for every file in a further runtime: how near it is to ONNX Runtime on the ONNX file."""
+    lines = [
+        f"{file.path.name} in {file.runtime}: max |diff| {file.parity.max_abs:.1e} to onnxruntime"
+        + ("" if file.accepted else ", rejected")
+        for file in further.files
+    ]
+    engines = [model.engine for model in further.bundle.models] if further.bundle is not None else []
+    return lines + [
+        f"{engine.path.name}, {file_size(engine.size_bytes)}, TensorRT {engine.library_version} on {engine.device}"
+        for engine in engines
+        if engine is not None
+    ]
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:

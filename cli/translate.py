@@ -44,6 +44,14 @@ def translate(
     ] = None,
     layout: LayoutFlag = "plain",
     direction: DirectionOrHalf = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="NAME",
+            help="Engine of an artifact: onnxruntime, ort-mobile or openvino [dim](default: by what it is)[/].",
+        ),
+    ] = None,
     image_size: ImageSize = None,
     bn: Bn = None,
     norm_stats: NormStatsFlag = "instance",
@@ -54,14 +62,17 @@ def translate(
 ) -> None:
     """Translate a folder of pictures; each result is a PNG file, and a contact sheet shows the first ones."""
     from mggc_edge.artifacts import atomic_write, check_output_folder
+    from mggc_edge.backends.registry import RUNTIMES
     from mggc_edge.cli.feeding import folder_pictures, read_pictures
     from mggc_edge.errors import ArtifactError, PictureError
-    from mggc_edge.opening import geometry, in_floats, open_runner
+    from mggc_edge.opening import PYTORCH, geometry, in_floats, open_runner
     from mggc_edge.pictures import contact_sheet, find_pictures, png_bytes, to_picture
 
     out: Output = context.obj
     settings = load_settings(config, set_)
     size = parse_image_size(image_size)
+    if runtime not in (None, PYTORCH, *RUNTIMES):
+        raise typer.BadParameter(f"--runtime takes one of {', '.join((*RUNTIMES, PYTORCH))}, not '{runtime}'.")
     folder = folder_for(out_folder, f"{artifact.stem}-translate")
     check_output_folder(folder)
     paths = find_pictures(images)
@@ -73,6 +84,7 @@ def translate(
         direction=direction or "AtoB",
         norm_stats=norm_stats,
         max_bytes=settings["checkpoint.max_bytes"],
+        runtime=runtime,
     )
     sheet: list[tuple[Image, Image]] = []
     written = 0

@@ -23,6 +23,7 @@ from mggc_edge.cli.options import (
     input_half,
     load_settings,
     parse_image_size,
+    parse_names,
 )
 from mggc_edge.cli.output import Output
 
@@ -58,6 +59,23 @@ def verify(
         float | None,
         typer.Option("--atol", metavar="X", min=0, help="Largest difference of outputs in [-1, 1] that passes."),
     ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime",
+            metavar="NAME[,NAME]",
+            help="Engine of the artifacts, or of reference and candidate: onnxruntime, ort-mobile, openvino, pytorch "
+            "[dim](default: by what each is)[/].",
+        ),
+    ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME[,NAME]",
+            help="What OpenVINO computes float32 files in, or reference and candidate: fp32, bf16.",
+        ),
+    ] = "fp32",
     image_size: ImageSize = None,
     bn: Bn = None,
     norm_stats: OtherSideNormStats = None,
@@ -80,6 +98,7 @@ def verify(
         if value is not None and not math.isfinite(value):
             raise typer.BadParameter(f"{flag} takes a finite number, not {value}.")
     settings = load_settings(config, set_).with_value("verify.atol", atol)
+    runtimes, precisions = _engines((reference, candidate), runtime, precision)
     with open_pair(
         reference,
         candidate,
@@ -88,6 +107,8 @@ def verify(
         direction=direction,
         norm_stats=norm_stats,
         max_bytes=settings["checkpoint.max_bytes"],
+        runtimes=runtimes,
+        precisions=precisions,
     ) as (a, b, shared):
         assert shared.image_size is not None
         if bn is not None and bn not in (geometry(a).bn, geometry(b).bn):
@@ -125,14 +146,41 @@ def verify(
         limit = None if min_psnr is not None and atol is None else usual
         values = shared.output_format.high - shared.output_format.low
         report = check_parity(a, b, pictures, atol=limit, min_psnr=min_psnr, data_range=values)
+        engines = [a.engine, b.engine]
     if names and not report.passed:
         out.remark(f"note: the largest difference is at '{names[report.worst]}'; where a picture has little contrast,")
         out.remark("      instance norms make large differences of small ones")
-    document = {"schema": SCHEMA, "reference": str(reference), "candidate": str(candidate), **report.to_json()}
+    document = {
+        "schema": SCHEMA,
+        "reference": str(reference),
+        "candidate": str(candidate),
+        "runtimes": engines,
+        "precisions": list(precisions),
+        **report.to_json(),
+    }
     with out.document(document, as_json=as_json, file=output) as taken:
         if not taken:
             out.result(_page(report))
     report.check(f"'{candidate}' does not equal '{reference}'")
+
+
+def _engines(
+    paths: tuple[Path, Path], runtime: str | None, precision: str
+) -> tuple[tuple[str | None, str | None], tuple[str, str]]:
+    """Return engine and precision of each side: a single name is for all sides that are no checkpoints."""
+    from mggc_edge.backends.openvino import EXECUTION
+    from mggc_edge.backends.registry import RUNTIMES
+    from mggc_edge.opening import PYTORCH, what_is
+
+    names = () if runtime is None else parse_names(runtime, (*RUNTIMES, PYTORCH), "--runtime")
+    kinds = parse_names(precision, tuple(EXECUTION), "--precision")
+    for flag, values in (("--runtime", names), ("--precision", kinds)):
+        if len(values) > 2:
+            raise typer.BadParameter(f"{flag} takes one name, or two: of the reference and of the candidate.")
+    runs = [what_is(path) in ("artifact", "run") for path in paths]
+    engines = names if len(names) == 2 else tuple(names[0] if names and one else None for one in runs)
+    floats = kinds if len(kinds) == 2 else tuple(kinds[0] if one else "fp32" for one in runs)
+    return (engines[0], engines[1]), (floats[0], floats[1])
 
 
 def _with_contrast(out: Output, pictures: Iterator[tuple[Path, FloatArray]], names: list[str]) -> Iterator[FloatArray]:

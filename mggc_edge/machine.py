@@ -1,10 +1,11 @@
-"""What machine this is: processor, instruction sets, cores, memory, and whether it is a Jetson."""
+"""What machine this is: processor, instruction sets, cores, memory, NVIDIA's devices, and whether it is a Jetson."""
 
 from __future__ import annotations
 
 import os
 import platform
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,23 @@ INSTRUCTION_SETS = {
     "asimd": "NEON", "asimdhp": "NEON fp16", "asimddp": "NEON dot product", "i8mm": "i8mm", "bf16": "bf16",
     "sve": "SVE",
 }  # fmt: skip
+# Of these, what multiplies 8-bit values without a sum of 16 bits, and bfloat16 (of x86) without a detour over float32.
+INT8_SETS = ("AVX-512 VNNI", "AVX-VNNI", "AMX int8", "NEON dot product", "i8mm")
+BF16_SETS = ("AVX-512 BF16", "AMX bf16")
+# Device nodes of NVIDIA's drivers below /dev: of cards, and of the graphics unit in a Jetson.
+GPU_NODES = re.compile(r"nvidia\d+|nvhost-gpu|nvgpu")
 JETSON = re.compile(r"jetson|orin|xavier|nvidia thor", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """This machine. `jetson` is the board's name, None where it is none; `memory_bytes` None where it is not known."""
+    """This machine.
+
+    Attributes:
+        memory_bytes: None where it is not known.
+        jetson: the board's name, None where it is none.
+        gpu_nodes: names below /dev of what NVIDIA's driver shows; empty where there is no card, or no driver.
+    """
 
     processor: str
     architecture: str
@@ -28,6 +40,11 @@ class Machine:
     cores: int
     memory_bytes: int | None
     jetson: str | None
+    gpu_nodes: tuple[str, ...] = ()
+
+    def has_any(self, instruction_sets: Iterable[str]) -> bool:
+        """Whether the processor has one of these instruction sets at least."""
+        return not set(instruction_sets).isdisjoint(self.instruction_sets)
 
     @property
     def device(self) -> str:
@@ -49,7 +66,15 @@ def this_machine(root: Path = Path("/")) -> Machine:
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(_read(root / "proc/meminfo")),
         jetson=board if JETSON.search(board) else None,
+        gpu_nodes=tuple(sorted(filter(GPU_NODES.fullmatch, _names(root / "dev")))),
     )
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except OSError:
+        return []  # as below
 
 
 def _read(path: Path) -> str:

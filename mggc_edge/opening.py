@@ -26,7 +26,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.levels import LevelRunner
-from mggc_edge.backends.registry import OPENERS, open_artifact
+from mggc_edge.backends.registry import OPENERS, RUNTIMES, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.models.spec import SCHEMA as SPEC_SCHEMA
 from mggc_edge.pictures import PictureFormat, Size
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["checkpoint", "network", "spec", "plan", "artifact", "run"]
 MAX_JSON_BYTES = 64 * 2**20
+PYTORCH = "pytorch"  # what runs checkpoints
 TRAINED = ("latest_net_G.pth", "latest_net_G_A.pth")  # what a folder of `train` has, and of the well-known code
 
 
@@ -119,22 +120,25 @@ def _trained_hint(folder: Path) -> str | None:
     return None
 
 
-def run_artifact(folder: Path) -> Path:
-    """Return the generator's ONNX file of a run folder.
+def run_artifact(folder: Path, ending: str = ".onnx") -> Path:
+    """Return the generator's ONNX file of a run folder, or its file of another ending.
 
     Raises:
         ArtifactError: the manifest names none, or the file is not there or has changed.
     """
     manifest = read_manifest(folder)
+    generators = [str(Path(file).with_suffix(ending)) for file in GENERATOR_FILES.values()]
     for entry in manifest["files"]:
         name = entry.get("path") if isinstance(entry, dict) else None
-        if isinstance(name, str) and Path(name).name in GENERATOR_FILES.values() and "/" in name:
+        if isinstance(name, str) and Path(name).name in generators and "/" in name:
             path = _named_in_manifest(folder, name)
             if sha256_of(path) != entry.get("sha256"):
                 raise another_file(path, "export again, or open the file itself if you trust it")
             return path
     if manifest.get("command") == "train":
         raise ArtifactError(f"'{folder}' is a run of `train` and has no exported generator", _trained_hint(folder))
+    if ending != ".onnx":
+        raise ArtifactError(f"the run '{folder}' has no {ending} file", hint="mggc-edge export --runtime writes one")
     raise ArtifactError(f"the run '{folder}' has no exported generator")
 
 
@@ -180,6 +184,8 @@ def open_runner(
     direction: Direction = "AtoB",
     norm_stats: NormStats = "instance",
     max_bytes: int | None = None,
+    runtime: str | None = None,
+    precision: str = "fp32",
 ) -> BaseRunner:
     """Return a runner, not yet entered, for a checkpoint, a saved network, a run folder, or an .onnx or .ort file.
 
@@ -188,21 +194,32 @@ def open_runner(
         image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one. An
             .onnx file that leaves it open is checked for whether it can halve such pictures.
         bn, direction, norm_stats, max_bytes: for checkpoints, see `per_picture_norm` and `load_network`.
+        runtime: the engine: a key of `mggc_edge.backends.registry.RUNTIMES`, or "pytorch" for checkpoints; None: by
+            what it is.
+        precision: "bf16" lets OpenVINO compute in bfloat16.
 
     Raises:
-        InputError: there is nothing to run at `path`, or it is damaged.
+        InputError: there is nothing to run at `path`, or it is damaged, or the engine does not run it.
         MissingDependencyError: the library that it needs is not installed.
     """
     path = Path(path)
     kind = what_is(path)
     if kind in ("run", "artifact"):
-        return _open_artifact(run_artifact(path) if kind == "run" else path, image_size)
+        if kind == "run":
+            path = run_artifact(path, RUNTIMES[runtime].ending if runtime and runtime in RUNTIMES else ".onnx")
+        return _open_artifact(path, image_size, runtime, precision)
     if kind in ("spec", "plan"):
         raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
+    if runtime not in (None, PYTORCH) or precision != "fp32":
+        asked = precision if runtime in (None, PYTORCH) else runtime
+        raise InputError(
+            f"'{path}' is a {kind}, which {PYTORCH} runs in fp32; '{asked}' is for artifacts",
+            hint="mggc-edge export makes an .onnx file of it",
+        )
     return _open_checkpoint(path, image_size, bn, direction, norm_stats, max_bytes)
 
 
-def _open_artifact(path: Path, image_size: Size | None) -> BaseRunner:
+def _open_artifact(path: Path, image_size: Size | None, runtime: str | None, precision: str) -> BaseRunner:
     if path.suffix.lower() == ".onnx":
         from mggc_edge.compiler.facts import check_onnx
         from mggc_edge.compiler.sizes import check_picture_size
@@ -211,7 +228,7 @@ def _open_artifact(path: Path, image_size: Size | None) -> BaseRunner:
             check_onnx(path)
             if image_size is not None:
                 check_picture_size(path, image_size)
-    return open_artifact(path)
+    return open_artifact(path, runtime, precision=precision)
 
 
 def _open_checkpoint(
@@ -247,11 +264,14 @@ def open_pair(
     direction: Direction | None = None,
     norm_stats: NormStats | None = None,
     max_bytes: int | None = None,
+    runtimes: tuple[str | None, str | None] = (None, None),
+    precisions: tuple[str, str] = ("fp32", "fp32"),
 ) -> Iterator[tuple[Runner, Runner, Geometry]]:
     """Open two things so that both see the same pictures; yield the two runners and what they take.
 
     A checkpoint has no picture size of its own, and can be read in several ways (batch-norm mode, direction, norm
-    statistics): what the arguments leave open is taken from the other side, if that is an exported file.
+    statistics): what the arguments leave open is taken from the other side, if that is an exported file. `runtimes` and
+    `precisions` are those of the two sides, see `open_runner`.
 
     Where one of them takes bytes, both are shown as runners of levels, see `LevelRunner`.
 
@@ -271,6 +291,8 @@ def open_pair(
                 direction=way or "AtoB",
                 norm_stats=stats or "instance",
                 max_bytes=max_bytes,
+                runtime=runtimes[index],
+                precision=precisions[index],
             )
             runners[index] = stack.enter_context(runner)
             found = geometry(runners[index])

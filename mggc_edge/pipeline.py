@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.quantized import precision_of
-from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
+from mggc_edge.compiler.runtimes import ONNX_RUNTIME, Checks, Further, for_runtimes
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import SpecError, counted
 from mggc_edge.models.convert import per_picture_norm
@@ -56,7 +56,7 @@ class Export:
     table: LayerTable
     original_table: LayerTable
     remarks: tuple[str, ...]
-    bundle: Bundle | None = None
+    further: Further = field(default_factory=Further)
 
 
 def export_folder(
@@ -71,7 +71,7 @@ def export_folder(
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
     drop_scales: bool = False,
-    tensorrt: bool = False,
+    runtimes: Sequence[str] = (),
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -92,7 +92,7 @@ def export_folder(
         drop_scales: instead of a plan, take out the channels whose norm has the scale 0, see
             `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
             pictures, said in a remark, and kept in the manifest as `dropped`.
-        tensorrt: write `export/<target>/tensorrt/` too, a bundle to build on a device.
+        runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         tell: is called with a line at the start of every stage.
 
     Raises:
@@ -154,14 +154,15 @@ def export_folder(
                     seed=seed,
                 )
             files.append(original.artifact.to_json(stage))
-        bundle = None
-        if tensorrt:
-            tell("writing the TensorRT bundle")
-            exports = [exported] if original is None else [original, exported]
-            with _timed(timings, "tensorrt"):
-                bundle = write_bundle(target / BUNDLE_FOLDER, [one.artifact for one in exports], seed=seed)
-            files += bundle.file_entries(stage)
-            remarks += bundle.remarks
+        done = [one.artifact for one in (exported, original) if one is not None]
+        checks = Checks(settings.pictures, settings.atol, settings.min_psnr)
+        further = Further()
+        if set(runtimes) - {ONNX_RUNTIME}:
+            tell(f"proving it in {', '.join(name for name in runtimes if name != ONNX_RUNTIME)}")
+            with _timed(timings, "runtimes"):
+                further = for_runtimes(done, runtimes, target=settings.target, checks=checks, seed=seed)
+        files += further.entries(stage, settings.target)
+        facts |= further.facts(stage, settings.target)
         in_effect = {
             **effective,
             **(origin or {}),
@@ -183,6 +184,7 @@ def export_folder(
         )
     for result in (exported, original):
         remarks += result.remarks if result is not None else ()
+    remarks += further.remarks
     table = layer_table(generator.spec, settings.image_size)
     return Export(
         folder=folder,
@@ -191,7 +193,7 @@ def export_folder(
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
-        bundle=None if bundle is None else bundle.moved(stage, folder),
+        further=further.moved(stage, folder),
     )
 
 

@@ -87,7 +87,9 @@ ENGINES = {
     "compiler": {"onnx", "onnx_ir", "onnxscript", "onnxsim"},
     "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "compiler/quantized.py": {"torch", "onnx"},
-    "benchmarks/worker.py": {"onnxruntime"},
+    "compiler/mobile_tool.py": {"onnxruntime"},
+    "backends/openvino.py": {"openvino"},
+    "benchmarks/engines.py": {"onnxruntime", "openvino"},
     "quality/inner_tensor.py": {"onnx"},
     "training": {"torch", "safetensors", "lightning_fabric"},
     "pruning": {"torch"},
@@ -98,8 +100,8 @@ ENGINES = {
     "cli": {"torch", "onnx"},
 }
 HEAVY = {
-    "torch", "lightning_fabric", "onnx", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "tensorrt", "cuda",
-    "pycuda",
+    "torch", "lightning_fabric", "onnx", "onnxruntime", "onnxscript", "onnxsim", "openvino", "safetensors", "tensorrt",
+    "cuda", "pycuda",
 }  # fmt: skip
 # What prints beside the command line: the script of a bundle, which is a command line of its own, on a board.
 SCRIPTS = ("compiler/bundle/build.py",)

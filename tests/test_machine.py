@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.machine import this_machine
+from mggc_edge.machine import BF16_SETS, INT8_SETS, this_machine
 
 
 def make(root: Path, **files: str) -> Path:
@@ -51,3 +51,16 @@ def test_a_machine_that_tells_nothing_has_cores_and_no_memory(tmp_path: Path) ->
 @pytest.mark.parametrize(("architecture", "device"), [("x86_64", "x86"), ("aarch64", "arm64"), ("riscv64", "riscv64")])
 def test_the_device_follows_the_architecture(tmp_path: Path, architecture: str, device: str) -> None:
     assert dataclasses.replace(this_machine(tmp_path), architecture=architecture, jetson=None).device == device
+
+
+def test_devices_of_nvidia_are_known_by_their_nodes(tmp_path: Path) -> None:
+    assert this_machine(tmp_path).gpu_nodes == ()
+    (tmp_path / "dev").mkdir()
+    for name in ("nvidia1", "nvidia0", "nvidiactl", "nvidia-uvm", "null", "nvhost-gpu"):
+        (tmp_path / "dev" / name).touch()
+    assert this_machine(tmp_path).gpu_nodes == ("nvhost-gpu", "nvidia0", "nvidia1")
+
+
+def test_a_machine_has_any_of_some_instruction_sets_or_none(tmp_path: Path) -> None:
+    machine = this_machine(make(tmp_path, cpuinfo="flags\t\t: avx2 avx512_bf16 amx_bf16\n"))
+    assert (machine.has_any(BF16_SETS), machine.has_any(INT8_SETS), machine.has_any(())) == (True, False, False)

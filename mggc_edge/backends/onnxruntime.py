@@ -1,12 +1,13 @@
-"""ONNX Runtime: .onnx files and its own .ort files."""
+"""ONNX Runtime: .onnx files and its own .ort files, on any of its execution providers that this build has."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge.backends.base import BaseRunner
-from mggc_edge.errors import ArtifactError, MggcEdgeError
+from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.tensors import Array, Feeds, TensorSpec
 
@@ -17,33 +18,49 @@ _DTYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
     "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
 }  # fmt: skip
+ORT_MOBILE = "ort-mobile"  # the runtime of .ort files, which builds without ONNX parser and graph passes run too
+# Short name, as `--provider` has it -> ONNX Runtime's name.
+PROVIDERS: Mapping[str, str] = {
+    "cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider",
+}  # fmt: skip
 
 
 class OnnxRuntimeRunner(BaseRunner):
-    """Runs a file with ONNX Runtime's CPU execution provider.
+    """Runs a file with one of ONNX Runtime's execution providers.
 
     Args:
         path: an .onnx or .ort file.
         threads: threads inside an operator; 0 lets ONNX Runtime choose.
+        provider: "cpu", "cuda" or "tensorrt". What it does not take, ONNX Runtime runs on the processor; a provider
+            that is not there, or does not start, is an error.
     """
 
     engine = "onnxruntime"
 
-    def __init__(self, path: Path, *, threads: int = 0) -> None:
+    def __init__(self, path: Path, *, threads: int = 0, provider: str = "cpu") -> None:
         super().__init__(path.name)
+        if path.suffix.lower() == ".ort":
+            self.engine = ORT_MOBILE
         self._path = path
         self._threads = threads
+        self._provider = provider_name(provider)
         self._session: onnxruntime.InferenceSession | None = None
 
     def _open(self) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         ort = require("onnxruntime", extra="ort")
+        check_provider(self._provider)
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what matters comes back as an exception
         options.intra_op_num_threads = self._threads
         try:
             self._session = ort.InferenceSession(
-                str(self._path), options, providers=["CPUExecutionProvider"], enable_fallback=0
+                str(self._path), options, providers=[self._provider], enable_fallback=0
             )
+            if (started := self._session.get_providers()[0]) != self._provider:
+                raise InputError(
+                    f"ONNX Runtime's {self._provider} does not start here; it would run on {started}",
+                    hint="does the driver, and do CUDA, cuDNN or TensorRT, fit this build of ONNX Runtime?",
+                )
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
             specs = tuple(map(_spec, inputs)), tuple(map(_spec, outputs))
@@ -64,6 +81,41 @@ class OnnxRuntimeRunner(BaseRunner):
 
     def _close(self) -> None:
         self._session = None
+
+
+def provider_name(provider: str) -> str:
+    """Return ONNX Runtime's name of a provider, given by its short name or its own.
+
+    Raises:
+        InputError: there is no such provider, or none that can be chosen.
+    """
+    name = PROVIDERS.get(provider, provider)
+    if name not in PROVIDERS.values():
+        raise InputError(f"'{provider}' is no provider", hint=f"one of {', '.join(PROVIDERS)}")
+    return name
+
+
+def available_providers() -> tuple[str, ...]:
+    """Return ONNX Runtime's own names of the providers that this build has.
+
+    Raises:
+        MissingDependencyError: there is no ONNX Runtime.
+    """
+    return tuple(require("onnxruntime", extra="ort").get_available_providers())
+
+
+def check_provider(name: str) -> None:
+    """Raise InputError where this build of ONNX Runtime lacks a provider: it would run on the processor instead.
+
+    Args:
+        name: ONNX Runtime's own name.
+    """
+    there = available_providers()
+    if name not in there:
+        raise InputError(
+            f"this build of ONNX Runtime has no {name}, but {', '.join(there)}",
+            hint="install a build that has it, such as onnxruntime-gpu or that of your board, in the place of this one",
+        )
 
 
 def _reason(error: Exception) -> str:

@@ -9,20 +9,46 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.backends.base import BaseRunner
-from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.backends.onnxruntime import ORT_MOBILE, OnnxRuntimeRunner
+from mggc_edge.backends.openvino import OpenVinoRunner
 from mggc_edge.backends.tensorrt import TrtRunner, tensorrt_ability
-from mggc_edge.errors import ArtifactError, MissingDependencyError
+from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.lazy import install_line, require
 
-# File name ending -> how to open it.
-OPENERS: Mapping[str, Callable[[Path], BaseRunner]] = {
+# File name ending -> how it is opened where no engine is named.
+OPENERS: Mapping[str, Callable[..., BaseRunner]] = {
     ".onnx": OnnxRuntimeRunner,
     ".ort": OnnxRuntimeRunner,
     ".engine": TrtRunner,
 }
 
 
-NO_BACKEND = "no backend in this version of mggc-edge"
+@dataclass(frozen=True)
+class Runtime:
+    """An engine that opens files, by its name in `--runtime`.
+
+    Attributes:
+        ending: of the files that it takes.
+        opener: makes a runner of a path, and of the arguments named in `takes`.
+        takes: what can be chosen beside: "threads", "provider", "precision".
+    """
+
+    name: str
+    ending: str
+    opener: Callable[..., BaseRunner]
+    takes: tuple[str, ...]
+
+
+RUNTIMES: Mapping[str, Runtime] = {
+    runtime.name: runtime
+    for runtime in (
+        Runtime("onnxruntime", ".onnx", OnnxRuntimeRunner, ("threads", "provider")),
+        Runtime(ORT_MOBILE, ".ort", OnnxRuntimeRunner, ("threads", "provider")),
+        Runtime("openvino", ".onnx", OpenVinoRunner, ("threads", "precision")),
+        Runtime("tensorrt", ".engine", TrtRunner, ()),
+    )
+}
+USUAL = {"threads": 0, "provider": "cpu", "precision": "fp32"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +60,19 @@ class Library:
         module: what is imported.
         extra: the optional dependencies that install it.
         needed_by: what needs it; None for an engine, which is needed by whoever wants to use it.
-        supported: False for an engine that this version has no backend for.
     """
 
     name: str
     module: str
     extra: str
     needed_by: str | None = None
-    supported: bool = True
 
 
 ENGINES: tuple[Library, ...] = (
     Library("pytorch", "torch", "torch"),
     Library("onnxruntime", "onnxruntime", "ort"),
     Library("tensorrt", "tensorrt", "tensorrt"),
-    Library("openvino", "openvino", "openvino", supported=False),
+    Library("openvino", "openvino", "openvino"),
 )
 LIBRARIES: tuple[Library, ...] = (
     Library("onnx", "onnx", "onnx", "export, inspect of ONNX files"),
@@ -70,16 +94,45 @@ class LibraryState:
     hint: str | None = None
 
 
-def open_artifact(path: Path) -> BaseRunner:
+def open_artifact(path: Path, runtime: str | None = None, *, threads: int = 0, **chosen: str) -> BaseRunner:
     """Return a runner, not yet entered, for a file that an engine can run as it is.
 
+    Args:
+        path: the file; its own precision stays what it is.
+        runtime: a key of `RUNTIMES`; None: by the file's ending, see `OPENERS`.
+        threads: threads inside an operator; 0 lets the engine choose.
+        chosen: `provider` ("cpu", "cuda", "tensorrt"), for ONNX Runtime, and `precision` ("fp32", "bf16"), in which
+            OpenVINO computes what is float32 in the file.
+
     Raises:
-        ArtifactError: no engine opens files with that ending.
+        ArtifactError: no engine, or not this one, opens files with that ending.
+        InputError: there is no such runtime, or it has not what was chosen.
     """
-    opener = OPENERS.get(path.suffix.lower())
-    if opener is None:
+    ending = path.suffix.lower()
+    if ending not in OPENERS:
         raise ArtifactError(f"no engine opens '{path.name}'", hint=f"known endings: {', '.join(OPENERS)}")
-    return opener(path)
+    if runtime is None:
+        runtime = next(known.name for known in RUNTIMES.values() if known.ending == ending)
+    wanted = {name: value for name, value in {"threads": threads, **chosen}.items() if value != USUAL.get(name)}
+    check_runtime(path, runtime, wanted)
+    return RUNTIMES[runtime].opener(path, **wanted)
+
+
+def check_runtime(path: Path, runtime: str, chosen: Mapping[str, object]) -> None:
+    """Raise as `open_artifact` does where an engine does not take a file, or what was chosen beside it."""
+    if runtime not in RUNTIMES:
+        raise InputError(f"'{runtime}' is no runtime", hint=f"one of {', '.join(RUNTIMES)}")
+    known = RUNTIMES[runtime]
+    if path.suffix.lower() != known.ending:
+        others = ", ".join(other.name for other in RUNTIMES.values() if other.ending == path.suffix.lower())
+        raise ArtifactError(
+            f"the runtime '{runtime}' opens {known.ending} files, and '{path.name}' is none",
+            hint=f"runtimes for it: {others}" if others else None,
+        )
+    for name, value in chosen.items():
+        if name not in known.takes:
+            those = ", ".join(other.name for other in RUNTIMES.values() if name in other.takes)
+            raise InputError(f"the runtime '{runtime}' has no {name} '{value}'", hint=f"for {those}")
 
 
 def library_states(libraries: Iterable[Library]) -> tuple[LibraryState, ...]:
@@ -97,8 +150,6 @@ def _state(library: Library) -> LibraryState:
         detail, hint = _absence(library, error), error.hint
     except Exception as error:  # noqa: BLE001  a half-installed library may fail in any way while it loads
         detail, hint = f"importing it fails: {str(error) or type(error).__name__}", install_line(library.extra)
-    if not library.supported:
-        return LibraryState(library, False, version, NO_BACKEND)
     if hint is not None and library.needed_by is not None:
         detail = f"{detail}; needed by {library.needed_by}"
     return LibraryState(library, hint is None, version, detail, hint)
@@ -124,6 +175,9 @@ def _abilities(library: Library, module: Any) -> str:
         return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     if library.name == "tensorrt":
         return tensorrt_ability()
+    if library.name == "openvino":
+        devices: list[str] = module.Core().available_devices
+        return ", ".join(devices)
     if library.name == "pytorch":
         return "CPU, CUDA" if module.cuda.is_available() else "CPU"
     return library.needed_by or ""

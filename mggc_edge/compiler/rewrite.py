@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +33,9 @@ from mggc_edge.compiler.camera import formats_of, make_camera_ready
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
-from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -66,7 +66,7 @@ class Rewritten:
     after: OnnxFacts
     source_bytes: int
     image_size: Size
-    bundle: Bundle | None = None
+    further: Further = field(default_factory=Further)
 
 
 def rewrite_folder(
@@ -80,7 +80,7 @@ def rewrite_folder(
     effective: Mapping[str, Any],
     seed: int = 0,
     io: str = FLOAT_IO,
-    tensorrt: bool = False,
+    runtimes: Sequence[str] = (),
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -91,13 +91,14 @@ def rewrite_folder(
         source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
-        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` are read; with bytes
+        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` and
+            `quantize.min_psnr` are read; with bytes
             also `export.picture_range` and `export.picture_color`.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
-        tensorrt: write `export/<target>/tensorrt/` too, a bundle to build on a device.
+        runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
@@ -170,22 +171,22 @@ def rewrite_folder(
                 artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
             )
         after = onnx_facts(path)
-        bundle = write_bundle(place / BUNDLE_FOLDER, [artifact], seed=seed) if tensorrt else None
+        checks = Checks(settings["export.parity_pictures"], settings["export.atol"], settings["quantize.min_psnr"])
+        done = [artifact]
+        if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
+            done.append(replace(artifact, path=original, sha256=sha256, parent_sha256=None))
+        further = for_runtimes(done, runtimes, target=target, checks=checks, seed=seed)
         write_manifest(
             stage,
             command=command,
-            files=[
-                artifact.to_json(stage),
-                file_entry(original, stage),
-                *(bundle.file_entries(stage) if bundle is not None else ()),
-            ],
+            files=[artifact.to_json(stage), file_entry(original, stage), *further.entries(stage, target)],
             settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
             source_sha256=sha256,
             timings_s={},
+            **further.facts(stage, target),
         )
     artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
-    remarks += bundle.remarks if bundle is not None else ()
-    exported = Exported(artifact, parity, remarks, reports, after.macs_executed, camera=camera)
+    exported = Exported(artifact, parity, (*remarks, *further.remarks), reports, after.macs_executed, camera=camera)
     return Rewritten(
         folder,
         source,
@@ -194,7 +195,7 @@ def rewrite_folder(
         after=after,
         source_bytes=source.stat().st_size,
         image_size=size,
-        bundle=None if bundle is None else bundle.moved(stage, folder),
+        further=further.moved(stage, folder),
     )
 
 

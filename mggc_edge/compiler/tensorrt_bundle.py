@@ -77,6 +77,18 @@ class Bundle:
     models: tuple[BundleModel, ...]
     remarks: tuple[str, ...] = field(default=())
 
+    def to_json(self, target: str) -> list[dict[str, Any]]:
+        """Return entries of `artifacts`: of every file the engine, where it was built here, else the ONNX file."""
+        entries = []
+        for model in self.models:
+            file = model.engine or model.artifact
+            entries.append({
+                "path": str(file.path), "target": target, "runtime": "tensorrt", "precision": file.precision,
+                "sha256": file.sha256, "size_bytes": file.size_bytes, "accepted": model.reason is None,
+                "reason": model.reason or (None if model.engine else "to be built on the device"),
+            })  # fmt: skip
+        return entries
+
     def file_entries(self, root: Path) -> list[dict[str, Any]]:
         """Return the entries of its files in the manifest of the folder `root`."""
         engines = {model.engine.path: model.engine for model in self.models if model.engine is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import onnxruntime
 import pytest
@@ -15,7 +16,7 @@ from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.registry import ENGINES, LIBRARIES, Library, LibraryState, library_states, open_artifact
 from mggc_edge.backends.tensorrt import TrtRunner
 from mggc_edge.backends.trt_run import INSTALL_HINT
-from mggc_edge.errors import ArtifactError, MissingDependencyError
+from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.lazy import require
 from tests.backends.trt_helpers import install, without_cuda
 
@@ -33,6 +34,49 @@ def test_onnx_runtime_opens_its_files(name: str) -> None:
 
 def test_tensorrt_opens_engines() -> None:
     assert isinstance(open_artifact(Path("folder", "g.engine")), TrtRunner)
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "engine"),
+    [
+        ("g.onnx", None, "onnxruntime"), ("g.onnx", "openvino", "openvino"), ("g.ort", None, "ort-mobile"),
+        ("g.ort", "ort-mobile", "ort-mobile"), ("g.onnx", "onnxruntime", "onnxruntime"),
+    ],
+)  # fmt: skip
+def test_a_file_is_opened_by_the_runtime_that_is_named(name: str, runtime: str | None, engine: str) -> None:
+    assert open_artifact(Path(name), runtime).engine == engine
+
+
+@pytest.mark.parametrize(
+    ("name", "runtime", "chosen", "message", "hint"),
+    [
+        (
+            "g.ort", "openvino", {}, "the runtime 'openvino' opens .onnx files, and 'g.ort' is none",
+            "runtimes for it: ort-mobile",
+        ),
+        (
+            "g.onnx", "ort-mobile", {}, "the runtime 'ort-mobile' opens .ort files, and 'g.onnx' is none",
+            "runtimes for it: onnxruntime, openvino",
+        ),
+        ("g.onnx", "abacus", {}, "'abacus' is no runtime", "one of onnxruntime, ort-mobile, openvino, tensorrt"),
+        (
+            "g.onnx", "onnxruntime", {"precision": "bf16"}, "the runtime 'onnxruntime' has no precision 'bf16'",
+            "for openvino",
+        ),
+        (
+            "g.onnx", "openvino", {"provider": "cuda"}, "the runtime 'openvino' has no provider 'cuda'",
+            "for onnxruntime, ort-mobile",
+        ),
+        ("g.onnx", None, {"provider": "npu"}, "'npu' is no provider", "one of cpu, cuda, tensorrt"),
+        ("g.onnx", "openvino", {"precision": "fp16"}, "OpenVINO runs files in fp32 or bf16, not in 'fp16'", None),
+    ],
+)  # fmt: skip
+def test_what_a_runtime_does_not_take_is_one_sentence(
+    name: str, runtime: str | None, chosen: dict[str, Any], message: str, hint: str | None
+) -> None:
+    with pytest.raises(InputError) as caught:
+        open_artifact(Path(name), runtime, **chosen)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 @pytest.mark.parametrize("name", ["g.plan", "g.pth", "onnx", ""])
@@ -54,9 +98,10 @@ def test_installed_engines_work_and_name_their_version() -> None:
     assert found["pytorch"].detail in ("CPU", "CPU, CUDA")
     assert (found["onnxruntime"].works, found["onnxruntime"].version) == (True, onnxruntime.__version__)
     assert "CPU" in found["onnxruntime"].detail.split(", ")
+    assert (found["openvino"].works, "CPU" in found["openvino"].detail.split(", ")) == (True, True)
 
 
-@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "ort"), ("torch", "torch")])
+@pytest.mark.parametrize(("module", "extra"), [("onnxruntime", "ort"), ("torch", "torch"), ("openvino", "openvino")])
 def test_a_missing_engine_comes_with_its_install_line(module: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str, *, extra: str) -> ModuleType:
         if name != module:
@@ -95,24 +140,6 @@ def test_an_installed_engine_that_answers_wrongly_is_no_crash(monkeypatch: pytes
     state = states()["pytorch"]
     assert (state.works, state.hint) == (False, 'pip install "mggc-edge[torch]"')
     assert "has no attribute 'cuda'" in state.detail
-
-
-@pytest.mark.parametrize(("version", "wanted"), [({"__version__": "2026.1"}, "2026.1"), ({}, None)])
-def test_an_engine_without_a_backend_is_said_to_have_none_though_it_is_installed(
-    monkeypatch: pytest.MonkeyPatch, version: dict[str, str], wanted: str | None
-) -> None:
-    # A vendor build under another package name: its version is its own word.
-    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(**version))
-    state = states()["openvino"]
-    assert (state.works, state.version, state.hint) == (False, wanted, None)
-    assert state.detail == "no backend in this version of mggc-edge"
-
-
-@pytest.mark.parametrize("name", ["openvino"])
-def test_an_engine_without_a_backend_comes_without_an_install_line(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, name, None)  # importing it fails
-    state = states()[name]
-    assert state == LibraryState(state.library, False, None, "no backend in this version of mggc-edge", None)
 
 
 def test_tensorrt_works_where_there_is_a_device_and_says_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

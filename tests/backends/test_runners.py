@@ -18,6 +18,7 @@ from onnx import TensorProto, helper
 
 from mggc_edge.backends.base import BaseRunner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.backends.openvino import OpenVinoRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
 from mggc_edge.backends.registry import open_artifact
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
@@ -64,10 +65,12 @@ def ort_file() -> Path:
     return folder / "generator.ort"
 
 
-@pytest.fixture(params=["pytorch", "onnx", "ort"])
+@pytest.fixture(params=["pytorch", "onnx", "ort", "openvino"])
 def runner(request: pytest.FixtureRequest) -> BaseRunner:
     if request.param == "pytorch":
         return torch_runner(network(), SIZE, name="g")
+    if request.param == "openvino":
+        return OpenVinoRunner(onnx_file())
     return OnnxRuntimeRunner(onnx_file() if request.param == "onnx" else ort_file())
 
 

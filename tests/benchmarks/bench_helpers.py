@@ -41,6 +41,18 @@ def passing(path: Path, dtype: int, shape: Iterable[int | str | None] = PICTURE)
     return _saved(helper.make_graph([node], "passing", values[:1], values[1:]), path)
 
 
+def without_rule(path: Path) -> Path:
+    """Write a file with an operator that ONNX Runtime has and OpenVINO has not: y = x + det(x), and return its path."""
+    nodes = [
+        helper.make_node("Det", ["x"], ["det"]),
+        helper.make_node("Unsqueeze", ["det", "axes"], ["grown"]),
+        helper.make_node("Add", ["x", "grown"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(PICTURE)) for name in ("x", "y")]
+    axes = helper.make_tensor("axes", TensorProto.INT64, [2], [2, 3])
+    return _saved(helper.make_graph(nodes, "determinant", values[:1], values[1:], [axes]), path)
+
+
 def _saved(graph: onnx.GraphProto, path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path)

@@ -32,7 +32,11 @@ def test_a_model_is_opened_and_sampled_in_a_process_of_its_own(tmp_path: Path) -
     path = convolutions(tmp_path / "a.onnx")
     worker = start_worker(Workload("a", path))
     try:
-        opened = worker.ask({"do": "open", "path": str(path), "threads": 1, "image_size": None, "seed": 0}, 60)
+        request = {
+            "do": "open", "path": str(path), "runtime": "onnxruntime", "provider": "CPUExecutionProvider",
+            "precision": "fp32", "threads": 1, "image_size": None, "seed": 0,
+        }  # fmt: skip
+        opened = worker.ask(request, 60)
         sampled = worker.ask({"do": "sample", "runs": 2, "untimed": 0}, 60)
         closed = worker.ask(REQUEST, 60)
     finally:
@@ -91,6 +95,7 @@ def test_an_answer_that_makes_no_sense_is_an_error(answer: str) -> None:
         ("input", ArtifactError, "'small.onnx' cannot be measured: why", None),
         ("size", InputError, "'small.onnx' cannot be measured: why", "give an image size"),
         ("fixed", InputError, "'small.onnx' cannot be measured: why", "leave the image size out"),
+        ("provider", InputError, "'small.onnx' cannot be measured: why", "see mggc-edge doctor"),
         ("missing", MissingDependencyError, "why", 'pip install "mggc-edge[ort]"'),
     ],
 )
@@ -101,6 +106,15 @@ def test_what_a_worker_refuses_becomes_an_error_of_its_kind(
     with process(f"print('{answer}')") as worker, pytest.raises(error) as caught:
         worker.ask(REQUEST, 20)
     assert (type(caught.value), caught.value.message, caught.value.hint) == (error, message, hint)
+
+
+def test_a_missing_engine_comes_with_its_own_install_line() -> None:
+    program = """print('{"error": "missing", "message": "why"}')"""
+    model = Workload("small.onnx", Path("small.onnx"), runtime="openvino")
+    worker = WorkerProcess(model, (sys.executable, "-S", "-c", program))
+    with worker, pytest.raises(MissingDependencyError) as caught:
+        worker.ask(REQUEST, 20)
+    assert caught.value.hint == 'pip install "mggc-edge[openvino]"'
 
 
 def test_the_end_kills_a_process_that_goes_on() -> None:

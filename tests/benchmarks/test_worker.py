@@ -22,7 +22,10 @@ from mggc_edge.benchmarks.isolation import WORKER, WorkerProcess
 from mggc_edge.benchmarks.workload import Workload
 from tests.benchmarks.bench_helpers import convolutions, passing
 
-OPEN = {"do": "open", "threads": 1, "image_size": None, "seed": 0}
+OPEN = {
+    "do": "open", "runtime": "onnxruntime", "provider": "CPUExecutionProvider", "precision": "fp32", "threads": 1,
+    "image_size": None, "seed": 0,
+}  # fmt: skip
 WARM = {"do": "warm", "min_runs": 4, "min_ns": 0, "max_ns": 50_000_000}
 CLOSE = {"do": "close"}
 

@@ -74,12 +74,6 @@ def test_doctor_says_what_to_install_for_what_is_missing_or_broken(
     assert command("doctor").code == 0
 
 
-def test_doctor_offers_no_engine_that_this_version_cannot_use(command: Command) -> None:
-    engines = {entry["name"]: entry for entry in command("doctor", "--json").document["engines"]}
-    assert engines["openvino"]["detail"] == "no backend in this version of mggc-edge"
-    assert (engines["openvino"]["works"], engines["openvino"]["hint"]) == (False, None)
-
-
 def test_doctor_names_the_device_of_tensorrt_or_why_there_is_none(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,3 +89,26 @@ def test_doctor_names_the_device_of_tensorrt_or_why_there_is_none(
     assert shown() == (False, "10.3.0", why)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert shown()[0] is False
+
+
+def test_doctor_has_a_verdict_for_every_backend_device_and_precision(command: Command) -> None:
+    document = command("doctor", "--json").document
+    cells = {(cell["backend"], cell["device"], cell["precision"]): cell for cell in document["abilities"]}
+    assert len(cells) == len(document["abilities"]) == 7 * 4
+    assert cells["onnxruntime", "cpu", "fp32"]["works"] is True
+    for cell in cells.values():
+        assert (cell["works"], cell["reason"] is None) == (cell["verdict"] != "no", cell["verdict"] == "yes")
+    assert cells["onnxruntime", "cpu", "bf16"]["reason"] == (
+        "bf16 is what OpenVINO computes float32 files in; no files are written in it"
+    )
+    lines = command("doctor").out.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.split() == [
+        "backend", "device", "fp32", "fp16", "bf16", "int8",
+    ])  # fmt: skip
+    shown = {tuple(line.split()[:2]): line.split()[2:] for line in lines[start + 2 : start + 9]}
+    assert shown["onnxruntime", "cpu"][0] == "yes"
+    for (backend, device), row in shown.items():
+        assert row == [cells[backend, device, kind]["verdict"] for kind in ("fp32", "fp16", "bf16", "int8")]
+    text = " ".join(" ".join(lines[start + 9 :]).split())
+    for cell in cells.values():
+        assert cell["reason"] is None or cell["reason"] in text

@@ -1,0 +1,181 @@
+"""How the worker opens a model and runs it: one class an engine. Like worker.py it needs nothing of this package.
+
+A class imports its engine when it is made, so that opening a model is measured without that. `open` loads the model;
+then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` runs it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
+}  # fmt: skip
+OPENVINO_TYPES = {
+    "f32": "float32", "f16": "float16", "f64": "float64", "u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64",
+    "boolean": "bool",
+}  # fmt: skip
+_FRAMES = ("Exception from ", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:", "-- ")
+_UNKNOWN = "-- No conversion rule found for operations: "
+
+if TYPE_CHECKING:
+    # Name, numpy's name of the element type or else the engine's own, and sizes of an input: open ones are a name or
+    # None.
+    Input = tuple[str, str, list[int | str | None]]
+
+
+class RefusalError(Exception):
+    """What the model or this machine does not allow: an error kind and a sentence."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
+class Engine(Protocol):
+    """An engine that the worker can run."""
+
+    provider: str
+    inputs: list[Input]
+    metadata: Mapping[str, str]
+    versions: dict[str, str]
+
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load a model.
+
+        Args:
+            request: `path`, `threads`, `provider` (ONNX Runtime's own name) and `precision` (that of the run).
+        """
+
+    def run(self, feeds: Mapping[str, Any]) -> None:
+        """Run once; what comes out is copied into new arrays, what goes in is not."""
+
+
+class OnnxRuntime:
+    """ONNX Runtime, for .onnx and .ort files."""
+
+    def __init__(self) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RefusalError("missing", f"onnxruntime cannot be imported here: {error}") from error
+        self._library: Any = onnxruntime
+        self.versions = {"onnxruntime": str(onnxruntime.__version__)}
+
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load a model on one provider."""
+        ort, provider = self._library, request["provider"]
+        there: list[str] = ort.get_available_providers()
+        if provider not in there:  # ONNX Runtime would only warn, and run on the processor
+            raise RefusalError("provider", f"this build of ONNX Runtime has no {provider}, but {', '.join(there)}")
+        options = ort.SessionOptions()
+        options.log_severity_level = 4  # what matters comes back as an exception
+        options.intra_op_num_threads = request["threads"]
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        # A thread that spins takes a core from the other worker while it is measured.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        try:
+            session = ort.InferenceSession(request["path"], options, providers=[provider], enable_fallback=0)
+        except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
+            raise RefusalError("model", f"ONNX Runtime cannot run it: {_first_line(error)}") from error
+        self.provider: str = session.get_providers()[0]
+        if self.provider != provider:
+            raise RefusalError(
+                "provider", f"ONNX Runtime's {provider} does not start here; it would run on {self.provider}"
+            )
+        self._session = session
+        self._names = [output.name for output in session.get_outputs()]
+        self.metadata: Mapping[str, str] = session.get_modelmeta().custom_metadata_map
+        self.inputs: list[Input] = [
+            (tensor.name, TYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in session.get_inputs()
+        ]
+
+    def run(self, feeds: Mapping[str, Any]) -> None:
+        """Run once."""
+        try:
+            self._session.run(self._names, feeds)
+        except Exception as error:  # as above
+            raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
+
+
+class OpenVino:
+    """OpenVINO's CPU plugin, for .onnx files. It copies inputs and shares outputs unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        try:
+            import openvino
+            from openvino.frontend import FrontEndManager
+        except ImportError as error:
+            raise RefusalError("missing", f"openvino cannot be imported here: {error}") from error
+        self._library: Any = openvino
+        self._manager: Any = FrontEndManager
+        self.versions = {"openvino": str(openvino.__version__).split("-")[0]}  # without build and branch
+
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load a model. Left to itself OpenVINO computes in bfloat16 where the processor has it; so it is told."""
+        chosen = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_NUM_THREADS": request["threads"],
+            "INFERENCE_PRECISION_HINT": "bf16" if request["precision"] == "bf16" else "f32",
+            # Both workers would be tied to the same cores. Threads without work sleep at once: nothing to set for that.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            reader = self._manager().load_by_framework("onnx")
+            model = reader.convert(reader.load(request["path"]))
+            compiled = self._library.Core().compile_model(model, "CPU", chosen)
+            self._request = compiled.create_infer_request()
+            self.inputs: list[Input] = [
+                (port.any_name, _openvino_type(port), [_openvino_size(size) for size in port.partial_shape])
+                for port in compiled.inputs
+            ]
+        except Exception as error:  # OpenVINO raises many kinds
+            raise RefusalError("model", f"OpenVINO cannot run it: {_openvino_line(error)}") from error
+        if not compiled.outputs:  # an empty file is a network of nothing
+            raise RefusalError("model", "OpenVINO cannot run it: it holds no network")
+        kept = model.get_rt_info(["framework"]).value if model.has_rt_info(["framework"]) else {}
+        self.metadata: Mapping[str, str] = {key: str(value) for key, value in kept.items()}
+        self.provider = "CPU"
+
+    def run(self, feeds: Mapping[str, Any]) -> None:
+        """Run once."""
+        try:
+            self._request.infer(feeds, share_inputs=True, share_outputs=False)
+        except Exception as error:  # as above
+            raise RefusalError("model", f"OpenVINO failed while running it: {_openvino_line(error)}") from error
+
+
+# Runtime, as `--runtime` has it -> its class.
+ENGINES: dict[str, type[OnnxRuntime] | type[OpenVino]] = {
+    "onnxruntime": OnnxRuntime,
+    "ort-mobile": OnnxRuntime,
+    "openvino": OpenVino,
+}
+
+
+def _openvino_type(port: Any) -> str:
+    kind: str = port.element_type.get_type_name()
+    return OPENVINO_TYPES.get(kind, kind)
+
+
+def _openvino_size(size: Any) -> int | None:
+    return int(size.get_length()) if size.is_static else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _openvino_line(error: Exception) -> str:
+    """Return what an error of OpenVINO says, without the lines on where in its own code it arose."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    unknown = [line[len(_UNKNOWN) :] for line in lines if line.startswith(_UNKNOWN)]
+    if unknown:
+        return f"it has no operation {unknown[0]}"[:200]
+    said = [line for line in lines if not line.startswith(_FRAMES)]
+    return (said or lines or [type(error).__name__])[0][:200]
