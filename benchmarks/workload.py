@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mggc_edge.artifacts import PRECISIONS
 from mggc_edge.errors import ArtifactError, InputError
 
 RUNTIMES = ("onnxruntime",)
-PRECISIONS = ("fp32", "int8")
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.errors import SettingError
+from mggc_edge.precision_settings import PRECISION_SETTINGS
 from mggc_edge.setting import Setting, Value, flatten, read_toml
 
 __all__ = ["SETTINGS", "Setting", "Settings", "Value"]
 
-SETTINGS: tuple[Setting, ...] = (
+_TABLE: tuple[Setting, ...] = (
     Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
     Setting(
         "bench.max_seconds",
@@ -330,6 +331,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("verify.atol", 1e-4, "output values, -1 to 1", "largest difference that passes", low=0),
     Setting("verify.pictures", 4, "pictures", "built-in pictures that are compared on without --images", low=1),
 )
+SETTINGS: tuple[Setting, ...] = tuple(sorted((*_TABLE, *PRECISION_SETTINGS), key=lambda setting: setting.name))
 _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 
 

@@ -32,7 +32,7 @@ class OnnxFacts:
         inputs, outputs: names, types and shapes; None stands for a size that is left open.
         operators: how often each operator occurs.
         parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points.
-        precision: "int8" where it has 8-bit weights, else "fp32".
+        precision: "int8" where it has 8-bit weights, "fp16" where it has weights in float16, else "fp32".
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
             of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on. Of a graph
             that passes rewrote, those of the graph before, as its metadata has them.
@@ -121,6 +121,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
     tensors = constants_of(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     stored = _stored(model, tensors)
+    half = any(tensor.data_type == onnx_module.TensorProto.FLOAT16 for tensor in tensors.values())
     grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
     counted = count_macs(model)
     macs_true, macs_paper = _before_passes(metadata, counted)
@@ -133,7 +134,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
             for name, tensor in tensors.items()
             if name in stored or (tensor.data_type in floats and name not in grids)
         ),
-        precision="int8" if stored else "fp32",
+        precision="int8" if stored else "fp16" if half else "fp32",
         macs_true=macs_true,
         macs_paper=macs_paper,
         macs_executed=counted[0],

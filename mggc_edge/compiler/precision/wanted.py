@@ -1,0 +1,85 @@
+"""What is wanted of the precisions of an export, and the calibration pictures for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mggc_edge.artifacts import PRECISIONS
+from mggc_edge.calibration.ranges import Finding
+from mggc_edge.calibration.samples import Samples, Wanted, built_in, from_folder
+from mggc_edge.errors import PictureError, SettingError
+from mggc_edge.pictures import PictureFormat, Size
+from mggc_edge.settings import Settings
+
+MIN_PSNR = 35.0  # dB, where --min-precision-psnr is not given
+MOST_PSNR = 1000.0
+Tell = Callable[[str], None]
+Choose = Callable[[Size, PictureFormat], Samples]
+
+
+@dataclass(frozen=True)
+class Precisions:
+    """What is made of an fp32 file.
+
+    Attributes:
+        names: of the precisions beside fp32, which is always there: it is what the others are made from.
+        choose: from the picture size and format of a graph to its calibration pictures.
+        min_psnr: to the float output, in dB, below which a file is rejected.
+
+    Raises:
+        SettingError: a name is none, or no PSNR is like that.
+    """
+
+    names: tuple[str, ...]
+    choose: Choose
+    min_psnr: float = MIN_PSNR
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            if name not in PRECISIONS:
+                raise SettingError(f"'{name}' is no precision", hint=", ".join(PRECISIONS))
+        check_psnr(self.min_psnr)
+
+
+def check_psnr(value: float) -> None:
+    """Raise SettingError where a PSNR cannot be asked of a file of another precision."""
+    if not 0 <= value <= MOST_PSNR:
+        raise SettingError(f"--min-precision-psnr must be a number of dB from 0 to {MOST_PSNR:g}, not {value:g}")
+
+
+def wanted_pictures(settings: Settings, seed: int) -> Wanted:
+    """Return how many calibration pictures the settings want."""
+    return Wanted(
+        observed=settings["calibration.pictures"],
+        held_out=settings["calibration.held_out"],
+        seed=seed,
+        max_unreadable=settings["pictures.max_unreadable"],
+    )
+
+
+def chosen_from(folder: Path | None, settings: Settings, seed: int, tell: Tell) -> Choose:
+    """Return what chooses calibration pictures out of a folder; None: built-in ones.
+
+    Args:
+        tell: is told of files that are skipped, and that built-in pictures were taken.
+    """
+    wanted = wanted_pictures(settings, seed)
+
+    def skipped(_path: Path, error: PictureError) -> None:
+        tell(f"skipped: {error.message}")
+
+    def choose(size: Size, format: PictureFormat) -> Samples:  # noqa: A002
+        if folder is not None:
+            half = settings["calibration.half"]
+            return from_folder(folder, size, format, wanted, half=half, on_unreadable=skipped)
+        tell("note: no --calibration pictures were given; other precisions are calibrated and judged on built-in ones")
+        return built_in(size, format, wanted)
+
+    return choose
+
+
+def finding_of(settings: Settings) -> Finding:
+    """Return how the settings want ranges to be found."""
+    return Finding(settings["calibration.method"], settings["calibration.percentile"], settings["calibration.momentum"])
