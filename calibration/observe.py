@@ -97,7 +97,9 @@ def _sizes(model: onnx.ModelProto) -> dict[str, int]:
         for value in (*graph.input, *graph.value_info, *graph.output)
     }
     # The number of pictures may be open; it is 1 here.
-    bytes_of = {name: FLOAT_BYTES * math.prod([max(1, *shape[:1]), *shape[1:]]) for name, shape in shapes.items() if shape}
+    bytes_of = {
+        name: FLOAT_BYTES * math.prod([max(1, *shape[:1]), *shape[1:]]) for name, shape in shapes.items() if shape
+    }
     return {name: size for name, size in bytes_of.items() if size > 0}
 
 

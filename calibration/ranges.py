@@ -14,7 +14,7 @@ their number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -35,6 +35,7 @@ SCHEMA = "mggc-edge/ranges/1"
 BINS = 2048
 LEVELS, HALF_LEVELS = 256, 128
 PARTS = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of what was seen, for mse
+FROM_HISTOGRAMS = ("percentile", "entropy", "mse")
 LARGEST = 1e30  # a range beyond it has no scale that float32 computes with
 
 
@@ -107,7 +108,7 @@ class Finding:
         SettingError: one is impossible.
     """
 
-    method: Method = "mse"
+    method: Method = "min-max"
     percentile: float = 99.99
     momentum: float = 0.1
 
@@ -133,19 +134,44 @@ def find_ranges(
         ArtifactError: the graph cannot be run, has no such tensor, or computes values that are not finite.
     """
     finding = finding or Finding()
-    extremes = Extremes(finding.momentum)
+    return find_by_each(model, names, samples, [finding])[finding.method]
+
+
+def find_by_each(
+    model: onnx.ModelProto, names: Sequence[str], samples: Samples, findings: Sequence[Finding]
+) -> dict[Method, ActivationRanges]:
+    """Return the ranges that several ways find, by method; pictures are gone through twice, whatever their number.
+
+    Raises:
+        ArtifactError: as for `find_ranges`.
+    """
+    momentum = next((one.momentum for one in findings if one.method == "moving-average"), Finding.momentum)
+    extremes = Extremes(momentum)
     count = observe(model, names, samples.observed, extremes.see)
-    ranges = extremes.averaged() if finding.method == "moving-average" else extremes.seen()
-    if finding.method in ("percentile", "entropy", "mse"):
-        histograms = Histograms(ranges, absolute=finding.method == "entropy")
-        observe(model, names, samples.observed, histograms.see)
-        narrow: Mapping[str, Callable[[Histogram, Range], Range]] = {
-            "percentile": lambda found, _: percentile_range(found, finding.percentile),
-            "entropy": entropy_range,
-            "mse": mse_range,
-        }
-        ranges = {name: narrow[finding.method](found, ranges[name]) for name, found in histograms.found.items()}
-    return ActivationRanges(ranges, finding.method, count, samples.sha256)
+    seen = extremes.seen()
+    kinds = {one.method == "entropy" for one in findings if one.method in FROM_HISTOGRAMS}
+    histograms = {absolute: Histograms(seen, absolute=absolute) for absolute in kinds}
+
+    def see(name: str, values: Array) -> None:
+        for one in histograms.values():
+            one.see(name, values)
+
+    if histograms:
+        observe(model, names, samples.observed, see)
+    found: dict[Method, ActivationRanges] = {}
+    for finding in findings:
+        ranges = extremes.averaged() if finding.method == "moving-average" else seen
+        if finding.method in FROM_HISTOGRAMS:
+            histogram_of = histograms[finding.method == "entropy"].found
+            ranges = {name: _narrowed(finding, histogram_of[name], seen[name]) for name in seen}
+        found[finding.method] = ActivationRanges(ranges, finding.method, count, samples.sha256)
+    return found
+
+
+def _narrowed(finding: Finding, found: Histogram, seen: Range) -> Range:
+    if finding.method == "percentile":
+        return percentile_range(found, finding.percentile)
+    return entropy_range(found, seen) if finding.method == "entropy" else mse_range(found, seen)
 
 
 class Extremes:
@@ -162,7 +188,7 @@ class Extremes:
         if not (math.isfinite(low) and math.isfinite(high)):
             wrong = values.size - int(np.isfinite(values).sum())
             raise ArtifactError(
-                f"{counted(wrong, 'value')} of tensor '{name}' on a calibration picture are not finite",
+                f"{wrong} of {counted(values.size, 'value')} of tensor '{name}' are not finite on a calibration picture",
                 hint="no range holds them; look for overflowing weights in the file",
             )
         before, part = self._seen.get(name, (low, high)), self._momentum

@@ -153,7 +153,8 @@ def from_pixels(
             "measured on others",
             hint=f"give at least {LEAST}, better {wanted.observed + wanted.held_out}, or none for the built-in ones",
         )
-    kept = min(wanted.held_out, max(1, len(found) // 4))
+    enough = len(found) == wanted.observed + wanted.held_out
+    kept = wanted.held_out if enough else min(wanted.held_out, max(1, len(found) // 4))
     held_out, observed = found[:kept], found[kept:]
     digest.update(str(kept).encode())
 

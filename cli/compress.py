@@ -27,6 +27,7 @@ from mggc_edge.cli.options import (
     with_preset,
 )
 from mggc_edge.cli.output import Output, file_size, shown, si
+from mggc_edge.cli.precisions import MIN_PSNR, MinPrecisionPsnr, PrecisionList, check_precisions, verdict_lines
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -196,6 +197,8 @@ def compress(
             rich_help_panel=PROOF,
         ),
     ] = None,
+    precision: PrecisionList = "fp32",
+    min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     out_folder: Annotated[
         Path | None,
         typer.Option(
@@ -241,6 +244,7 @@ def compress(
     flags = with_preset(context, preset, flags)
     flags["image_size"] = parse_image_size(flags["image_size"])
     settings = load_settings(config, set_, preset)
+    check_precisions(precision, quantize)
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
     trained_on = devices_for(compute, devices)
@@ -260,7 +264,7 @@ def compress(
             encoder=encoder, encoder_weights=encoder_weights, perceptual=perceptual,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
-            quantize=quantize,
+            quantize=quantize, precision=precision, min_precision_psnr=min_precision_psnr,
             **flags,
         )  # fmt: skip
         stem = Path(model).stem[:MAX_STEM]  # so that the budget stays in the name
@@ -347,7 +351,8 @@ def page(document: dict[str, Any]) -> RenderableType:
         sides = [seen[name]["miou"] for name in ("original", "compressed")]
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
-    return Group(table, facts)
+    files = [one for one in document["artifacts"] if one.get("speed")]  # of another precision than the table
+    return Group(table, facts, *(line for one in files for line in verdict_lines(one)))
 
 
 def _eight_bits(document: dict[str, Any]) -> dict[str, Any] | None:

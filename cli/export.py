@@ -25,17 +25,28 @@ from mggc_edge.cli.options import (
     parse_names,
 )
 from mggc_edge.cli.output import Output, file_size, si
+from mggc_edge.cli.precisions import (
+    MIN_PSNR,
+    CalibrationFolder,
+    MinPrecisionPsnr,
+    PrecisionList,
+    precisions_for,
+    variant_documents,
+    variant_lines,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import RenderableType
 
     from mggc_edge.compiler.finishing import Exported
+    from mggc_edge.compiler.precision.wanted import Precisions
     from mggc_edge.compiler.rewrite import Rewritten
     from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 SCHEMA = "mggc-edge/export/1"
-PRECISIONS = ("fp32",)
 RUNTIMES = ("onnxruntime",)
 
 
@@ -58,14 +69,9 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="LIST",
-            help="Precisions of what is in floats, of: fp32. A quantized network keeps its 8-bit grids.",
-        ),
-    ] = "fp32",
+    precision: PrecisionList = "fp32",
+    calibration: CalibrationFolder = None,
+    min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     runtime: Annotated[
         str, typer.Option("--runtime", metavar="LIST", help="Runtimes, of: onnxruntime.")
     ] = "onnxruntime",
@@ -93,11 +99,11 @@ def export(
     out: Output = context.obj
     if plan is not None and drop_zero_scales:
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
-    parse_names(precision, PRECISIONS, "--precision")
     parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
+    precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark)
     folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)
@@ -113,7 +119,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, precisions, out.remark)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -158,6 +164,7 @@ def export(
         origin={"direction": direction or "AtoB", "norm_stats": norm_stats},
         seed=seed,
         drop_scales=drop_zero_scales,
+        precisions=precisions,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -184,7 +191,14 @@ def _say(out: Output, remarks: tuple[str, ...], *, latest: Path | None) -> None:
 
 
 def _rewrite(
-    file: Path, folder: Path, target: str, settings: Settings, size: tuple[int, int] | None, seed: int
+    file: Path,
+    folder: Path,
+    target: str,
+    settings: Settings,
+    size: tuple[int, int] | None,
+    seed: int,
+    precisions: Precisions | None,
+    tell: Callable[[str], None],
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -197,6 +211,8 @@ def _rewrite(
         command="export",
         effective=settings.to_json(),
         seed=seed,
+        precisions=precisions,
+        tell=tell,
     )
 
 
@@ -219,7 +235,10 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [{**_artifact(result.generator, target), "parameters": result.after.parameters}],
+        "artifacts": [
+            {**_artifact(result.generator, target), "parameters": result.after.parameters},
+            *variant_documents(result.generator, target),
+        ],
         "remarks": list(result.generator.remarks),
     }
 
@@ -238,7 +257,7 @@ def export_document(result: Export, target: str) -> dict[str, Any]:
         "image_size": list(result.table.image_size),
         "original": costs(result.original_table, original),
         "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [_artifact(exported, target) for exported in files],
+        "artifacts": [entry for one in files for entry in (_artifact(one, target), *variant_documents(one, target))],
         "remarks": list(result.remarks),
     }
 
@@ -303,7 +322,8 @@ def _page(
             "-" if macs is None else si(macs),
             f"{exported.parity.max_abs:.1e}",
         )
-    lines = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines: list[RenderableType] = [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
+    lines += [line for exported, _, _ in rows for line in variant_lines(exported)]
     return Group(page, *lines) if lines else page
 
 

@@ -25,6 +25,8 @@ from mggc_edge.artifacts import (
     write_manifest,
 )
 from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.precision.variants import moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.wanted import Precisions
 from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.errors import SpecError, counted
@@ -66,6 +68,7 @@ def export_folder(
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
     drop_scales: bool = False,
+    precisions: Precisions | None = None,
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -86,6 +89,7 @@ def export_folder(
         drop_scales: instead of a plan, take out the channels whose norm has the scale 0, see
             `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
             pictures, said in a remark, and kept in the manifest as `dropped`.
+        precisions: what is made of the generator's fp32 file.
         tell: is called with a line at the start of every stage.
 
     Raises:
@@ -133,7 +137,9 @@ def export_folder(
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
             exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
-        files.append(exported.artifact.to_json(stage))
+        with _timed(timings, "precisions"):
+            exported = with_variants(exported, precisions, target=settings.target, seed=seed, tell=tell)
+        files += [exported.artifact.to_json(stage), *variant_entries(exported, stage)]
         original = None
         if plan is not None:
             tell("exporting the original and proving it equal")
@@ -170,8 +176,8 @@ def export_folder(
     table = layer_table(generator.spec, settings.image_size)
     return Export(
         folder=folder,
-        generator=_moved(exported, stage, folder),
-        original=None if original is None else _moved(original, stage, folder),
+        generator=moved(exported, stage, folder),
+        original=None if original is None else moved(original, stage, folder),
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
@@ -242,12 +248,6 @@ def _saved(network: Network, root: Path, name: str, parent: str | None) -> tuple
     save_network(network, root / name)
     files = [file_entry(root / name / part, root, parent=parent) for part in (SPEC_FILE, WEIGHTS_FILE)]
     return files, str(files[-1]["sha256"])
-
-
-def _moved(exported: Exported, stage: Path, folder: Path) -> Exported:
-    """Return the same export with the path that its file has now."""
-    path = folder / exported.artifact.path.relative_to(stage)
-    return replace(exported, artifact=replace(exported.artifact, path=path))
 
 
 def costs(table: LayerTable, exported: Exported) -> dict[str, int]:

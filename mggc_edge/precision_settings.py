@@ -1,4 +1,4 @@
-"""The settings of fp16 and int8 files that are made from a float one: calibration, 8-bit layers, and how it is judged."""
+"""The settings of fp16 and int8 files that are made from a float one: calibration, 8-bit layers, how each is judged."""
 
 from __future__ import annotations
 
@@ -22,14 +22,20 @@ PRECISION_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         "calibration.method",
-        "mse",
+        "auto",
         "",
-        "how ranges of activations are found; see docs/quantization.md",
+        "how ranges of activations are found; auto: the best of min-max, percentile and mse for the network",
         "measured",
-        choices=("min-max", "moving-average", "percentile", "entropy", "mse"),
+        choices=("auto", "min-max", "moving-average", "percentile", "entropy", "mse"),
     ),
     Setting(
-        "calibration.momentum", 0.1, "", "of moving-average, part of the newest picture", "ours; PyTorch: 0.01", low=1e-4, high=1
+        "calibration.momentum",
+        0.1,
+        "",
+        "of moving-average, part of the newest picture",
+        "ours; PyTorch: 0.01",
+        low=1e-4,
+        high=1,
     ),
     Setting(
         "calibration.percentile",

@@ -98,7 +98,7 @@ def put_grids(
 
 
 def names_read(graph: onnx.GraphProto) -> set[str]:
-    """Return the names of all tensors that somebody reads: nodes, those of subgraphs too, and whoever runs the graph."""
+    """Return the names of all tensors that nodes read, those of subgraphs too, and of the outputs."""
     names = {value.name for value in graph.output}
     for node in graph.node:
         names.update(node.input)

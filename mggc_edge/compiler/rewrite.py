@@ -30,6 +30,8 @@ from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.precision.variants import moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.wanted import Precisions, Tell
 from mggc_edge.compiler.targets import choose_passes
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
@@ -72,6 +74,8 @@ def rewrite_folder(
     command: str,
     effective: Mapping[str, Any],
     seed: int = 0,
+    precisions: Precisions | None = None,
+    tell: Tell = lambda _: None,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -86,6 +90,8 @@ def rewrite_folder(
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
+        precisions: what is made of the new file.
+        tell: is called with a line at the start of what takes long.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size, or cannot be run; or it gives
@@ -143,20 +149,20 @@ def rewrite_folder(
         hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         after = onnx_facts(path)
+        exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
+        exported = with_variants(exported, precisions, target=target, seed=seed, tell=tell)
         write_manifest(
             stage,
             command=command,
-            files=[artifact.to_json(stage), file_entry(original, stage)],
+            files=[artifact.to_json(stage), *variant_entries(exported, stage), file_entry(original, stage)],
             settings={**effective, "image_size": list(size), "target": target, "seed": seed},
             source_sha256=sha256,
             timings_s={},
         )
-    artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
-    exported = Exported(artifact, parity, remarks, reports, after.macs_executed)
     return Rewritten(
         folder,
         source,
-        exported,
+        moved(exported, stage, folder),
         before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
         after=after,
         source_bytes=source.stat().st_size,

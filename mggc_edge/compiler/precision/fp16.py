@@ -9,8 +9,7 @@ casts around what it has no float16 kernel for.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import onnx
 
 LARGEST = 65504.0  # of float16
-SMALLEST = 2.0**-24  # above 0
-MOST_LOST = 0.01  # part of a constant's values that may round to 0
+MOST_CHANGE = 0.01  # of a constant, as a part of its length, that rounding to float16 may make
 # What float16 is wide enough for. Reductions, norms, exponentials and integers are not here.
 HALF = frozenset({
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "DepthToSpace", "Div", "Flatten", "Identity",
@@ -37,11 +35,11 @@ HALF = frozenset({
 })  # fmt: skip
 NORMS = frozenset({"InstanceNormalization", "BatchNormalization", "LayerNormalization", "GroupNormalization"})
 
-NORM = "a norm: squares of its input do not fit into float16"
-OTHER = "an operator that is kept in float32"
+NORM = "norms square their input, which float16 does not hold"
+OTHER = "operators of this kind are kept in float32"
 SUBGRAPH = "a subgraph reads what it gives"
 TOO_LARGE = f"a constant of it lies beyond {LARGEST:g}, the largest number of float16"
-TOO_SMALL = f"too many of its weights lie below {SMALLEST:.1g}, the smallest number of float16"
+TOO_SMALL = "its weights are too small for float16, which would change them by more than 1 %"
 OBSERVED = f"values beyond {LARGEST:g} were observed at it"
 
 
@@ -50,7 +48,6 @@ class Kept:
     """A node that stays in float32, and why."""
 
     name: str
-    operator: str
     reason: str
 
 
@@ -63,9 +60,7 @@ def floats_to_observe(model: onnx.ModelProto) -> tuple[str, ...]:
     return tuple(name for name in names if types.get(name) == float32 and name not in constants)
 
 
-def to_fp16(
-    model: onnx.ModelProto, ranges: ActivationRanges | None = None
-) -> tuple[onnx.ModelProto, tuple[Kept, ...]]:
+def to_fp16(model: onnx.ModelProto, ranges: ActivationRanges | None = None) -> tuple[onnx.ModelProto, tuple[Kept, ...]]:
     """Return a copy of a float32 graph in float16, and the nodes that stayed in float32.
 
     Args:
@@ -99,7 +94,7 @@ def _kept(model: onnx.ModelProto, ranges: ActivationRanges | None) -> tuple[Kept
             continue
         reason = OTHER if node.op_type in shadowed else _reason(node, constants, types, captured, ranges)
         if reason is not None:
-            found.append(Kept(node.name, node.op_type, reason))
+            found.append(Kept(node.name, reason))
     return tuple(found)
 
 
@@ -126,8 +121,8 @@ def _reason(
             values = numpy_helper.to_array(constants[name])
             if not (np.abs(values) <= LARGEST).all():
                 return TOO_LARGE
-            lost = (values != 0) & (np.abs(values) < SMALLEST / 2)
-            if values.size and lost.mean() > MOST_LOST:
+            change = np.linalg.norm(values - values.astype(np.float16).astype(np.float32))
+            if change > MOST_CHANGE * np.linalg.norm(values):
                 return TOO_SMALL
     for name in (*node.input, *node.output) if ranges is not None else ():
         if ranges is not None and name in ranges.ranges and max(map(abs, ranges.of(name))) > LARGEST:
@@ -194,7 +189,7 @@ class _Caster:
             self._graph.node.remove(node)
 
     def _is_float(self, name: str) -> bool:
-        return self._types.get(name) == self._onnx.TensorProto.FLOAT
+        return bool(self._types.get(name) == self._onnx.TensorProto.FLOAT)
 
     def _as(self, name: str, *, half: bool) -> str:
         """Return the name that a tensor has in a type, with what makes it so put before."""
@@ -216,8 +211,3 @@ class _Caster:
     def _cast(self, source: str, target: str, *, half: bool) -> None:
         kind = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT
         self._nodes.append(self._onnx.helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
-
-
-def reasons(kept: Collection[Kept]) -> Iterator[tuple[str, int]]:
-    """Yield why nodes stayed in float32, and how many for that reason, the most frequent first."""
-    yield from Counter(f"{one.operator}: {one.reason}" for one in kept).most_common()

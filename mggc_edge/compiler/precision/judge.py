@@ -1,4 +1,4 @@
-"""Whether a file of another precision is worth having: how near it is to the float one, whether it bands, how fast it is.
+"""Whether a file of another precision is worth having: how near it is to the float one, if it bands, how fast it is.
 
 PSNR is measured on held-out calibration pictures. Speed is measured where the target is this machine, in interleaved
 pairs of fresh processes; a file is rejected where it is not faster by more than the margin that matters.
@@ -99,8 +99,7 @@ class FloatOutputs:
         return len(self._pictures)
 
     def difference(self, model: onnx.ModelProto, *, most: int | None = None) -> Difference:
-        """Return how far a graph is from the float file, on all pictures or the first `most`; ArtifactError: see `of`.
-        """
+        """Return how far a graph is from the float file, on all pictures or the first `most`; raises as `of`."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             path.write_bytes(model.SerializeToString())

@@ -1,27 +1,30 @@
 """From a proven fp32 file to fp16 and int8 files beside it, each accepted or rejected with its reason.
 
-They are made from the graph as it is: after the passes of its target, so that what a pass has made a convolution is one.
+They are made from the graph as it is: after the passes of its target, so that a convolution which a pass made is one.
 A rejected file stays where it is, for whoever wants to look; the manifest and the JSON say what became of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, sha256_of, variant_path, write_json, writing
-from mggc_edge.calibration.ranges import Finding, find_ranges
+from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, file_entry, sha256_of, variant_path, write_json, writing
+from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Samples
 from mggc_edge.compiler.facts import OnnxFacts, onnx_facts, read_onnx
+from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.precision.form import Int8Form, form_of
-from mggc_edge.compiler.precision.fp16 import floats_to_observe, reasons, to_fp16
+from mggc_edge.compiler.precision.fp16 import floats_to_observe, to_fp16
 from mggc_edge.compiler.precision.int8 import ASKED, Layer, find_layers, named, quantized, tensors_to_observe
-from mggc_edge.compiler.precision.judge import FloatOutputs, Difference, Speed, speeds
+from mggc_edge.compiler.precision.judge import Difference, FloatOutputs, Speed, speeds
 from mggc_edge.compiler.precision.sensitivity import Sensitivity, find_sensitivity
-from mggc_edge.compiler.precision.wanted import Precisions, Tell, finding_of
+from mggc_edge.compiler.precision.wanted import Precisions, Tell, findings_of
 from mggc_edge.compiler.targets import this_target
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     import onnx
 
 KEEP_AUTO = "auto"
+RANGES = "ranges.json"  # ending of the ranges beside an int8 file
+COMPARED = 4  # pictures that ways to find ranges are compared on
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ class Variant:
         difference: from the float file, on held-out pictures.
         reason: why it is rejected; None where it is not.
         speed: against the float file on this machine.
-        in_float: what stayed in float, with its reason and, of fp16, how often.
+        in_float: nodes that stayed in float, each with its reason.
         sensitivity: of int8: what the layers cost; None where that was not looked at.
         calibration: the method, and `Samples.to_json`.
     """
@@ -88,15 +93,14 @@ class Variant:
 
 
 def make_variants(
-    artifact: OnnxArtifact, wanted: Precisions, *, target: str, settings: Settings, seed: int, tell: Tell
+    artifact: OnnxArtifact, wanted: Precisions, *, target: str, seed: int, tell: Tell
 ) -> tuple[Variant, ...]:
     """Make files of other precisions beside an fp32 file, and judge each.
 
     Args:
         artifact: a proven fp32 file of one picture in and one out, of a fixed size.
         target: that it was rewritten for.
-        settings: `calibration.*`, `quantize.*`, `precision.*` and `bench.*` are read.
-        seed: of the choice of pictures, and of the order of a measurement.
+        seed: of the order of a measurement.
         tell: is called with a line at the start of what takes long.
 
     Raises:
@@ -106,7 +110,12 @@ def make_variants(
     """
     if not [name for name in wanted.names if name != "fp32"]:
         return ()
-    maker = _Maker(artifact, wanted, target, settings, tell)
+    if artifact.precision != "fp32":
+        raise ArtifactError(
+            f"'{artifact.path.name}' is in {artifact.precision} already, and other precisions are made from fp32",
+            hint="give the network in floats that it was made from, or leave out --precision",
+        )
+    settings, maker = wanted.settings, _Maker(artifact, wanted, target, tell)
     made = [maker.make(name) for name in dict.fromkeys(wanted.names) if name != "fp32"]
     if not _measures_here(target, settings):
         return tuple(made)
@@ -119,6 +128,29 @@ def make_variants(
     return tuple(replace(one, reason=one.reason or one.speed.reason) for one in measured)
 
 
+def with_variants(exported: Exported, wanted: Precisions | None, *, target: str, seed: int, tell: Tell) -> Exported:
+    """Return an export with what is wanted beside its fp32 file; see `make_variants`. None: nothing is."""
+    if wanted is None:
+        return exported
+    return replace(exported, variants=make_variants(exported.artifact, wanted, target=target, seed=seed, tell=tell))
+
+
+def variant_entries(exported: Exported, root: Path) -> list[dict[str, Any]]:
+    """Return the entries of a manifest for what lies beside an fp32 file: other precisions, and ranges."""
+    entries = [variant.to_json(root) for variant in exported.variants]
+    ranges = variant_path(exported.artifact.path, RANGES)
+    if any(variant.artifact.precision == "int8" for variant in exported.variants):
+        entries.append(file_entry(ranges, root, parent=exported.artifact.sha256))
+    return entries
+
+
+def moved(exported: Exported, before: Path, now: Path) -> Exported:
+    """Return the same export with the paths that its files have once the folder `before` was renamed."""
+    path = now / exported.artifact.path.relative_to(before)
+    artifact = replace(exported.artifact, path=path)
+    return replace(exported, artifact=artifact, variants=tuple(one.moved(before, now) for one in exported.variants))
+
+
 def _measures_here(target: str, settings: Settings) -> bool:
     how: str = settings["precision.speed"]
     return how == "always" or (how == "auto" and target == this_target())
@@ -127,10 +159,9 @@ def _measures_here(target: str, settings: Settings) -> bool:
 class _Maker:
     """Makes variants of one file, on the same calibration pictures."""
 
-    def __init__(
-        self, artifact: OnnxArtifact, wanted: Precisions, target: str, settings: Settings, tell: Tell
-    ) -> None:
-        self._parent, self._wanted, self._settings, self._tell = artifact, wanted, settings, tell
+    def __init__(self, artifact: OnnxArtifact, wanted: Precisions, target: str, tell: Tell) -> None:
+        self._parent, self._wanted, self._tell = artifact, wanted, tell
+        self._settings = settings = wanted.settings
         self._model = named(read_onnx(artifact.path))
         facts = onnx_facts(artifact.path)
         size, format_ = _pictures_of(artifact.path, facts)
@@ -147,7 +178,7 @@ class _Maker:
     def _fp16(self) -> Variant:
         ranges = find_ranges(self._model, floats_to_observe(self._model), self._samples, Finding("min-max"))
         model, kept = to_fp16(self._model, ranges)
-        in_float = tuple((reason, f"{count} times") for reason, count in reasons(kept))
+        in_float = tuple((one.name, one.reason) for one in kept)
         return self._judged(model, "fp16", "min-max", in_float, None)
 
     def _int8(self) -> Variant:
@@ -161,9 +192,8 @@ class _Maker:
                 f"no convolution of '{self._parent.path.name}' can be quantized: {_why(layers)}",
                 hint="leave out int8",
             )
-        finding = finding_of(settings)
-        ranges = find_ranges(self._model, tensors_to_observe(self._model, layers, form), self._samples, finding)
-        write_json(variant_path(self._parent.path, "ranges.json"), ranges.to_json())
+        ranges = self._ranges(layers)
+        write_json(variant_path(self._parent.path, RANGES), ranges.to_json())
 
         def build(chosen: Collection[str]) -> tuple[onnx.ModelProto, tuple[Layer, ...]]:
             only = [layer if layer.name in chosen else replace(layer, reason=layer.reason or ASKED) for layer in layers]
@@ -184,7 +214,26 @@ class _Maker:
             if asked == KEEP_AUTO and sensitivity.keep_float:
                 model, done = build([name for name in names if name not in sensitivity.keep_float])
         in_float = tuple((layer.name, layer.reason) for layer in done if layer.reason is not None)
-        return self._judged(model, "int8", finding.method, in_float, sensitivity)
+        return self._judged(model, "int8", ranges.method, in_float, sensitivity)
+
+    def _ranges(self, layers: Sequence[Layer]) -> ActivationRanges:
+        """Return the ranges that bring the output nearest to the float one, of those ways that the settings want.
+
+        Ways are compared on pictures that ranges are found on: those that judge the file take no part in the choice.
+        """
+        names = tensors_to_observe(self._model, layers, self._form)
+        found = list(find_by_each(self._model, names, self._samples, findings_of(self._settings)).values())
+        if len(found) == 1:
+            return found[0]
+        floats = FloatOutputs(
+            self._parent.path, lambda: islice(self._samples.observed(), COMPARED), self._floats.data_range
+        )
+
+        def psnr(ranges: ActivationRanges) -> float:
+            value = floats.difference(quantized(self._model, ranges, self._form, layers)[0]).psnr
+            return math.inf if value is None else value
+
+        return max(found, key=psnr)
 
     def _judged(
         self,

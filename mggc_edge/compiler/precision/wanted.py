@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from mggc_edge.artifacts import PRECISIONS
-from mggc_edge.calibration.ranges import Finding
+from mggc_edge.calibration.ranges import Finding, Method
 from mggc_edge.calibration.samples import Samples, Wanted, built_in, from_folder
 from mggc_edge.errors import PictureError, SettingError
 from mggc_edge.pictures import PictureFormat, Size
@@ -15,6 +16,7 @@ from mggc_edge.settings import Settings
 
 MIN_PSNR = 35.0  # dB, where --min-precision-psnr is not given
 MOST_PSNR = 1000.0
+TRIED: tuple[Method, ...] = ("min-max", "percentile", "mse")  # by calibration.method auto
 Tell = Callable[[str], None]
 Choose = Callable[[Size, PictureFormat], Samples]
 
@@ -27,6 +29,7 @@ class Precisions:
         names: of the precisions beside fp32, which is always there: it is what the others are made from.
         choose: from the picture size and format of a graph to its calibration pictures.
         min_psnr: to the float output, in dB, below which a file is rejected.
+        settings: `calibration.*`, `quantize.*`, `precision.*` and `bench.*` are read.
 
     Raises:
         SettingError: a name is none, or no PSNR is like that.
@@ -35,6 +38,7 @@ class Precisions:
     names: tuple[str, ...]
     choose: Choose
     min_psnr: float = MIN_PSNR
+    settings: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
         for name in self.names:
@@ -80,6 +84,8 @@ def chosen_from(folder: Path | None, settings: Settings, seed: int, tell: Tell) 
     return choose
 
 
-def finding_of(settings: Settings) -> Finding:
-    """Return how the settings want ranges to be found."""
-    return Finding(settings["calibration.method"], settings["calibration.percentile"], settings["calibration.momentum"])
+def findings_of(settings: Settings) -> list[Finding]:
+    """Return the ways to find ranges that the settings want: one, or several of which the best is to be taken."""
+    method: str = settings["calibration.method"]
+    names = TRIED if method == "auto" else [name for name in get_args(Method) if name == method]
+    return [Finding(name, settings["calibration.percentile"], settings["calibration.momentum"]) for name in names]
