@@ -188,7 +188,7 @@ class Extremes:
         if not (math.isfinite(low) and math.isfinite(high)):
             wrong = values.size - int(np.isfinite(values).sum())
             raise ArtifactError(
-                f"{wrong} of {counted(values.size, 'value')} of tensor '{name}' are not finite on a calibration picture",
+                f"{wrong} of {counted(values.size, 'value')} of tensor '{name}' are not finite on a picture",
                 hint="no range holds them; look for overflowing weights in the file",
             )
         before, part = self._seen.get(name, (low, high)), self._momentum

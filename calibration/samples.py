@@ -97,7 +97,7 @@ def from_folder(
     Raises:
         PictureError: there are fewer than two pictures that can be read, or too many that cannot.
     """
-    paths = find_pictures(folder)
+    paths = check_folder(folder, wanted)
 
     def read(index: int) -> Pixels:
         try:
@@ -107,6 +107,22 @@ def from_folder(
             raise
 
     return from_pixels(len(paths), read, format, wanted, where="folder", place=f"in '{folder}'")
+
+
+def check_folder(folder: Path, wanted: Wanted) -> list[Path]:
+    """Return the pictures of a folder, none of which has been read; PictureError where fewer than two are there."""
+    paths = find_pictures(folder)
+    _check_count(len(paths), wanted, f"in '{folder}'")
+    return paths
+
+
+def _check_count(count: int, wanted: Wanted, place: str) -> None:
+    if count < LEAST:
+        raise PictureError(
+            f"{counted(count, 'picture')} {place} cannot calibrate: ranges are found on some, and precision is "
+            "measured on others",
+            hint=f"give at least {LEAST}, better {wanted.observed + wanted.held_out}, or none for the built-in ones",
+        )
 
 
 def from_pixels(
@@ -147,12 +163,7 @@ def from_pixels(
             f"{failed[0].message}",
             hint=f"at most {wanted.max_unreadable:.0%} may be",
         )
-    if len(found) < LEAST:
-        raise PictureError(
-            f"{counted(len(found), 'picture')} {place} cannot calibrate: ranges are found on some, and precision is "
-            "measured on others",
-            hint=f"give at least {LEAST}, better {wanted.observed + wanted.held_out}, or none for the built-in ones",
-        )
+    _check_count(len(found), wanted, place)
     enough = len(found) == wanted.observed + wanted.held_out
     kept = wanted.held_out if enough else min(wanted.held_out, max(1, len(found) // 4))
     held_out, observed = found[:kept], found[kept:]

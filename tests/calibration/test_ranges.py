@@ -167,7 +167,7 @@ def test_all_methods_look_at_the_same_tensors_and_two_passes_are_enough() -> Non
 def test_a_value_that_is_not_finite_is_refused_with_the_name_of_its_tensor() -> None:
     model = build([helper.make_node("Sqrt", ["x"], ["y"])], (1, 1, 1, 2), kind=TensorProto.FLOAT)
     feed = np.array([[[[1.0, -1.0]]]], np.float32)
-    with pytest.raises(ArtifactError, match=r"^1 of 2 values of tensor 'y' are not finite on a") as caught:
+    with pytest.raises(ArtifactError, match=r"^1 of 2 values of tensor 'y' are not finite on a picture") as caught:
         find_ranges(model, ["y"], samples([feed]))
     assert caught.value.hint == "no range holds them; look for overflowing weights in the file"
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 from mggc_edge.artifacts import PRECISIONS
 from mggc_edge.calibration.ranges import Finding, Method
-from mggc_edge.calibration.samples import Samples, Wanted, built_in, from_folder
+from mggc_edge.calibration.samples import Samples, Wanted, built_in, check_folder, from_folder
 from mggc_edge.errors import PictureError, SettingError
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.settings import Settings
@@ -68,8 +68,13 @@ def chosen_from(folder: Path | None, settings: Settings, seed: int, tell: Tell) 
 
     Args:
         tell: is told of files that are skipped, and that built-in pictures were taken.
+
+    Raises:
+        PictureError: there is no such folder, or it has fewer than two pictures.
     """
     wanted = wanted_pictures(settings, seed)
+    if folder is not None:
+        check_folder(folder, wanted)
 
     def skipped(_path: Path, error: PictureError) -> None:
         tell(f"skipped: {error.message}")

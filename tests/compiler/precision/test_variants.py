@@ -223,7 +223,7 @@ def test_built_in_pictures_are_taken_and_named_where_there_is_no_folder(tmp_path
         "note: no --calibration pictures were given; other precisions are calibrated and judged on built-in ones"
     ]
     with pytest.raises(PictureError, match="there is no folder"):
-        chosen_from(tmp_path / "none", settings, 1, told.append)((16, 16), rgb)
+        chosen_from(tmp_path / "none", settings, 1, told.append)
 
 
 def test_what_is_no_precision_and_no_psnr_cannot_be_wanted() -> None:
