@@ -367,7 +367,7 @@ def test_models_that_cannot_be_measured_together_are_refused(files: Any, tmp_pat
     [
         ({"name": ""}, "a model to measure needs a name"),
         ({"runtime": "tensorrt"}, "'tensorrt' is no runtime that can be measured"),
-        ({"precision": "fp16"}, "'fp16' is no precision that can be measured"),
+        ({"precision": "fp64"}, "'fp64' is no precision that can be measured"),
         ({"macs_true": -1}, "'a' cannot have -1 MACs"),
         ({"image_size": (0, 8)}, "'a' cannot take pictures of 0x8"),
     ],
