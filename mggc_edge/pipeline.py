@@ -137,8 +137,9 @@ def export_folder(
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
             exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
-        with _timed(timings, "precisions"):
-            exported = with_variants(exported, precisions, target=settings.target, seed=seed, tell=tell)
+        if precisions is not None:
+            with _timed(timings, "precisions"):
+                exported = with_variants(exported, precisions, target=settings.target, seed=seed, tell=tell)
         files += [exported.artifact.to_json(stage), *variant_entries(exported, stage)]
         original = None
         if plan is not None:

@@ -25,7 +25,7 @@ def chain() -> onnx.ModelProto:
         helper.make_node("Relu", ["a"], ["b"]),
         helper.make_node("Neg", ["b"], ["y"]),
     ]
-    return build(nodes, (1, 3, 4, 4), {"two": np.float32(2)}, kind=TensorProto.FLOAT)
+    return build(nodes, (1, 3, 4, 4), {"two": np.full(1, 2, np.float32)}, kind=TensorProto.FLOAT)
 
 
 def stream() -> Iterator[FloatArray]:

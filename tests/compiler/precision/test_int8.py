@@ -70,7 +70,9 @@ def test_weights_lie_on_the_grid_that_training_rounds_them_to() -> None:
 def test_a_grid_holds_the_range_and_zero_exactly(
     form: Int8Form, low: float, high: float, scale: float, zero: int
 ) -> None:
-    assert form.grid(low, high) == (pytest.approx(scale), zero)
+    found, level = form.grid(low, high)
+    assert found == pytest.approx(scale)
+    assert level == zero
 
 
 def test_targets_have_the_grids_that_their_kernels_take_and_settings_win() -> None:
