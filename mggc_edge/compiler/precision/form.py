@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mggc_edge.errors import ArtifactError
@@ -21,12 +21,14 @@ class Int8Form:
         symmetric: zero is level 0, and so a range reaches as far below zero as above; otherwise it lies where it must.
         weight_bits: 8: weights reach from -127 to 127; 7: from -63 to 63, for processors whose 8-bit products saturate.
         pads_between: whether a Pad before a convolution works on levels.
+        outputs: whether what a convolution gives is rounded too, which ONNX Runtime needs to compute it in int8.
     """
 
     levels: Literal["uint8", "int8"] = "uint8"
     symmetric: bool = False
     weight_bits: int = 8
     pads_between: bool = True
+    outputs: bool = True
 
     def __post_init__(self) -> None:
         if self.weight_bits not in (7, 8):
@@ -57,8 +59,8 @@ FORMS: Mapping[str, Int8Form] = {
     # Kernels for Arm multiply signed by signed.
     "arm64": Int8Form("int8"),
     "ort-mobile": Int8Form("int8"),
-    # TensorRT takes symmetric grids alone, and Q and DQ beside the convolution.
-    "tensorrt": Int8Form("int8", symmetric=True, pads_between=False),
+    # TensorRT takes symmetric grids alone, and Q and DQ right before the convolution; what follows may stay in floats.
+    "tensorrt": Int8Form("int8", symmetric=True, pads_between=False, outputs=False),
 }
 _NAMED = {"uint8": Int8Form(), "int8": Int8Form("int8"), "symmetric": FORMS["tensorrt"]}
 
@@ -72,5 +74,4 @@ def form_of(target: str, activations: str = AUTO, weight_bits: int = 0) -> Int8F
     """
     usual = FORMS.get(target, Int8Form())
     form = usual if activations == AUTO else _NAMED[activations]
-    bits = weight_bits or usual.weight_bits
-    return Int8Form(form.levels, form.symmetric, bits, form.pads_between)
+    return replace(form, weight_bits=weight_bits or usual.weight_bits)

@@ -145,7 +145,8 @@ def _last(graph: onnx.GraphProto) -> frozenset[str]:
 def tensors_to_observe(model: onnx.ModelProto, layers: Sequence[Layer], form: Int8Form) -> tuple[str, ...]:
     """Return the names of the tensors that need a range, each once, in the order of the graph."""
     tensors = _tensors(model.graph, layers, form)
-    return tuple(dict.fromkeys(name for one in tensors.values() for name in (one.read, one.given)))
+    names = ((one.read, one.given) if form.outputs else (one.read,) for one in tensors.values())
+    return tuple(dict.fromkeys(name for pair in names for name in pair))
 
 
 def _tensors(graph: onnx.GraphProto, layers: Sequence[Layer], form: Int8Form) -> dict[str, _Tensors]:
@@ -191,7 +192,8 @@ def quantized(
             node.input[2] = name
         # The pair before its only reader, if that is a quantized convolution, is the pair behind this one.
         alone = one.given in read and sum(one.given in other.input for other in graph.node) == 1
-        output = None if alone or one.given in outputs else form.grid(*ranges.of(one.given))
+        pair = form.outputs and not alone and one.given not in outputs
+        output = form.grid(*ranges.of(one.given)) if pair else None
         placed.append((node, Grid(node.name, levels, scales, 0, scale, zero_point, output, form.levels)))
     put_grids(graph, placed, pads_between=form.pads_between)
     used = names_read(graph)

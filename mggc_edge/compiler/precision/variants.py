@@ -14,7 +14,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, file_entry, sha256_of, variant_path, write_json, writing
+from mggc_edge.artifacts import (
+    METADATA_PREFIX,
+    PORTABLE,
+    OnnxArtifact,
+    file_entry,
+    sha256_of,
+    variant_path,
+    write_json,
+    writing,
+)
 from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Samples
 from mggc_edge.compiler.facts import OnnxFacts, onnx_facts, read_onnx
@@ -153,7 +162,7 @@ def moved(exported: Exported, before: Path, now: Path) -> Exported:
 
 def _measures_here(target: str, settings: Settings) -> bool:
     how: str = settings["precision.speed"]
-    return how == "always" or (how == "auto" and target == this_target())
+    return how == "always" or (how == "auto" and target != PORTABLE and target == this_target())
 
 
 class _Maker:

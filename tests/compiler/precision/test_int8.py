@@ -78,8 +78,8 @@ def test_a_grid_holds_the_range_and_zero_exactly(
 def test_targets_have_the_grids_that_their_kernels_take_and_settings_win() -> None:
     assert form_of("x86-avx512") == form_of("portable") == Int8Form("uint8", False, 8, True)
     assert form_of("x86-avx2").weight_limit == 63
-    assert form_of("tensorrt") == Int8Form("int8", symmetric=True, pads_between=False)
-    assert form_of("portable", "symmetric", 7) == Int8Form("int8", True, 7, pads_between=False)
+    assert form_of("tensorrt") == Int8Form("int8", symmetric=True, pads_between=False, outputs=False)
+    assert form_of("portable", "symmetric", 7) == Int8Form("int8", True, 7, pads_between=False, outputs=False)
     assert form_of("arm64", "uint8") == Int8Form()
     assert set(FORMS) == {"x86-avx2", "arm64", "ort-mobile", "tensorrt"}
     with pytest.raises(ArtifactError, match="weights of 4 bits are not written"):
@@ -157,6 +157,8 @@ def test_a_bias_is_a_float_in_whole_steps_of_input_and_weight() -> None:
 
 def test_symmetric_levels_are_int8_with_zero_in_the_middle() -> None:
     made, _, _ = quantize(three_convolutions(), FORMS["tensorrt"])
+    names = [node.name for node in made.graph.node if node.op_type == "QuantizeLinear"]
+    assert names == ["first.input_quantized", "second.input_quantized"], "what they give stays in floats"
     zeros = {name: value for name, value in weights(made).items() if name.endswith("_zero_point")}
     assert {value.dtype.name for value in zeros.values()} == {"int8"}
     assert not any(value.any() for value in zeros.values())
