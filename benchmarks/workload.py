@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mggc_edge.artifacts import PRECISIONS as FILE_PRECISIONS
 from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.errors import ArtifactError, InputError
 
 RUNTIMES = ("onnxruntime", "ort-mobile", "openvino")
-PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+PRECISIONS = (*FILE_PRECISIONS, "bf16")
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
 

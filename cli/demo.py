@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mggc_edge.cli.compress import page
+from mggc_edge.cli.compress_page import page
 from mggc_edge.cli.options import RUNS, Config, Json, OutputFile, Seed, Set, folder_for, load_settings
 from mggc_edge.cli.output import Output
 from mggc_edge.cli.progress import StageProgress

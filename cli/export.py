@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -26,20 +26,23 @@ from mggc_edge.cli.options import (
     parse_image_size,
     parse_names,
 )
-from mggc_edge.cli.output import Output, file_size, si
+from mggc_edge.cli.output import Output
+from mggc_edge.cli.precisions import (
+    MIN_PSNR,
+    CalibrationFolder,
+    MinPrecisionPsnr,
+    PrecisionList,
+    precisions_for,
+)
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from collections.abc import Callable
 
-    from mggc_edge.compiler.finishing import Exported
+    from mggc_edge.compiler.precision.wanted import Precisions
     from mggc_edge.compiler.rewrite import Rewritten
-    from mggc_edge.compiler.runtimes import Further
-    from mggc_edge.pipeline import Export
     from mggc_edge.settings import Settings
 
 Io = Literal["float", "uint8"]
-SCHEMA = "mggc-edge/export/1"
-PRECISIONS = ("fp32",)
 # as `mggc_edge.compiler.runtimes`, which --help must not load
 RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 
@@ -66,14 +69,9 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: Annotated[
-        str,
-        typer.Option(
-            "--precision",
-            metavar="LIST",
-            help="Precisions of what is in floats, of: fp32. A quantized network keeps its 8-bit grids.",
-        ),
-    ] = "fp32",
+    precision: PrecisionList = "fp32",
+    calibration: CalibrationFolder = None,
+    min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     runtime: Annotated[
         str,
         typer.Option(
@@ -104,6 +102,7 @@ def export(
     An ONNX file, of any producer, is rewritten for the target and proven equal to what it was.
     """
     from mggc_edge.artifacts import check_output_folder
+    from mggc_edge.cli.export_pages import export_document, export_page, rewritten_document, rewritten_page
     from mggc_edge.errors import InputError
     from mggc_edge.opening import run_network, what_is
 
@@ -112,12 +111,14 @@ def export(
         raise typer.BadParameter("--plan and --drop-zero-scales both say which channels stay; give one of them.")
     if align is not None and plan is None:
         raise typer.BadParameter("--align rounds the widths of a plan; give one with --plan.")
-    parse_names(precision, PRECISIONS, "--precision")
     runtimes = parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     multiple = parse_align(align, target)
+    if io != "float" and precision != "fp32":
+        raise typer.BadParameter("--io uint8 is for fp32 files, and --precision names others; leave --io out.")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
+    precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark)
     folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)
@@ -133,7 +134,7 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed, io, runtimes)
+        rewritten = _rewrite(file, folder, target, settings, size, seed, io, runtimes, precisions, out.remark)
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -184,6 +185,7 @@ def export(
         seed=seed,
         drop_scales=drop_zero_scales,
         runtimes=runtimes,
+        precisions=precisions,
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
@@ -218,6 +220,8 @@ def _rewrite(
     seed: int,
     io: Io,
     runtimes: tuple[str, ...],
+    precisions: Precisions | None,
+    tell: Callable[[str], None],
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
 
@@ -232,158 +236,6 @@ def _rewrite(
         seed=seed,
         io=io,
         runtimes=runtimes,
+        precisions=precisions,
+        tell=tell,
     )
-
-
-def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
-    """Return the JSON document of an ONNX file that was rewritten; MACs are those of the file as it was.
-
-    `original` is the file that was given; size and parameters of the new one stand with the artifact.
-    """
-    facts = result.before
-    return {
-        "schema": SCHEMA,
-        "out": str(result.folder),
-        "source": str(result.source),
-        "family": None,
-        "image_size": list(result.image_size),
-        "original": {
-            "parameters": facts.parameters,
-            "macs_true": facts.macs_true,
-            "macs_paper": facts.macs_paper,
-            "size_bytes": result.source_bytes,
-        },
-        "compressed": None,
-        "artifacts": [
-            {**_artifact(result.generator, target), "parameters": result.after.parameters},
-            *result.further.artifacts(target),
-        ],
-        "remarks": list(result.generator.remarks),
-    }
-
-
-def export_document(result: Export, target: str) -> dict[str, Any]:
-    """Return the JSON document of an export."""
-    from mggc_edge.models.families import family_of
-    from mggc_edge.pipeline import costs
-
-    files = [result.generator] + ([result.original] if result.original is not None else [])
-    original = result.original or result.generator
-    return {
-        "schema": SCHEMA,
-        "out": str(result.folder),
-        "family": family_of(result.table.spec).title(result.table.spec),
-        "image_size": list(result.table.image_size),
-        "original": costs(result.original_table, original),
-        "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [*(_artifact(exported, target) for exported in files), *result.further.artifacts(target)],
-        "remarks": list(result.remarks),
-    }
-
-
-def _artifact(exported: Exported, target: str) -> dict[str, Any]:
-    return {
-        "path": str(exported.artifact.path),
-        "target": target,
-        "runtime": "onnxruntime",
-        "precision": exported.artifact.precision,
-        "sha256": exported.artifact.sha256,
-        "size_bytes": exported.artifact.size_bytes,
-        "accepted": True,
-        "reason": None,
-        "parity": exported.parity.to_json(),
-        "io": exported.artifact.settings["io"],
-        "picture_parity": None if exported.camera is None else exported.camera.to_json(),
-        "macs_executed": exported.macs_executed,
-        "passes": [report.to_json() for report in exported.passes],
-    }
-
-
-def export_page(result: Export) -> RenderableType:
-    """Return the table of an export, and below it what the graph passes did."""
-    from mggc_edge.pipeline import costs
-
-    rows: list[tuple[Exported, int, int | None]] = []
-    for exported, table in ((result.original, result.original_table), (result.generator, result.table)):
-        if exported is not None:
-            cost = costs(table, exported)
-            rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch", result.further)
-
-
-def rewritten_page(result: Rewritten) -> RenderableType:
-    """Return the same table of an ONNX file that was rewritten."""
-    row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before", result.further)
-
-
-def _page(
-    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str, further: Further
-) -> RenderableType:
-    from rich import box
-    from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
-    from rich.text import Text
-
-    page = Table(
-        box=box.SIMPLE,
-        title=f"{escape(str(folder))} at {size[0]}x{size[1]}",
-        title_justify="left",
-        pad_edge=False,
-    )
-    page.add_column("file", no_wrap=True)
-    for label in ("size", "parameters", "MACs", f"max |diff|{reference}"):
-        page.add_column(label, justify="right", no_wrap=True)
-    for exported, parameters, macs in rows:
-        page.add_row(
-            exported.artifact.path.name,
-            file_size(exported.artifact.size_bytes),
-            f"{parameters:,}",
-            "-" if macs is None else si(macs),
-            f"{exported.parity.max_abs:.1e}",
-        )
-    lines = [Text(line) for line in _runtime_lines(further)]
-    lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
-    lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
-    return Group(page, *lines) if lines else page
-
-
-def _camera_line(exported: Exported) -> str:
-    """Return what is said of a graph of bytes: its pictures against those of the graph of floats inside."""
-    assert exported.camera is not None
-    off = "those" if exported.camera.identical else f"at most {exported.camera.max_abs:g} of 255 levels from those"
-    return f"{exported.artifact.path.name} takes and gives bytes; its pictures are {off} of its floats"
-
-
-def _runtime_lines(further: Further) -> list[str]:
-    """Return a line for every file in a further runtime: how near it is to ONNX Runtime on the ONNX file."""
-    lines = [
-        f"{file.path.name} in {file.runtime}: max |diff| {file.parity.max_abs:.1e} to onnxruntime"
-        + ("" if file.accepted else ", rejected")
-        for file in further.files
-    ]
-    engines = [model.engine for model in further.bundle.models] if further.bundle is not None else []
-    return lines + [
-        f"{engine.path.name}, {file_size(engine.size_bytes)}, TensorRT {engine.library_version} on {engine.device}"
-        for engine in engines
-        if engine is not None
-    ]
-
-
-def _pass_lines(exported: Exported, macs: int | None) -> list[str]:
-    """Return a line for every pass that had a site, and one on what is executed now, where that is not what it was.
-
-    Of a graph that nothing was rewritten in there is nothing to say; the JSON document has the reasons all the same.
-    """
-    if not any(report.applied for report in exported.passes):
-        return []
-    lines = []
-    for report in exported.passes:
-        parts = [f"applied {report.applied}"] * bool(report.applied)
-        parts += [f"not at {count}: {reason}" for reason, count in report.reasons.items()]
-        if parts:
-            lines.append(f"  {report.name}: {'; '.join(parts)}")
-    if lines and exported.macs_executed not in (None, macs):
-        lines.append(f"  executes {si(exported.macs_executed or 0)} MACs")
-    return [f"passes over {exported.artifact.path.name}:", *lines] if lines else []

@@ -26,6 +26,7 @@ from mggc_edge.cli.options import (
     parse_names,
 )
 from mggc_edge.cli.output import Output
+from mggc_edge.cli.precisions import MIN_PSNR
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 SCHEMA = "mggc-edge/verify/1"
 ONE_LEVEL = 1.0  # of 255: what passes where pictures of bytes are compared
+CALIBRATED = "mggc_edge.calibration"  # in the metadata of fp16 and int8 files that were made from a float one
 
 
 def verify(
@@ -133,7 +135,10 @@ def verify(
                 settings["pictures.max_unreadable"],
             )
             pictures = _with_contrast(out, read_pictures(out, stream, what="comparing"), names)
-        if min_psnr is None and atol is None and "int8" in (geometry(a).precision, geometry(b).precision):
+        if min_psnr is None and atol is None and any(CALIBRATED in runner.metadata for runner in (a, b)):
+            min_psnr = MIN_PSNR
+            out.remark("note: fp16 and int8 files made from a float one are compared by PSNR, as when they were made")
+        elif min_psnr is None and atol is None and "int8" in (geometry(a).precision, geometry(b).precision):
             min_psnr = settings["quantize.min_psnr"]
             out.remark(
                 "note: 8-bit networks are compared by PSNR: where a sum is rounded otherwise, levels differ by one"

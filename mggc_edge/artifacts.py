@@ -29,6 +29,7 @@ MANIFEST_SCHEMA = "mggc-edge/manifest/1"
 GENERATOR_FILE, ORIGINAL_FILE = "generator.fp32.onnx", "original.fp32.onnx"
 INT8_FILE = "generator.int8.onnx"  # in the place of GENERATOR_FILE where the network was trained on 8-bit grids
 GENERATOR_FILES = {"fp32": GENERATOR_FILE, "int8": INT8_FILE}
+PRECISIONS = ("fp32", "fp16", "int8")
 PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
 DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 MEASUREMENTS = QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"  # made in the end, and can be made again
@@ -62,7 +63,7 @@ class OnnxArtifact:
     def __post_init__(self) -> None:
         if len(self.sha256) != 64:
             raise ArtifactError(f"'{self.sha256}' is no sha256")
-        if self.precision not in ("fp32", "fp16", "int8"):
+        if self.precision not in PRECISIONS:
             raise ArtifactError(f"'{self.precision}' is no precision", hint="fp32, fp16 or int8")
 
     def to_json(self, root: Path) -> dict[str, Any]:
@@ -110,6 +111,11 @@ class EngineArtifact:
             "device": self.device,
             "tensorrt": self.library_version,
         }
+
+
+def variant_path(fp32: Path, ending: str) -> Path:
+    """Return the path beside `NAME.fp32.onnx` of the same network's `NAME.<ending>`, such as "int8.onnx"."""
+    return fp32.with_name(f"{fp32.name.removesuffix('.fp32.onnx')}.{ending}")
 
 
 def sha256_of(path: Path) -> str:

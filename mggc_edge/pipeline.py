@@ -25,6 +25,8 @@ from mggc_edge.artifacts import (
     write_manifest,
 )
 from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.precision.variants import accepted_variants, moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.wanted import Precisions
 from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.runtimes import ONNX_RUNTIME, Checks, Further, for_runtimes
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
@@ -72,6 +74,7 @@ def export_folder(
     seed: int = 0,
     drop_scales: bool = False,
     runtimes: Sequence[str] = (),
+    precisions: Precisions | None = None,
     tell: Tell = lambda _: None,
 ) -> Export:
     """Export a generator into a new folder; with a plan, slim it first and export the original beside it.
@@ -93,6 +96,7 @@ def export_folder(
             `mggc_edge.models.drop_scales`; how far the slim network is from the original is measured on built-in
             pictures, said in a remark, and kept in the manifest as `dropped`.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
+        precisions: what is made of the generator's fp32 file.
         tell: is called with a line at the start of every stage.
 
     Raises:
@@ -140,7 +144,10 @@ def export_folder(
         tell("exporting the generator and proving it equal")
         with _timed(timings, "export_generator"):
             exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
-        files.append(exported.artifact.to_json(stage))
+        if precisions is not None:
+            with _timed(timings, "precisions"):
+                exported = with_variants(exported, precisions, target=settings.target, seed=seed, tell=tell)
+        files += [exported.artifact.to_json(stage), *variant_entries(exported, stage)]
         original = None
         if plan is not None:
             tell("exporting the original and proving it equal")
@@ -154,8 +161,9 @@ def export_folder(
                     seed=seed,
                 )
             files.append(original.artifact.to_json(stage))
-        done = [one.artifact for one in (exported, original) if one is not None]
-        checks = Checks(settings.pictures, settings.atol, settings.min_psnr)
+        done = [one.artifact for one in (exported, original) if one is not None] + accepted_variants(exported)
+        min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
+        checks = Checks(settings.pictures, settings.atol, min_psnr)
         further = Further()
         if set(runtimes) - {ONNX_RUNTIME}:
             tell(f"proving it in {', '.join(name for name in runtimes if name != ONNX_RUNTIME)}")
@@ -188,8 +196,8 @@ def export_folder(
     table = layer_table(generator.spec, settings.image_size)
     return Export(
         folder=folder,
-        generator=_moved(exported, stage, folder),
-        original=None if original is None else _moved(original, stage, folder),
+        generator=moved(exported, stage, folder),
+        original=None if original is None else moved(original, stage, folder),
         table=table,
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
@@ -261,12 +269,6 @@ def _saved(network: Network, root: Path, name: str, parent: str | None) -> tuple
     save_network(network, root / name)
     files = [file_entry(root / name / part, root, parent=parent) for part in (SPEC_FILE, WEIGHTS_FILE)]
     return files, str(files[-1]["sha256"])
-
-
-def _moved(exported: Exported, stage: Path, folder: Path) -> Exported:
-    """Return the same export with the path that its file has now."""
-    path = folder / exported.artifact.path.relative_to(stage)
-    return replace(exported, artifact=replace(exported.artifact, path=path))
 
 
 def costs(table: LayerTable, exported: Exported) -> dict[str, int]:

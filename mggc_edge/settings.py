@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.errors import SettingError
+from mggc_edge.method_settings import METHOD_SETTINGS
+from mggc_edge.precision_settings import PRECISION_SETTINGS
 from mggc_edge.setting import Setting, Value, flatten, read_toml
 
 __all__ = ["SETTINGS", "Setting", "Settings", "Value"]
 
-SETTINGS: tuple[Setting, ...] = (
+_TABLE: tuple[Setting, ...] = (
     Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
     Setting(
         "bench.max_seconds",
@@ -78,35 +80,6 @@ SETTINGS: tuple[Setting, ...] = (
         "GCC; 1000: ours",
         low=-1,
     ),
-    Setting("encoder.batch_size", 32, "pictures", "pictures a step", low=2, high=4096),
-    Setting("encoder.epsilon", 0.03, "", "how soft SwAV's codes are", "SwAV: 0.05", low=1e-4, high=10),
-    Setting("encoder.frozen_epochs", 1.0, "epochs", "prototypes stay as they were drawn", "SwAV", low=0),
-    Setting("encoder.iterations", 3, "", "of Sinkhorn-Knopp", "SwAV", low=1, high=100),
-    Setting(
-        "encoder.large_area", 0.3, "fraction", "least part of a picture in a large view", "SwAV: 0.14", low=0.01, high=1
-    ),
-    Setting("encoder.learning_rate", 3e-3, "", "of the small encoder, at the start", low=1e-8, high=1),
-    Setting(
-        "encoder.objective",
-        "simclr",
-        "",
-        "what the small encoder learns by; a ResNet-50 always learns by SwAV",
-        "measured; paper: swav",
-        choices=("simclr", "swav"),
-    ),
-    Setting(
-        "encoder.prototypes", 256, "", "of SwAV, which divides pictures over them", "SwAV: 3000", low=2, high=100_000
-    ),
-    Setting(
-        "encoder.small_area", 0.1, "fraction", "least part of a picture in a small view", "SwAV: 0.05", low=0.01, high=1
-    ),
-    Setting("encoder.small_views", 2, "views", "of every picture, beside two large ones", "SwAV: 6", low=0, high=32),
-    Setting("encoder.steps", 150, "steps", "training of the small encoder", low=1),
-    Setting("encoder.swav_batch_size", 16, "pictures", "pictures a step of finetuning a ResNet-50", low=2, high=4096),
-    Setting("encoder.swav_epochs", 20.0, "epochs", "finetuning a ResNet-50; 0: it stays as it is", low=0),
-    Setting("encoder.swav_learning_rate", 1e-4, "", "of finetuning a ResNet-50, at the start", low=1e-8, high=1),
-    Setting("encoder.temperature", 0.1, "", "of SwAV's predictions", "SwAV", low=1e-3, high=100),
-    Setting("encoder.weight_decay", 1e-4, "", "of the encoder's matrices", low=0, high=1),
     Setting(
         "export.atol", 1e-4, "output values, -1 to 1", "largest difference from torch that an export may show", low=0
     ),
@@ -160,129 +133,6 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("finetune.learning_rate", 1e-3, "", "of the generator", "measured; GCC: 0.0002", low=1e-8, high=1),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
-    Setting(
-        "gan_slimming.batch_size",
-        0,
-        "pictures",
-        "pictures a step of each process; 0: 4 with batch norm, else 1",
-        "paper: 8",
-        low=0,
-        high=1024,
-    ),
-    Setting("gan_slimming.beta", 20.0, "", "weight of the distance to the original's output", "GAN Slimming", low=0),
-    Setting(
-        "gan_slimming.clip", 1.0, "", "largest norm of the scales' gradient", "measured; GAN Slimming: none", low=1e-6
-    ),
-    Setting("gan_slimming.closing", 0.8, "fraction", "of the steps, after which the budget is met", low=0.01, high=1),
-    Setting("gan_slimming.epochs", 20.0, "epochs", "where --prune-epochs is not given", "GAN Slimming: 200", low=0.001),
-    Setting("gan_slimming.flip", True, "", "mirror every other picture", "GAN Slimming: every one"),
-    Setting("gan_slimming.gan_weight", 1.0, "", "weight of the adversarial loss", "GAN Slimming", low=0),
-    Setting(
-        "gan_slimming.learning_rate",
-        1e-4,
-        "",
-        "of both networks' weights, at the start",
-        "GAN Slimming: 0.00001",
-        low=1e-8,
-        high=1,
-    ),
-    Setting(
-        "gan_slimming.loss",
-        "auto",
-        "",
-        "adversarial loss; auto: hinge paired, else lsgan",
-        "GAN Slimming: lsgan",
-        choices=("auto", "lsgan", "hinge", "vanilla"),
-    ),
-    Setting("gan_slimming.momentum", 0.5, "", "of the scales' SGD", "GAN Slimming", low=0, high=0.999),
-    Setting("gan_slimming.pool", 50, "pictures", "generated pictures that D's pool keeps", "GAN Slimming", low=0),
-    Setting(
-        "gan_slimming.preprocessing",
-        "imagenet",
-        "",
-        "what the --perceptual network takes: torchvision's, Caffe's, 0..1 or -1..1",
-        "GAN Slimming: unit",
-        choices=("imagenet", "caffe", "unit", "signed"),
-    ),
-    Setting("gan_slimming.quantize", True, "", "with --quantize 8, slim on 8-bit grids already", "GAN Slimming"),
-    Setting(
-        "gan_slimming.rho",
-        0.0,
-        "",
-        "weight of the L1 norm of the scales; 0: steered to the budget",
-        "GAN Slimming: 0.01",
-        low=0,
-    ),
-    Setting("gan_slimming.scale_rate", 0.1, "", "learning rate of the scales, at the start", "GAN Slimming", low=1e-8),
-    Setting("gan_slimming.style", 1.0, "", "weight of the Gram distances of --perceptual", low=0),
-    Setting("gan_slimming.weight_decay", 1e-3, "", "of both networks' weights", "GAN Slimming", low=0, high=1),
-    Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
-    Setting(
-        "mggc.batch_size",
-        0,
-        "pictures",
-        "pictures a step of each process; 0: 4 with batch norm, else 1",
-        low=0,
-        high=1024,
-    ),
-    Setting("mggc.clip", 1.0, "", "largest norm of an agent's gradient", low=1e-6),
-    Setting("mggc.epochs", 20.0, "epochs", "pruning, where --prune-epochs is not given", "paper", low=0.001),
-    Setting(
-        "mggc.evenness",
-        0.0,
-        "",
-        "of the final widths: 0, one threshold for all groups; 1, the same fraction of each",
-        low=0,
-        high=1,
-    ),
-    Setting("mggc.feedback", True, "", "the agents hear each other", "paper"),
-    Setting(
-        "mggc.filters",
-        "agents",
-        "",
-        "which channels stay, once their number is chosen: the agents' best, or those of the largest filters",
-        choices=("agents", "largest"),
-    ),
-    Setting("mggc.k", 5, "pictures", "neighbors of every generated picture", "paper, eq. 1", low=0, high=1000),
-    Setting("mggc.lambda_1", 3.0, "", "weight of the budget", "paper, eq. 2", low=0),
-    Setting("mggc.lambda_2", 0.1, "", "weight of the discriminator's kept channels", "paper, eq. 2", low=0),
-    Setting("mggc.learning_rate", 1e-3, "", "of the agents", low=1e-8, high=1),
-    Setting(
-        "mggc.loss",
-        "auto",
-        "",
-        "adversarial loss; auto: hinge paired, else lsgan",
-        "paper",
-        choices=("auto", "lsgan", "hinge", "vanilla"),
-    ),
-    Setting(
-        "mggc.noise",
-        "gumbel_paper",
-        "",
-        "noise of the gates",
-        "paper, eq. 3",
-        choices=("gumbel_paper", "gumbel_sibling", "logistic"),
-    ),
-    Setting("mggc.offset", 3.0, "", "logit of every gate at the start", low=-20, high=20),
-    Setting(
-        "mggc.pairing",
-        "center",
-        "",
-        "whose input a conditional discriminator sees beside a neighbor's picture",
-        "paper, eq. 2",
-        choices=("center", "neighbor"),
-    ),
-    Setting("mggc.prune_discriminator", True, "", "the discriminator has gates too", "paper"),
-    Setting(
-        "mggc.regularizer",
-        "two_sided",
-        "",
-        "the budget pushes down only (eq. 5), or up as well",
-        "paper, eq. 5: one_sided",
-        choices=("one_sided", "two_sided"),
-    ),
-    Setting("mggc.temperature", 0.4, "", "of the gates", low=0.01, high=100),
-    Setting("mggc.weight_decay", 1e-2, "", "of the agents' matrices", low=0, high=1),
     Setting(
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1
     ),
@@ -348,15 +198,11 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "fp32", "bf16"),
     ),
     Setting("translate.sheet_pictures", 8, "pictures", "rows of the contact sheet; 0: no sheet", low=0, high=64),
-    Setting(
-        "uniform.weights",
-        "slices",
-        "",
-        "the slim generator of --method uniform begins with slices of the original's weights, or with new ones",
-        choices=("slices", "scratch"),
-    ),
     Setting("verify.atol", 1e-4, "output values, -1 to 1", "largest difference that passes", low=0),
     Setting("verify.pictures", 4, "pictures", "built-in pictures that are compared on without --images", low=1),
+)
+SETTINGS: tuple[Setting, ...] = tuple(
+    sorted((*_TABLE, *METHOD_SETTINGS, *PRECISION_SETTINGS), key=lambda setting: setting.name)
 )
 _BY_NAME: Mapping[str, Setting] = {setting.name: setting for setting in SETTINGS}
 

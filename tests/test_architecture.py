@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {
     "mggc_edge": ROOT / "mggc_edge",
     "mggc_edge.benchmarks": ROOT / "benchmarks",
+    "mggc_edge.calibration": ROOT / "calibration",
     "mggc_edge.cli": ROOT / "cli",
 }
 
@@ -26,6 +27,8 @@ BASE = (
     "pictures",
     "procedural",
     "setting",
+    "method_settings",
+    "precision_settings",
     "settings",
     "presets",
     "machine",
@@ -40,8 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pictures": {"errors", "lazy", "tensors", "decoding"},
     "procedural": {"errors", "lazy", "tensors", "decoding", "pictures"},
     "setting": {"errors"},
-    "settings": {"errors", "setting"},
-    "presets": {"errors", "setting", "settings"},
+    "method_settings": {"errors", "setting"},
+    "precision_settings": {"errors", "setting"},
+    "settings": {"errors", "setting", "method_settings", "precision_settings"},
+    "presets": {"errors", "setting", "method_settings", "precision_settings", "settings"},
     "machine": set(),
     "artifacts": {"_version", "errors", "lazy", "tensors"},
 }
@@ -51,7 +56,8 @@ MAY_IMPORT["quality"] = {*BASE, "backends"}
 MAY_IMPORT["training"] = {*BASE, "models", "quality", "backends"}
 MAY_IMPORT["pruning"] = {*BASE, "models", "training", "quality", "backends"}
 MAY_IMPORT["benchmarks"] = {*BASE, "backends"}
-MAY_IMPORT["compiler"] = {*BASE, "models", "backends", "quality", "benchmarks"}
+MAY_IMPORT["calibration"] = {*BASE, "backends"}
+MAY_IMPORT["compiler"] = {*BASE, "models", "backends", "quality", "benchmarks", "calibration"}
 MAY_IMPORT["report"] = {"artifacts", "errors"}
 for room in ("opening", "inspection", "pipeline", "jobs", "demonstration"):
     MAY_IMPORT[room] = set(MAY_IMPORT)
@@ -90,6 +96,7 @@ ENGINES = {
     "compiler/mobile_tool.py": {"onnxruntime"},
     "backends/openvino.py": {"openvino"},
     "benchmarks/engines.py": {"onnxruntime", "openvino"},
+    "calibration": {"onnx"},
     "quality/inner_tensor.py": {"onnx"},
     "training": {"torch", "safetensors", "lightning_fabric"},
     "pruning": {"torch"},

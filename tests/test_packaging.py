@@ -18,7 +18,7 @@ else:
 ROOT = Path(__file__).parent.parent
 CONFIG = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 SETUPTOOLS = CONFIG["tool"]["setuptools"]
-LINKED = {"benchmarks", "cli"}
+LINKED = {"benchmarks", "calibration", "cli"}
 
 
 def folders_on_disk() -> set[str]:

@@ -33,7 +33,7 @@ class OnnxFacts:
         operators: how often each operator occurs.
         parameters: elements of the weights in the file, floating-point or 8-bit, without scales and zero points, and
             without scalars.
-        precision: "int8" where it has 8-bit weights, "fp16" where it has constants of 16 bits, else "fp32".
+        precision: "int8" where it has 8-bit weights, "fp16" where it has weights in float16, else "fp32".
         macs_true, macs_paper: multiply-accumulate operations of its convolutions for one picture, in the conventions
             of `mggc_edge.models.cost`; None where the file leaves open, or contradicts, what they depend on. Of a graph
             that passes rewrote, those of the graph before, as its metadata has them.
@@ -122,8 +122,8 @@ def onnx_facts(path: Path) -> OnnxFacts:
     tensors = constants_of(model)
     weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
     stored = _stored(model, tensors)
-    grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
     half = any(tensor.data_type == onnx_module.TensorProto.FLOAT16 for tensor in tensors.values())
+    grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
     counted = count_macs(model)
     macs_true, macs_paper = _before_passes(metadata, counted)
     return OnnxFacts(

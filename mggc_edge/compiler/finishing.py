@@ -22,6 +22,8 @@ from mggc_edge.tensors import Array
 if TYPE_CHECKING:
     import onnx
 
+    from mggc_edge.compiler.precision.variants import Variant
+
 # What the exporter says that is no news to whoever exports with this package.
 _CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
 
@@ -35,6 +37,7 @@ class Exported:
         macs_executed: multiplications of the rewritten graph, None where they do not follow from it.
         camera: of a graph of bytes, how its pictures compare with those of the graph of floats, in levels.
         grids: of a quantized network, how its levels compare, layer by layer.
+        variants: the same in other precisions, with what became of each.
         weights_bytes: of the tensors in the file, as they lie in memory once it is read; of a network's file alone.
         float_bytes, float_weights_bytes: size of the file, and of its tensors, if it were all in float32; likewise.
     """
@@ -46,6 +49,7 @@ class Exported:
     macs_executed: int | None = None
     grids: GridParity | None = None
     camera: ParityReport | None = None
+    variants: tuple[Variant, ...] = ()
     weights_bytes: int = 0
     float_bytes: int = 0
     float_weights_bytes: int = 0

@@ -1,16 +1,18 @@
-"""A graph pass: put a network's 8-bit grids into its ONNX graph, as QuantizeLinear and DequantizeLinear (Q/DQ).
+"""A graph pass: put 8-bit grids into an ONNX graph, as QuantizeLinear and DequantizeLinear (Q/DQ).
 
 Every convolution's weight becomes int8 in the file, with a DequantizeLinear behind it; what it reads goes through a
 pair of QuantizeLinear and DequantizeLinear. Where an explicit Pad stands before the convolution it is moved between
 the two, where it copies bytes and not floats: padding by reflection commutes with rounding. So a convolution whose
-output is quantized at once, or after a ReLU, can run in int8 in an engine that looks for that.
+output is quantized at once, or after a ReLU, can run in int8 in an engine that looks for that; a grid may ask for a
+pair behind the convolution as well. The grids are those that a network was trained on (`mggc_edge.compiler.quantized`),
+or follow from calibration (`mggc_edge.compiler.precision.int8`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,17 +23,21 @@ from mggc_edge.tensors import Array, FloatArray
 if TYPE_CHECKING:
     import onnx
 
+COPYING = (b"reflect", b"edge", b"wrap")  # modes of Pad that give no other values than there are
+
 
 @dataclass(frozen=True)
 class Grid:
     """The grids of one convolution.
 
     Attributes:
-        name: of its row in the layer table; tensors of the graph are named after it.
+        name: of its row in the layer table, or of its node; tensors of the graph are named after it.
         weight: int8, in the shape of the convolution's weight; its value is weight * weight_scale.
         weight_scale: float32, [channels] along `axis`, or [] where the whole weight has one.
         axis: of the weight's output channels.
         scale, zero_point: of what it reads, (q - zero_point) * scale; None: it reads floats.
+        output: scale and zero point of what it gives, see `given_by`; None: who reads it says.
+        levels: type of the levels of what it reads and gives.
     """
 
     name: str
@@ -40,6 +46,8 @@ class Grid:
     axis: int
     scale: float | None
     zero_point: int = 0
+    output: tuple[float, int] | None = None
+    levels: Literal["uint8", "int8"] = "uint8"
 
 
 def insert_qdq(model: onnx.ModelProto, grids: Sequence[Grid]) -> None:
@@ -54,9 +62,20 @@ def insert_qdq(model: onnx.ModelProto, grids: Sequence[Grid]) -> None:
     found = [tuple(tensors[node.input[1]].dims) if node.input[1] in tensors else () for node in convolutions]
     if found != [grid.weight.shape for grid in grids]:
         raise CheckFailedError("the exported graph has not the convolutions of the network, and takes no grids")
-    by_output = {node.output[0]: node for node in graph.node}
+    put_grids(graph, list(zip(convolutions, grids, strict=True)))
+
+
+def put_grids(
+    graph: onnx.GraphProto, placed: Sequence[tuple[onnx.NodeProto, Grid]], *, pads_between: bool = True
+) -> None:
+    """Put grids at convolutions of a graph, in place; weights that nobody reads any more are taken out.
+
+    Args:
+        placed: nodes of `graph`, each with its grid; every grid has a name of its own.
+        pads_between: whether a Pad before a convolution is moved between Q and DQ.
+    """
     helper = require("onnx.helper", extra="onnx")
-    for node, grid in zip(convolutions, grids, strict=True):
+    for node, grid in placed:
         weight, scale, zero = f"{grid.name}.weight_int8", f"{grid.name}.weight_scale", f"{grid.name}.weight_zero_point"
         _store(graph, weight, grid.weight)
         _store(graph, scale, grid.weight_scale)
@@ -67,26 +86,90 @@ def insert_qdq(model: onnx.ModelProto, grids: Sequence[Grid]) -> None:
         )
         _insert(graph, node, [of_weight])
         node.input[1] = dequantized
+    for node, grid in placed:
+        if grid.output is not None:
+            _quantize_output(graph, node, grid, grid.output)
+    for node, grid in placed:
         if grid.scale is not None:
-            _quantize_input(graph, node, by_output.get(node.input[0]), grid)
-    used = {name for node in graph.node for name in node.input}
+            _quantize_input(graph, node, grid, grid.scale, pads_between=pads_between)
+    used = names_read(graph)
     for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
 
 
-def _quantize_input(graph: onnx.GraphProto, node: onnx.NodeProto, before: onnx.NodeProto | None, grid: Grid) -> None:
-    """Put Q/DQ before a convolution, with the Pad before it, if there is one, between the two."""
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of all tensors that nodes read, those of subgraphs too, and of the outputs."""
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for inner in subgraphs(node):
+            names |= names_read(inner)
+    return names
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Return the graphs that a node holds."""
+    return [g for entry in node.attribute for g in (*([entry.g] if entry.HasField("g") else []), *entry.graphs)]
+
+
+def read_by(graph: onnx.GraphProto, node: onnx.NodeProto) -> tuple[str, onnx.NodeProto | None]:
+    """Return the tensor that a convolution reads, with None; or that a Pad before it reads, with that Pad.
+
+    A Pad counts where it copies values that are there, and nobody else reads it.
+    """
+    before = next((other for other in graph.node if node.input[0] in other.output), None)
+    if before is None or before.op_type != "Pad" or len(_readers(graph, node.input[0])) != 1:
+        return node.input[0], None
+    modes = [entry.s for entry in before.attribute if entry.name == "mode"]
+    return (before.input[0], before) if modes and modes[0] in COPYING else (node.input[0], None)
+
+
+def given_by(graph: onnx.GraphProto, node: onnx.NodeProto) -> str:
+    """Return the tensor that a convolution gives; where a ReLU alone reads it, what the ReLU gives."""
+    name: str = node.output[0]
+    readers = _readers(graph, name)
+    alone = len(readers) == 1 and name not in {value.name for value in graph.output}
+    return str(readers[0].output[0]) if alone and readers[0].op_type == "Relu" else name
+
+
+def _quantize_output(graph: onnx.GraphProto, node: onnx.NodeProto, grid: Grid, output: tuple[float, int]) -> None:
+    """Let all who read what a convolution gives read it from behind a pair of Q and DQ."""
+    source = given_by(graph, node)
+    readers = _readers(graph, source)
+    scale, zero = _store_grid(graph, f"{grid.name}.output", *output, grid.levels)
+    quantized, seen = f"{grid.name}.output_quantized", f"{grid.name}.output_dequantized"
+    writer = next(other for other in graph.node if source in other.output)
+    for reader in readers:
+        for place, name in enumerate(reader.input):
+            if name == source:
+                reader.input[place] = seen
     helper = require("onnx.helper", extra="onnx")
-    assert grid.scale is not None
-    scale, zero = f"{grid.name}.input_scale", f"{grid.name}.input_zero_point"
+    pair = [
+        helper.make_node("QuantizeLinear", [source, scale, zero], [quantized], name=quantized),
+        helper.make_node("DequantizeLinear", [quantized, scale, zero], [seen], name=seen),
+    ]
+    _insert(graph, writer, pair, after=True)
+
+
+def _quantize_input(
+    graph: onnx.GraphProto, node: onnx.NodeProto, grid: Grid, step: float, *, pads_between: bool
+) -> None:
+    """Put Q/DQ before a convolution, with the Pad before it, if there is one, between the two.
+
+    Where it reads the pair behind another convolution, that pair is its own too: both have the range of one tensor.
+    """
+    helper = require("onnx.helper", extra="onnx")
+    source, pad = read_by(graph, node) if pads_between else (node.input[0], None)
+    before = next((other for other in graph.node if source in other.output), None)
     quantized, padded, seen = (f"{grid.name}.input_{what}" for what in ("quantized", "padded", "dequantized"))
-    _store(graph, scale, np.array(grid.scale, np.float32))
-    _store(graph, zero, np.array(grid.zero_point, np.uint8))
-    readers = [other for other in graph.node if before is not None and before.output[0] in other.input]
-    pad = before if before is not None and before.op_type == "Pad" and len(readers) == 1 else None
-    source = node.input[0] if pad is None else pad.input[0]
-    at = node if pad is None else pad
-    _insert(graph, at, [helper.make_node("QuantizeLinear", [source, scale, zero], [quantized], name=quantized)])
+    if before is not None and before.op_type == "DequantizeLinear":
+        if pad is None:
+            return
+        quantized, scale, zero = before.input
+    else:
+        scale, zero = _store_grid(graph, f"{grid.name}.input", step, grid.zero_point, grid.levels)
+        quantize = helper.make_node("QuantizeLinear", [source, scale, zero], [quantized], name=quantized)
+        _insert(graph, node if pad is None else pad, [quantize])
     if pad is not None:
         pad.input[0], pad.output[0] = quantized, padded
         quantized = padded
@@ -94,12 +177,24 @@ def _quantize_input(graph: onnx.GraphProto, node: onnx.NodeProto, before: onnx.N
     node.input[0] = seen
 
 
+def _readers(graph: onnx.GraphProto, name: str) -> list[onnx.NodeProto]:
+    return [other for other in graph.node if name in other.input]
+
+
+def _store_grid(graph: onnx.GraphProto, name: str, scale: float, zero_point: int, levels: str) -> tuple[str, str]:
+    _store(graph, f"{name}_scale", np.array(scale, np.float32))
+    _store(graph, f"{name}_zero_point", np.array(zero_point, levels))
+    return f"{name}_scale", f"{name}_zero_point"
+
+
 def _store(graph: onnx.GraphProto, name: str, values: Array) -> None:
     graph.initializer.append(require("onnx.numpy_helper", extra="onnx").from_array(np.asarray(values), name))
 
 
-def _insert(graph: onnx.GraphProto, node: onnx.NodeProto, new: Sequence[onnx.NodeProto]) -> None:
-    """Put nodes before a node of the graph."""
-    place = next(number for number, other in enumerate(graph.node) if other is node or other == node)
+def _insert(
+    graph: onnx.GraphProto, node: onnx.NodeProto, new: Sequence[onnx.NodeProto], *, after: bool = False
+) -> None:
+    """Put nodes before a node of the graph, or after it."""
+    place = after + next(number for number, other in enumerate(graph.node) if other is node or other == node)
     for offset, one in enumerate(new):
         graph.node.insert(place + offset, one)

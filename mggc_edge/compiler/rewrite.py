@@ -33,6 +33,8 @@ from mggc_edge.compiler.camera import formats_of, make_camera_ready
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
+from mggc_edge.compiler.precision.variants import accepted_variants, moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.wanted import Precisions, Tell
 from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
@@ -81,6 +83,8 @@ def rewrite_folder(
     seed: int = 0,
     io: str = FLOAT_IO,
     runtimes: Sequence[str] = (),
+    precisions: Precisions | None = None,
+    tell: Tell = lambda _: None,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
 
@@ -99,6 +103,8 @@ def rewrite_folder(
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
+        precisions: what is made of the new file.
+        tell: is called with a line at the start of what takes long.
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
@@ -171,26 +177,33 @@ def rewrite_folder(
                 artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
             )
         after = onnx_facts(path)
-        checks = Checks(settings["export.parity_pictures"], settings["export.atol"], settings["quantize.min_psnr"])
-        done = [artifact]
+        exported = Exported(artifact, parity, remarks, reports, after.macs_executed, camera=camera)
+        exported = with_variants(exported, precisions, target=target, seed=seed, tell=tell)
+        min_psnr = settings["quantize.min_psnr"] if precisions is None else precisions.min_psnr
+        checks = Checks(settings["export.parity_pictures"], settings["export.atol"], min_psnr)
+        done = [artifact, *accepted_variants(exported)]
         if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
             done.append(replace(artifact, path=original, sha256=sha256, parent_sha256=None))
         further = for_runtimes(done, runtimes, target=target, checks=checks, seed=seed)
+        exported = replace(exported, remarks=(*exported.remarks, *further.remarks))
         write_manifest(
             stage,
             command=command,
-            files=[artifact.to_json(stage), file_entry(original, stage), *further.entries(stage, target)],
+            files=[
+                artifact.to_json(stage),
+                *variant_entries(exported, stage),
+                file_entry(original, stage),
+                *further.entries(stage, target),
+            ],
             settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
             source_sha256=sha256,
             timings_s={},
             **further.facts(stage, target),
         )
-    artifact = replace(artifact, path=folder / EXPORT_FOLDER / target / GENERATOR_FILE)
-    exported = Exported(artifact, parity, (*remarks, *further.remarks), reports, after.macs_executed, camera=camera)
     return Rewritten(
         folder,
         source,
-        exported,
+        moved(exported, stage, folder),
         before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
         after=after,
         source_bytes=source.stat().st_size,

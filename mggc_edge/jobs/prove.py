@@ -29,11 +29,19 @@ from mggc_edge.artifacts import (
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.precision.variants import with_variants
 from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
+from mggc_edge.jobs.precisions import (
+    artifact_documents,
+    fastest_second,
+    precisions_for,
+    variant_parents,
+    variant_workloads,
+)
 from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
@@ -73,7 +81,7 @@ def prove(
     """
     job, folder = work.job, work.job.folder
     with job.stage("export"):
-        exports = _export(work, request, original, slim)
+        exports = _export(work, request, original, slim, material)
     paths = {name: exported.artifact.path for name, exported in exports.items()}
     if (quality := _saved(folder / QUALITY_FILE)) is None:
         with job.stage("quality"):
@@ -107,8 +115,9 @@ def prove(
             )
             for name, exported in exports.items()
         ]
+        workloads += variant_workloads(exports["compressed"], workloads[-1])
         with job.stage("bench"):
-            bench = measure(
+            report = measure(
                 workloads,
                 pairs=job.settings["quick.bench_pairs"] if request.quick else job.settings["bench.pairs"],
                 processes=job.settings["bench.processes"],
@@ -117,7 +126,8 @@ def prove(
                 warmup_seconds=job.settings["bench.warmup_seconds"],
                 seed=job.seed,
                 progress=lambda done, count, _: work.watch(Progress("bench", done, count, {}, None)),
-            ).to_json()
+            )
+            bench = fastest_second(report).to_json()
             write_json(folder / BENCH_FILE, bench)
     convention = request.macs_convention
     document = {
@@ -135,7 +145,11 @@ def prove(
             for name, exported in exports.items()
         },
         "size": size_document(exports["original"], exports["compressed"]),
-        "artifacts": [_artifact(folder, exported) for exported in exports.values()],
+        "artifacts": [
+            entry
+            for exported in exports.values()
+            for entry in (_artifact(folder, exported), *artifact_documents(folder, exported))
+        ],
         "quality": _quality(quality),
         "latency": latency_summary(bench),
     }
@@ -143,7 +157,9 @@ def prove(
     return document
 
 
-def _export(work: Work, request: CompressRequest, original: Network, slim: Network) -> dict[str, Exported]:
+def _export(
+    work: Work, request: CompressRequest, original: Network, slim: Network, material: Material
+) -> dict[str, Exported]:
     job = work.job
     settings = ExportSettings.from_settings(job.settings, image_size=original.table.image_size, bn=request.bn)
     exports = {}
@@ -162,6 +178,10 @@ def _export(work: Work, request: CompressRequest, original: Network, slim: Netwo
         )
         for remark in exports[name].remarks:
             work.tell(f"note: {remark}")
+    precisions = precisions_for(request, job.settings, material, job.seed)
+    exports["compressed"] = with_variants(
+        exports["compressed"], precisions, target=PORTABLE, seed=job.seed, tell=work.tell
+    )
     return exports
 
 
@@ -263,6 +283,7 @@ def _parents(folder: Path, sources: Mapping[str, str]) -> dict[str, str]:
         PLAN_FILE: sources["generator"],
         f"{EXPORT_FOLDER}/{PORTABLE}/{ORIGINAL_FILE}": original,
         **{f"{EXPORT_FOLDER}/{PORTABLE}/{file}": slim for file in GENERATOR_FILES.values()},
+        **variant_parents(folder),
     }
     judge = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER / WEIGHTS_FILE
     networks = {ORIGINAL_FOLDER: sources["generator"], SLIM_FOLDER: original}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
+from mggc_edge.artifacts import PRECISIONS
 from mggc_edge.errors import InputError, SettingError
 from mggc_edge.models.convert import BatchNormMode
 from mggc_edge.models.cost import MacsConvention
@@ -42,6 +43,8 @@ class CompressRequest:
         prune_epochs, finetune_epochs: None: as the settings say.
         quantize: "8" finetunes, and by gan-slimming prunes, on the 8-bit grids that are exported.
         align: multiple that widths are rounded to, see `mggc_edge.pruning.align`; 1: none.
+        precision: of the files of the compressed generator, names with commas; fp32 is always one.
+        min_precision_psnr: to the fp32 file, in dB, below which one of another precision is rejected.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
     Raises:
@@ -76,6 +79,8 @@ class CompressRequest:
     quick: bool = False
     min_psnr: float | None = None
     align: int = 1
+    precision: str = "fp32"
+    min_precision_psnr: float = 35.0
 
     def __post_init__(self) -> None:
         for name, kind in _CHOICES.items():
@@ -91,6 +96,7 @@ class CompressRequest:
         if type(self.align) is not int or not 1 <= self.align <= MAX_WIDTH:
             raise SettingError(f"align must be a whole number from 1 to {MAX_WIDTH}, not {self.align!r}")
         self._check_encoder()
+        self._check_precisions()
         if self.perceptual is not None and self.method != "gan-slimming":
             raise SettingError(
                 f"a perceptual network is for --method gan-slimming, not for {self.method}",
@@ -109,6 +115,26 @@ class CompressRequest:
             )
         if self.encoder != "swav" and self.encoder_weights is not None:
             raise SettingError(f"weights are for the encoder swav, not for {self.encoder}", hint="add --encoder swav")
+
+    def _check_precisions(self) -> None:
+        for name in self.precisions:
+            if name not in PRECISIONS:
+                raise SettingError(f"precision must be some of {', '.join(PRECISIONS)}, not {name!r}")
+        if not 0 <= self.min_precision_psnr <= 1000:
+            raise SettingError(
+                f"min_precision_psnr must be a number of dB from 0 to 1000, not {self.min_precision_psnr:g}"
+            )
+        if self.quantize == "8" and set(self.precisions) != {"fp32"}:
+            raise SettingError(
+                f"--quantize 8 trains the 8-bit grids of the file, and --precision {self.precision} is for a network "
+                "in floats",
+                hint="leave out one of them",
+            )
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """The names in `precision`."""
+        return tuple(name.strip() for name in self.precision.split(","))
 
     @property
     def has_pictures(self) -> bool:

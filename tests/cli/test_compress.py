@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from mggc_edge.artifacts import sha256_of
-from mggc_edge.cli.compress import page
+from mggc_edge.cli.compress_page import page
 from mggc_edge.cli.job import run_job
 from mggc_edge.cli.output import Output
 from mggc_edge.errors import InputError, TrainingError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mggc_edge.benchmarks.remarks import remark_json
-from mggc_edge.cli.compress import page
+from mggc_edge.cli.compress_page import page
 from mggc_edge.cli.output import Output
 from tests.cli.test_compress import document_of
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from mggc_edge.artifacts import sha256_of
-from mggc_edge.cli.compress import page
+from mggc_edge.cli.compress_page import page
 from mggc_edge.cli.main import run as program
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.network import Network

@@ -1,0 +1,1 @@
+"""Calibration: which values the inner tensors of a graph take, observed on pictures. Engine-neutral, without torch."""

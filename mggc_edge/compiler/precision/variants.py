@@ -1,0 +1,323 @@
+"""From a proven fp32 file to fp16 and int8 files beside it, each accepted or rejected with its reason.
+
+They are made from the graph as it is: after the passes of its target, so that a convolution which a pass made is one.
+A rejected file stays where it is, for whoever wants to look; the manifest and the JSON say what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mggc_edge.artifacts import (
+    METADATA_PREFIX,
+    PORTABLE,
+    OnnxArtifact,
+    file_entry,
+    sha256_of,
+    variant_path,
+    write_json,
+    writing,
+)
+from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
+from mggc_edge.calibration.samples import Samples
+from mggc_edge.compiler.facts import OnnxFacts, onnx_facts, read_onnx
+from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.precision.form import Int8Form, form_of
+from mggc_edge.compiler.precision.fp16 import floats_to_observe, to_fp16
+from mggc_edge.compiler.precision.int8 import ASKED, Layer, find_layers, named, quantized, tensors_to_observe
+from mggc_edge.compiler.precision.judge import Difference, FloatOutputs, Speed, speeds
+from mggc_edge.compiler.precision.sensitivity import Sensitivity, find_sensitivity
+from mggc_edge.compiler.precision.wanted import Precisions, Tell, findings_of
+from mggc_edge.compiler.targets import this_target
+from mggc_edge.errors import ArtifactError
+from mggc_edge.lazy import require
+from mggc_edge.pictures import PictureFormat, Size
+from mggc_edge.settings import Settings
+
+if TYPE_CHECKING:
+    import onnx
+
+KEEP_AUTO = "auto"
+RANGES = "ranges.json"  # ending of the ranges beside an int8 file
+COMPARED = 4  # pictures that ways to find ranges are compared on
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A file of another precision.
+
+    Attributes:
+        difference: from the float file, on held-out pictures.
+        reason: why it is rejected; None where it is not.
+        speed: against the float file on this machine.
+        in_float: nodes that stayed in float, each with its reason.
+        sensitivity: of int8: what the layers cost; None where that was not looked at.
+        calibration: the method, and `Samples.to_json`.
+    """
+
+    artifact: OnnxArtifact
+    difference: Difference
+    reason: str | None
+    speed: Speed
+    in_float: tuple[tuple[str, str], ...]
+    sensitivity: Sensitivity | None
+    calibration: dict[str, Any]
+    min_psnr: float
+
+    @property
+    def accepted(self) -> bool:
+        """Whether it is worth having."""
+        return self.reason is None
+
+    def verdict(self) -> dict[str, Any]:
+        """Return what the JSON of a command and the manifest say of it, beside what they say of every file."""
+        finite = self.difference.max_abs < float("inf")
+        return {
+            "accepted": self.accepted,
+            "reason": self.speed.said if self.accepted else self.reason,
+            "psnr": self.difference.psnr if finite else None,
+            "identical": self.difference.psnr is None,
+            "min_psnr": self.min_psnr,
+            "max_abs": self.difference.max_abs if finite else None,
+            "speed": self.speed.to_json(),
+            "in_float": [{"name": name, "reason": reason} for name, reason in self.in_float],
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
+            "calibration": self.calibration,
+        }
+
+    def to_json(self, root: Path) -> dict[str, Any]:
+        """Return its entry in the manifest of the folder `root`."""
+        return {**self.artifact.to_json(root), **self.verdict()}
+
+    def moved(self, before: Path, now: Path) -> Variant:
+        """Return the same with the path that its file has once a folder was renamed."""
+        path = now / self.artifact.path.relative_to(before)
+        return replace(self, artifact=replace(self.artifact, path=path))
+
+
+def make_variants(
+    artifact: OnnxArtifact, wanted: Precisions, *, target: str, seed: int, tell: Tell
+) -> tuple[Variant, ...]:
+    """Make files of other precisions beside an fp32 file, and judge each.
+
+    Args:
+        artifact: a proven fp32 file of one picture in and one out, of a fixed size.
+        target: that it was rewritten for.
+        seed: of the order of a measurement.
+        tell: is called with a line at the start of what takes long.
+
+    Raises:
+        PictureError: the calibration pictures cannot be used.
+        ArtifactError: the file is none of these, or cannot be quantized at all.
+        OutputError: a file cannot be written.
+    """
+    if not [name for name in wanted.names if name != "fp32"]:
+        return ()
+    if artifact.precision != "fp32":
+        raise ArtifactError(
+            f"'{artifact.path.name}' is in {artifact.precision} already, and other precisions are made from fp32",
+            hint="give the network in floats that it was made from, or leave out --precision",
+        )
+    settings, maker = wanted.settings, _Maker(artifact, wanted, target, tell)
+    made = [maker.make(name) for name in dict.fromkeys(wanted.names) if name != "fp32"]
+    if not _measures_here(target, settings):
+        return tuple(made)
+    candidates = {one.artifact.precision: one.artifact.path for one in made if one.accepted}
+    if not candidates:
+        return tuple(made)
+    tell("measuring other precisions against fp32: fresh processes, in pairs")
+    found = speeds(artifact.path, candidates, settings, seed)
+    measured = [replace(one, speed=found.get(one.artifact.precision, one.speed)) for one in made]
+    return tuple(replace(one, reason=one.reason or one.speed.reason) for one in measured)
+
+
+def with_variants(exported: Exported, wanted: Precisions | None, *, target: str, seed: int, tell: Tell) -> Exported:
+    """Return an export with what is wanted beside its fp32 file; see `make_variants`. None: nothing is."""
+    if wanted is None:
+        return exported
+    return replace(exported, variants=make_variants(exported.artifact, wanted, target=target, seed=seed, tell=tell))
+
+
+def accepted_variants(exported: Exported) -> list[OnnxArtifact]:
+    """Return the files of other precisions that are worth having."""
+    return [variant.artifact for variant in exported.variants if variant.accepted]
+
+
+def variant_entries(exported: Exported, root: Path) -> list[dict[str, Any]]:
+    """Return the entries of a manifest for what lies beside an fp32 file: other precisions, and ranges."""
+    entries = [variant.to_json(root) for variant in exported.variants]
+    ranges = variant_path(exported.artifact.path, RANGES)
+    if any(variant.artifact.precision == "int8" for variant in exported.variants):
+        entries.append(file_entry(ranges, root, parent=exported.artifact.sha256))
+    return entries
+
+
+def moved(exported: Exported, before: Path, now: Path) -> Exported:
+    """Return the same export with the paths that its files have once the folder `before` was renamed."""
+    path = now / exported.artifact.path.relative_to(before)
+    artifact = replace(exported.artifact, path=path)
+    return replace(exported, artifact=artifact, variants=tuple(one.moved(before, now) for one in exported.variants))
+
+
+def _measures_here(target: str, settings: Settings) -> bool:
+    how: str = settings["precision.speed"]
+    return how == "always" or (how == "auto" and target != PORTABLE and target == this_target())
+
+
+class _Maker:
+    """Makes variants of one file, on the same calibration pictures."""
+
+    def __init__(self, artifact: OnnxArtifact, wanted: Precisions, target: str, tell: Tell) -> None:
+        self._parent, self._wanted, self._tell = artifact, wanted, tell
+        self._settings = settings = wanted.settings
+        self._model = named(read_onnx(artifact.path))
+        facts = onnx_facts(artifact.path)
+        size, format_ = _pictures_of(artifact.path, facts)
+        self._samples: Samples = wanted.choose(size, format_)
+        values = _output_range(facts)
+        self._floats = FloatOutputs(artifact.path, self._samples.held_out, values)
+        self._form: Int8Form = form_of(target, settings["quantize.activations"], settings["quantize.weight_bits"])
+
+    def make(self, precision: str) -> Variant:
+        """Make the file of a precision."""
+        self._tell(f"making the {precision} file on {self._samples.observed_count} calibration pictures")
+        return self._fp16() if precision == "fp16" else self._int8()
+
+    def _fp16(self) -> Variant:
+        ranges = find_ranges(self._model, floats_to_observe(self._model), self._samples, Finding("min-max"))
+        model, kept = to_fp16(self._model, ranges)
+        in_float = tuple((one.name, one.reason) for one in kept)
+        return self._judged(model, "fp16", "min-max", in_float, None)
+
+    def _int8(self) -> Variant:
+        settings, form = self._settings, self._form
+        last_in_float = settings["quantize.last_layer"] == "float"
+        asked: str = settings["quantize.keep_float"].strip()
+        keep = [] if asked in ("", KEEP_AUTO) else [name.strip() for name in asked.split(",")]
+        layers = find_layers(self._model, keep_float=keep, last_in_float=last_in_float)
+        if all(layer.reason is not None for layer in layers):
+            raise ArtifactError(
+                f"no convolution of '{self._parent.path.name}' can be quantized: {_why(layers)}",
+                hint="leave out int8",
+            )
+        ranges = self._ranges(layers)
+        write_json(variant_path(self._parent.path, RANGES), ranges.to_json())
+
+        def build(chosen: Collection[str]) -> tuple[onnx.ModelProto, tuple[Layer, ...]]:
+            only = [layer if layer.name in chosen else replace(layer, reason=layer.reason or ASKED) for layer in layers]
+            return quantized(self._model, ranges, form, only)
+
+        names = [layer.name for layer in layers if layer.reason is None]
+        model, done = build(names)
+        difference = self._floats.difference(model)
+        sensitivity = None
+        when: str = settings["quantize.sensitivity"]
+        passes = difference.at_least(self._wanted.min_psnr)
+        if when == "always" or (not passes and (when == "rejected" or asked == KEEP_AUTO)):
+            names = [layer.name for layer in done if layer.reason is None]
+            self._tell(f"measuring how much each of {len(names)} layers costs in 8 bits")
+            sensitivity = find_sensitivity(
+                names, lambda chosen: self._floats.difference(build(chosen)[0]), self._wanted.min_psnr
+            )
+            if asked == KEEP_AUTO and sensitivity.keep_float:
+                model, done = build([name for name in names if name not in sensitivity.keep_float])
+        in_float = tuple((layer.name, layer.reason) for layer in done if layer.reason is not None)
+        return self._judged(model, "int8", ranges.method, in_float, sensitivity)
+
+    def _ranges(self, layers: Sequence[Layer]) -> ActivationRanges:
+        """Return the ranges that bring the output nearest to the float one, of those ways that the settings want.
+
+        Ways are compared on pictures that ranges are found on: those that judge the file take no part in the choice.
+        """
+        names = tensors_to_observe(self._model, layers, self._form)
+        found = list(find_by_each(self._model, names, self._samples, findings_of(self._settings)).values())
+        if len(found) == 1:
+            return found[0]
+        floats = FloatOutputs(
+            self._parent.path, lambda: islice(self._samples.observed(), COMPARED), self._floats.data_range
+        )
+
+        def psnr(ranges: ActivationRanges) -> float:
+            value = floats.difference(quantized(self._model, ranges, self._form, layers)[0]).psnr
+            return math.inf if value is None else value
+
+        return max(found, key=psnr)
+
+    def _judged(
+        self,
+        model: onnx.ModelProto,
+        precision: str,
+        method: str,
+        in_float: tuple[tuple[str, str], ...],
+        sensitivity: Sensitivity | None,
+    ) -> Variant:
+        """Write a graph beside the fp32 file, and compare the two."""
+        properties = {entry.key: entry.value for entry in model.metadata_props}
+        properties |= {
+            f"{METADATA_PREFIX}precision": precision,
+            f"{METADATA_PREFIX}parent_sha256": self._parent.sha256,
+            f"{METADATA_PREFIX}calibration": json.dumps({"method": method, "sha256": self._samples.sha256}),
+        }
+        require("onnx.helper", extra="onnx").set_model_props(model, properties)
+        path = variant_path(self._parent.path, f"{precision}.onnx")
+        with writing(path):
+            path.write_bytes(model.SerializeToString())
+        difference = self._floats.of(path)
+        artifact = OnnxArtifact(
+            path=path,
+            sha256=sha256_of(path),
+            size_bytes=path.stat().st_size,
+            inputs=self._parent.inputs,
+            outputs=self._parent.outputs,
+            precision=precision,
+            parent_sha256=self._parent.sha256,
+            settings=self._parent.settings,
+        )
+        last = precision == "int8" and self._settings["quantize.last_layer"] != "float"
+        return Variant(
+            artifact,
+            difference,
+            difference.reason(self._wanted.min_psnr, last_in_8_bits=last),
+            Speed(),
+            in_float,
+            sensitivity,
+            {"method": method, **self._samples.to_json()},
+            self._wanted.min_psnr,
+        )
+
+
+def _why(layers: Sequence[Layer]) -> str:
+    """Return the most frequent reason why layers stay in float."""
+    found = [layer.reason for layer in layers if layer.reason is not None]
+    return max(found, key=found.count) if found else "it has none"
+
+
+def _pictures_of(path: Path, facts: OnnxFacts) -> tuple[Size, PictureFormat]:
+    """Return size and format of the pictures that a file takes; of a file from elsewhere RGB, L or RGBA in -1 to 1."""
+    _, channels, height, width = facts.inputs[0].shape
+    if channels is None or height is None or width is None:
+        raise ArtifactError(f"'{path.name}' takes pictures of any size", hint="give one with --image-size")
+    if (given := facts.metadata.get("input_format")) is not None:
+        return (height, width), _format(path, given)
+    return (height, width), PictureFormat.for_channels(channels)
+
+
+def _output_range(facts: OnnxFacts) -> float | None:
+    """Return the difference of the largest and the smallest possible output; None where the file does not say."""
+    if (given := facts.metadata.get("output_format")) is None:
+        return None
+    output = _format(Path("the file"), given)
+    return output.high - output.low
+
+
+def _format(path: Path, text: str) -> PictureFormat:
+    try:
+        return PictureFormat.from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"the metadata of '{path.name}' is damaged: {error}") from error
