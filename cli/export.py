@@ -82,6 +82,14 @@ def export(
         ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
+    no_tune: Annotated[
+        bool,
+        typer.Option(
+            "--no-tune",
+            help="Take the target's list of passes as it is. Else, where the target is this machine, those stay that "
+            "are measured to pay.",
+        ),
+    ] = False,
     image_size: ImageSize = None,
     dynamic_batch: Annotated[bool, typer.Option("--dynamic-batch", help="Leave the number of pictures open.")] = False,
     io: Annotated[
@@ -134,7 +142,9 @@ def export(
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
-        rewritten = _rewrite(file, folder, target, settings, size, seed, io, runtimes, precisions, out.remark)
+        rewritten = _rewrite(
+            file, folder, target, settings, size, seed, io, runtimes, precisions, not no_tune, out.remark
+        )
         _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
             if not taken:
@@ -171,7 +181,7 @@ def export(
 
     network = load_weights(checkpoint, size)
     chosen_settings = ExportSettings.from_settings(
-        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target, io=io
+        settings, image_size=size, dynamic_batch=dynamic_batch, bn=bn or "eval", target=target, io=io, tune=not no_tune
     )
     result = export_folder(
         network,
@@ -221,6 +231,7 @@ def _rewrite(
     io: Io,
     runtimes: tuple[str, ...],
     precisions: Precisions | None,
+    tune: bool,
     tell: Callable[[str], None],
 ) -> Rewritten:
     from mggc_edge.compiler.rewrite import rewrite_folder
@@ -237,5 +248,6 @@ def _rewrite(
         io=io,
         runtimes=runtimes,
         precisions=precisions,
+        tune=tune,
         tell=tell,
     )

@@ -84,6 +84,7 @@ def _artifact(exported: Exported, target: str) -> dict[str, Any]:
         "picture_parity": None if exported.camera is None else exported.camera.to_json(),
         "macs_executed": exported.macs_executed,
         "passes": [report.to_json() for report in exported.passes],
+        "tuning": None if exported.tuned is None else exported.tuned.to_json(),
     }
 
 
@@ -132,6 +133,7 @@ def _page(
             f"{exported.parity.max_abs:.1e}",
         )
     lines: list[RenderableType] = [Text(line) for line in _runtime_lines(further)]
+    lines += [line for exported, _, _ in rows for line in _tuning_lines(exported)]
     lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
     lines += [line for exported, _, _ in rows for line in variant_lines(exported)]
@@ -158,6 +160,29 @@ def _runtime_lines(further: Further) -> list[str]:
         for engine in engines
         if engine is not None
     ]
+
+
+def _tuning_lines(exported: Exported) -> list[RenderableType]:
+    """Return a table of what each pass of the target's list brings here; nothing where none was measured."""
+    from rich import box
+    from rich.table import Table
+
+    tuned = exported.tuned
+    if tuned is None or not tuned.trials:
+        return []
+    when = "measured here before" if tuned.cached else "measured here"
+    table = Table(
+        box=box.SIMPLE, pad_edge=False, title=f"passes for {exported.artifact.path.name}, {when}", title_justify="left"
+    )
+    table.add_column("pass", no_wrap=True)
+    for label in ("times as fast", "99 %"):
+        table.add_column(label, justify="right", no_wrap=True)
+    table.add_column("")
+    for trial in tuned.trials:
+        interval = "-" if trial.ci99 is None else f"{trial.ci99[0]:.3f} to {trial.ci99[1]:.3f}"
+        speedup = "-" if trial.speedup is None else f"{trial.speedup:.3f}"
+        table.add_row(trial.name, speedup, interval, f"{'kept' if trial.kept else 'left out'}: {trial.reason}")
+    return [table]
 
 
 def _pass_lines(exported: Exported, macs: int | None) -> list[str]:

@@ -103,9 +103,10 @@ METHOD_SETTINGS: tuple[Setting, ...] = (
     Setting("mggc.epochs", 20.0, "epochs", "pruning, where --prune-epochs is not given", "paper", low=0.001),
     Setting(
         "mggc.evenness",
-        0.0,
+        1.0,
         "",
         "of the final widths: 0, one threshold for all groups; 1, the same fraction of each",
+        "measured",
         low=0,
         high=1,
     ),

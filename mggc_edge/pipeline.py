@@ -141,7 +141,8 @@ def export_folder(
             slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
             files += slim_files
         target, file = stage / EXPORT_FOLDER / settings.target, GENERATOR_FILES[precision_of(generator.spec)]
-        tell("exporting the generator and proving it equal")
+        how = ", choosing passes by measurement," if settings.measures_passes else ""
+        tell(f"exporting the generator{how} and proving it equal")
         with _timed(timings, "export_generator"):
             exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
         if precisions is not None:
@@ -150,7 +151,7 @@ def export_folder(
         files += [exported.artifact.to_json(stage), *variant_entries(exported, stage)]
         original = None
         if plan is not None:
-            tell("exporting the original and proving it equal")
+            tell(f"exporting the original{how} and proving it equal")
             with _timed(timings, "export_original"):
                 original = to_onnx(
                     network,

@@ -69,6 +69,7 @@ _METHOD = (
     Default("mggc.pairing", "center", "paper, eq. 2"),
     Default("mggc.prune_discriminator", True, "paper"),
     Default("mggc.regularizer", "one_sided", "paper, eq. 5"),
+    Default("mggc.evenness", 0.0, "paper: by the agents' predictions"),
     Default("distill.enabled", True, "paper"),
     Default("finetune.gan_weight", 1.0, "GCC"),
     Default("finetune.learning_rate", 2e-4, "GCC"),

@@ -105,6 +105,9 @@ _TABLE: tuple[Setting, ...] = (
         "black and white, as -1,1, of an ONNX file for --io uint8 that does not say them",
     ),
     Setting("export.simplify", True, "", "run onnxsim on the exported graph"),
+    Setting("export.tune_pairs", 12, "pairs", "pairs of samples that passes are chosen by", low=4, high=1000),
+    Setting("export.tune_processes", 6, "processes", "fresh processes for these pairs", low=2, high=100),
+    Setting("export.tune_seconds", 60.0, "seconds", "a longer measurement of passes ends early", low=1, high=3600),
     Setting(
         "features.preprocessing",
         "imagenet",

@@ -93,6 +93,7 @@ def test_the_method_is_the_paper_s_to_the_letter(preset: Preset) -> None:
     assert (settings["mggc.lambda_1"], settings["mggc.lambda_2"], settings["mggc.k"]) == (3.0, 0.1, 5)
     assert (settings["mggc.noise"], settings["mggc.pairing"]) == ("gumbel_paper", "center")
     assert settings["mggc.regularizer"] == "one_sided"  # eq. 5; ours is two_sided
+    assert settings["mggc.evenness"] == 0  # the agents' own widths; ours are even
     assert settings["encoder.objective"] == "swav"  # ours is simclr
     assert (settings["mggc.agent"], settings["mggc.feedback"]) == ("gru", True)
     assert (settings["mggc.prune_discriminator"], settings["distill.enabled"]) == (True, True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import onnx
 
     from mggc_edge.compiler.precision.variants import Variant
+    from mggc_edge.compiler.tune import Tuned
 
 # What the exporter says that is no news to whoever exports with this package.
 _CHATTER = ("torch.onnx", "onnxscript", "onnx_ir")
@@ -34,6 +35,7 @@ class Exported:
 
     Attributes:
         passes: what became of the sites of every graph pass.
+        tuned: how the passes were chosen, where that was measured.
         macs_executed: multiplications of the rewritten graph, None where they do not follow from it.
         camera: of a graph of bytes, how its pictures compare with those of the graph of floats, in levels.
         grids: of a quantized network, how its levels compare, layer by layer.
@@ -46,6 +48,7 @@ class Exported:
     parity: ParityReport
     remarks: tuple[str, ...] = field(default=())
     passes: tuple[PassReport, ...] = ()
+    tuned: Tuned | None = None
     macs_executed: int | None = None
     grids: GridParity | None = None
     camera: ParityReport | None = None

@@ -38,6 +38,7 @@ from mggc_edge.compiler.precision.wanted import Precisions, Tell
 from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
+from mggc_edge.compiler.tune import TuneSettings, passes_for
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
@@ -84,6 +85,7 @@ def rewrite_folder(
     io: str = FLOAT_IO,
     runtimes: Sequence[str] = (),
     precisions: Precisions | None = None,
+    tune: bool = False,
     tell: Tell = lambda _: None,
 ) -> Rewritten:
     """Rewrite an ONNX file for a target into a new folder.
@@ -95,15 +97,15 @@ def rewrite_folder(
         source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
-        settings: `export.passes`, `export.simplify`, `export.atol` and `export.parity_pictures` and
-            `quantize.min_psnr` are read; with bytes
-            also `export.picture_range` and `export.picture_color`.
+        settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
+            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         precisions: what is made of the new file.
+        tune: measure which of the target's passes pay, where the target is this machine.
         tell: is called with a line at the start of what takes long.
 
     Raises:
@@ -114,6 +116,7 @@ def rewrite_folder(
         OutputError: the folder has other content or cannot be written.
     """
     passes = choose_passes(settings["export.passes"], target)
+    tuning = TuneSettings.from_settings(settings) if tune else None
     check_onnx(source)
     before = onnx_facts(source)
     TARGETS[target].check_opset(before.opset)
@@ -132,6 +135,7 @@ def rewrite_folder(
         remarks = (remark,) if remark else ()
     sized = count_macs(model)  # where a size was open before
     try:
+        passes, tuned = passes_for(model, settings["export.passes"], target, tuning, seed=seed)
         model, reports = apply_passes(model, passes)
     except MggcEdgeError:
         raise
@@ -141,6 +145,7 @@ def rewrite_folder(
             f"'{source}' cannot be rewritten: {reason}",
             hint="leave the passes out: --set export.passes=none",
         ) from error
+    remarks += tuned.remarks if tuned is not None else ()
     strip(model)
     sha256 = sha256_of(source)
     counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
@@ -177,7 +182,7 @@ def rewrite_folder(
                 artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
             )
         after = onnx_facts(path)
-        exported = Exported(artifact, parity, remarks, reports, after.macs_executed, camera=camera)
+        exported = Exported(artifact, parity, remarks, reports, tuned, after.macs_executed, camera=camera)
         exported = with_variants(exported, precisions, target=target, seed=seed, tell=tell)
         min_psnr = settings["quantize.min_psnr"] if precisions is None else precisions.min_psnr
         checks = Checks(settings["export.parity_pictures"], settings["export.atol"], min_psnr)

@@ -37,6 +37,7 @@ from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.qdq import insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, in_floats, network_grids, precision_of
 from mggc_edge.compiler.targets import AUTO, NONE, TARGETS, choose_passes
+from mggc_edge.compiler.tune import TuneSettings, can_tune, passes_for
 from mggc_edge.errors import ArtifactError, CheckFailedError, SpecError
 from mggc_edge.lazy import require
 from mggc_edge.models.convert import BatchNormMode, fold_batch_norm, per_picture_norm
@@ -72,6 +73,7 @@ class ExportSettings:
         min_psnr: PSNR to torch, in dB, below which it is remarked that a quantized network's roundings diverge.
         pictures: how many random pictures parity is checked on.
         target, passes: what the graph is rewritten for, and by which passes; see `choose_passes`.
+        tune: how long the target's passes are measured, where the target is this machine; None: they are not.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
     """
 
@@ -84,6 +86,7 @@ class ExportSettings:
     pictures: int = _DEFAULTS["export.parity_pictures"]
     target: str = PORTABLE
     passes: str = _DEFAULTS["export.passes"]
+    tune: TuneSettings | None = None
     min_psnr: float = _DEFAULTS["quantize.min_psnr"]
     io: str = FLOAT_IO
 
@@ -97,6 +100,7 @@ class ExportSettings:
         bn: BatchNormMode = "eval",
         target: str = PORTABLE,
         io: str = FLOAT_IO,
+        tune: bool = False,
     ) -> ExportSettings:
         """Return what the settings in effect say of an export, with what has flags of its own beside it."""
         return cls(
@@ -109,9 +113,15 @@ class ExportSettings:
             pictures=settings["export.parity_pictures"],
             target=target,
             passes=settings["export.passes"],
+            tune=TuneSettings.from_settings(settings) if tune else None,
             min_psnr=settings["quantize.min_psnr"],
             io=io,
         )
+
+    @property
+    def measures_passes(self) -> bool:
+        """Whether an export measures which passes pay."""
+        return self.tune is not None and can_tune(self.passes, self.target)
 
     def __post_init__(self) -> None:
         if not isinstance(self.opset, int) or not MIN_OPSET <= self.opset <= MAX_OPSET:
@@ -188,7 +198,8 @@ def to_onnx(
     if precision == "int8":  # before the passes, which leave convolutions alone whose weights are on grids
         insert_qdq(model, network_grids(reference))
         require("onnx", extra="onnx").checker.check_model(model)
-    model, reports = apply_passes(model, choose_passes(settings.passes, settings.target))
+    passes, tuned = passes_for(model, settings.passes, settings.target, settings.tune, seed=seed)
+    model, reports = apply_passes(model, passes)
     metadata |= rewriting(settings.target, [report.name for report in reports if report.applied], counts)
     set_properties(model, metadata)
     with atomic_path(path) as temporary:
@@ -225,14 +236,16 @@ def to_onnx(
             "target": settings.target,
             "io": settings.io,
             "passes": [report.to_json() for report in reports],
+            "tuning": None if tuned is None else tuned.to_json(),
         },
     )
     return Exported(
         artifact,
         parity,
-        (*remarks, *_remarks_on(parity, grids, settings)),
+        (*remarks, *_remarks_on(parity, grids, settings), *(tuned.remarks if tuned is not None else ())),
         reports,
-        count_macs(model)[0],
+        tuned=tuned,
+        macs_executed=count_macs(model)[0],
         grids=grids,
         camera=camera,
         weights_bytes=_weights_bytes(model),

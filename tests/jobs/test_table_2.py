@@ -168,6 +168,19 @@ def test_every_number_and_choice_of_the_game_takes_part(
     )
 
 
+def test_final_widths_and_filters_are_chosen_after_the_game(work: MakeWork) -> None:
+    even, uneven, largest = (
+        play(work(**TINY, **more), budget=0.5).generator
+        for more in ({}, {"mggc__evenness": 0.0}, {"mggc__filters": "largest"})
+    )
+    assert even.scores == uneven.scores == largest.scores
+    assert even.kept != uneven.kept
+    assert even.kept != largest.kept
+    assert {name: len(kept) for name, kept in even.kept.items()} == {
+        name: len(kept) for name, kept in largest.kept.items()
+    }
+
+
 # --- what each switch means ---
 
 
