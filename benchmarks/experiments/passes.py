@@ -68,10 +68,10 @@ def variants(spec: NetworkSpec) -> dict[str, str]:
     }
 
 
-def random_network(spec: NetworkSpec) -> Network:
+def random_network(spec: NetworkSpec, size: tuple[int, int] = SIZE) -> Network:
     """Return a network whose weights keep values at the size that a trained one has."""
     torch.manual_seed(0)
-    network = Network(spec, layer_table(spec, SIZE)).eval()
+    network = Network(spec, layer_table(spec, size)).eval()
     with torch.no_grad():
         for tensor in network.state_dict().values():
             if tensor.ndim == 4:
