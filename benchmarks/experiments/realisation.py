@@ -1,0 +1,226 @@
+"""Do the multiplications that were saved show up as milliseconds? By engine and precision, beside the originals.
+
+    python benchmarks/experiments/realisation.py [--size 256] [--threads 1 2] [--pairs 20] [--plan NAME=PLAN ...]
+        [--only NAME] [--out benchmarks/results]
+
+Slim generators with random weights, batch 1: a ResNet-9 of widths 16/32/64, inner 32, up 24/12; a U-Net-256 of a
+quarter of the widths; and the network of every plan that is given. Each beside its original. Two measurements of each,
+all files of one interleaved in fresh processes:
+
+    fp32: the slim generator as exported (plain: no passes) and as rewritten for this machine, in ONNX Runtime and in
+        OpenVINO, and the original rewritten for this machine in both
+    other precisions: the slim generator in OpenVINO's bfloat16, and in int8 in both, against the fastest original
+
+Realisation is the ratio of latencies over the ratio of MACs (true). int8 files are calibrated on built-in pictures;
+with random weights their quality says nothing, and they are measured whatever it is. Writes realisation.json, with
+every sample, and realisation.md. One size and number of threads takes about ten minutes on a quiet machine; what other
+sizes gave stays in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mggc_edge.artifacts import tool_versions, write_json
+from mggc_edge.benchmarks.harness import measure
+from mggc_edge.benchmarks.report import BenchmarkReport
+from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.calibration.ranges import Finding, find_ranges
+from mggc_edge.calibration.samples import Wanted, built_in
+from mggc_edge.compiler.facts import read_onnx
+from mggc_edge.compiler.precision.form import form_of
+from mggc_edge.compiler.precision.int8 import find_layers, named, quantized, tensors_to_observe
+from mggc_edge.compiler.targets import this_target
+from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.machine import BF16_SETS, this_machine
+from mggc_edge.models.cost import macs
+from mggc_edge.models.families import layer_table
+from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.spec import NetworkSpec
+from mggc_edge.models.unet import unet_spec
+from mggc_edge.pruning.plan import read_plan
+
+PLAIN, ORIGINAL = "plain", "original"
+Case = tuple[str, NetworkSpec, NetworkSpec]
+
+
+def passes_study() -> ModuleType:
+    """Return the study of passes, whose networks these are."""
+    spec = importlib.util.spec_from_file_location("passes_study", Path(__file__).with_name("passes.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cases(plans: Sequence[str]) -> Iterator[Case]:
+    """Yield name, original and slim network."""
+    networks: Mapping[str, NetworkSpec] = passes_study().networks()
+    name = next(name for name in networks if name.startswith("ResNet-9, 16"))
+    yield name, resnet_spec(), networks[name]
+    yield "U-Net-256, ngf 16", unet_spec(), networks["U-Net-256, ngf 16"]
+    for text in plans:
+        title, _, path = text.partition("=")
+        plan = read_plan(Path(path))
+        yield title, plan.spec, plan.spec.with_widths({group: len(kept) for group, kept in plan.kept.items()})
+
+
+def files_of(name: str, spec: NetworkSpec, size: tuple[int, int], folder: Path) -> dict[str, Path]:
+    """Export a network with random weights, plain and for this machine, and in 8 bits; return the files by name."""
+    network = passes_study().random_network(spec, size)
+    target = this_target()
+    made = {kind: folder / f"{name}.{kind}.onnx" for kind in (PLAIN, "fast", "int8")}
+    for kind, passes in ((PLAIN, "none"), ("fast", "auto")):
+        to_onnx(network, made[kind], ExportSettings(image_size=size, target=target, passes=passes))
+    if name == ORIGINAL:
+        return made
+    model, form = named(read_onnx(made["fast"])), form_of(target)
+    samples = built_in(size, network.spec.input_format, Wanted(observed=4, held_out=1))
+    layers = find_layers(model)
+    ranges = find_ranges(model, tensors_to_observe(model, layers, form), samples, Finding("min-max"))
+    graph, _ = quantized(model, ranges, form, layers)
+    made["int8"].write_bytes(graph.SerializeToString())
+    return made
+
+
+def measured(
+    case: Case, size: tuple[int, int], threads: int, options: Mapping[str, Any], folder: Path
+) -> dict[str, Any]:
+    """Measure a slim generator beside its original; return rows and samples."""
+    title, original, slim = case
+    counts = {ORIGINAL: macs(layer_table(original, size)), "slim": macs(layer_table(slim, size))}
+    big, small = files_of(ORIGINAL, original, size, folder), files_of("slim", slim, size, folder)
+
+    def workload(name: str, path: Path, runtime: str, precision: str = "fp32") -> Workload:
+        of = ORIGINAL if path in big.values() else "slim"
+        return Workload(name, path, runtime=runtime, precision=precision, macs_true=counts[of])
+
+    engines = {"ONNX Runtime": "onnxruntime", "OpenVINO": "openvino"}
+    floats = [workload(f"original, {engine}", big["fast"], runtime) for engine, runtime in engines.items()]
+    floats += [workload(f"{PLAIN}, {engine}", small[PLAIN], runtime) for engine, runtime in engines.items()]
+    floats += [workload(f"fp32, {engine}", small["fast"], runtime) for engine, runtime in engines.items()]
+    first = measure(floats, threads=threads, **options)
+    best = min(floats[:2], key=lambda model: first.run(model.name).p50_ms)
+    others = [best]
+    if this_machine().has_any(BF16_SETS):
+        others.append(workload("bf16, OpenVINO", small["fast"], "openvino", "bf16"))
+    others += [workload(f"fp32, {engine}", small["fast"], runtime) for engine, runtime in engines.items()]
+    others += [workload(f"int8, {engine}", small["int8"], runtime, "int8") for engine, runtime in engines.items()]
+    second = measure(others, threads=threads, **options)
+    return {
+        "network": title, "size": list(size), "threads": threads, "macs": counts,
+        "fp32": rows(first, counts), "others": rows(second, counts),
+        "context": dict(first.context), "warnings": [list(report.warnings) for report in (first, second)],
+        "samples": [
+            {run.model.name: [process.to_json() for process in run.processes] for run in report.runs}
+            for report in (first, second)
+        ],
+    }  # fmt: skip
+
+
+def rows(report: BenchmarkReport, counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return a row for every model: its latency, and against the fastest original speed-up and realisation.
+
+    Pairs are taken with the fastest original, whichever it is.
+    """
+    originals = [run for run in report.runs if run.model.name.startswith(ORIGINAL)]
+    best = min(originals, key=lambda run: run.p50_ms).model.name
+    ratio = counts[ORIGINAL] / counts["slim"]
+    found = []
+    for run in report.runs:
+        row: dict[str, Any] = {"model": run.model.name, "p50_ms": run.p50_ms}
+        if run not in originals:
+            against = report.comparison(best, run.model.name)
+            interval = against.ratio.ci99
+            row |= {
+                "original": best,
+                "speedup": against.ratio.value,
+                "ci99": None if interval is None else list(interval),
+                "realisation": against.ratio.value / ratio,
+                "disturbed": list(against.disturbed),
+                "pairs": against.pairs,
+            }
+        found.append(row)
+    return found
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """Return the Markdown page."""
+    lines = [f"Batch 1, on {document['machine']}. `{document['command']}`"]
+    for found in document["studies"]:
+        counts = found["macs"]
+        many, ratio = "s" * (found["threads"] > 1), counts[ORIGINAL] / counts["slim"]
+        lines += [
+            "",
+            f"**{found['network']}**, {found['size'][0]}x{found['size'][1]}, {found['threads']} thread{many}",
+            "",
+            f"{counts[ORIGINAL] / 1e9:.2f} G MACs -> {counts['slim'] / 1e9:.3f} G, {ratio:.1f} times fewer",
+            "",
+            "| model | p50 | times as fast as the fastest original (99 %) | realisation | pairs |",
+            "|---|---:|---:|---:|---:|",
+        ]
+        for part in ("fp32", "others"):
+            for row in found[part]:
+                if "speedup" not in row:
+                    lines.append(f"| {row['model']} | {row['p50_ms']:.2f} ms | | | |")
+                    continue
+                low, high = row["ci99"] or (float("nan"), float("nan"))
+                disturbed = f" disturbed: {', '.join(row['disturbed'])}" if row["disturbed"] else ""
+                lines.append(
+                    f"| {row['model']} | {row['p50_ms']:.2f} ms | {row['speedup']:.2f} ({low:.2f} to {high:.2f})"
+                    f"{disturbed} | {row['realisation']:.2f} | {row['pairs']} |"
+                )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--max-seconds", type=float, default=120.0)
+    parser.add_argument("--plan", action="append", default=[], metavar="NAME=PLAN")
+    parser.add_argument("--only", help="networks whose name contains this")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    words = parser.parse_args()
+    path = words.out / "realisation.json"
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"studies": []}
+    document |= {
+        "command": "python benchmarks/experiments/realisation.py",
+        "machine": this_machine().processor,
+        "instruction_sets": list(this_machine().instruction_sets),
+        "tools": tool_versions(),
+    }
+    size = (words.size, words.size)
+    options = {"pairs": words.pairs, "processes": words.processes, "max_seconds": words.max_seconds}
+    for threads in words.threads:
+        for case in cases(words.plan):
+            if words.only is not None and words.only not in case[0]:
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                found = measured(case, size, threads, {**options, "warmup_seconds": 0.3}, Path(folder))
+            same = [one for one in document["studies"] if _key(one) != _key(found)]
+            document["studies"] = sorted([*same, found], key=_key)
+            write_json(path, document)
+            (words.out / "realisation.md").write_text(page(document), encoding="utf-8")
+            for row in (*found["fp32"], *found["others"]):
+                print(case[0], words.size, threads, row, file=sys.stderr, flush=True)
+
+
+def _key(found: Mapping[str, Any]) -> tuple[str, list[int], int]:
+    return found["network"], found["size"], found["threads"]
+
+
+if __name__ == "__main__":
+    main()
