@@ -127,6 +127,15 @@ def test_what_differs_between_rows_is_read_from_their_settings_and_logs(study: S
     }
 
 
+def test_a_setting_that_is_younger_than_the_runs_of_a_row_is_no_difference(study: Study) -> None:
+    found = records(study)
+    known = Numbers(study, found).differing()
+    for one in found:
+        if one["row"] == "ours":
+            one["settings"]["younger"] = 1
+    assert Numbers(study, found).differing() == known
+
+
 def test_the_page_holds_the_numbers_of_the_results(study: Study) -> None:
     text = page(study, Numbers(study, records(study)), "a-study.svg")
     for line in (

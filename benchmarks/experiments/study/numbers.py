@@ -15,6 +15,7 @@ from mggc_edge.errors import InputError
 from mggc_edge.quality.bootstrap import Estimate
 
 ORIGINAL = ""  # the row that every run has: no row of a study is named so
+STEPS = "steps of "  # before the name of a stage, beside the names of settings
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Numbers:
         """Return the settings and the number of steps of a row's runs; where its seeds differ, all values."""
         found: dict[str, list[Any]] = {}
         for record in self.of(row):
-            steps = {f"steps of {name}": value for name, value in record["steps"].items()}
+            steps = {f"{STEPS}{name}": value for name, value in record["steps"].items()}
             for name, value in {**record["settings"], **steps}.items():
                 values = found.setdefault(name, [])
                 if value not in values:
@@ -153,15 +154,19 @@ class Numbers:
         return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
     def differing(self) -> dict[str, dict[str, Any]]:
-        """Return, by name, the settings and steps that are not the same in all rows: row -> value, None for none."""
+        """Return, by name, the settings and steps that are not the same in all rows: row -> value, None for none.
+
+        A setting that the runs of a row do not have is younger than they are, and no difference by that alone.
+        """
         facts = {row.name: self.facts(row) for row in self.study.rows if self.of(row)}
         names = sorted({name for one in facts.values() for name in one})
         found = {name: {row: one.get(name) for row, one in facts.items()} for name in names}
-        return {
-            name: by_row
-            for name, by_row in found.items()
-            if any(v != next(iter(by_row.values())) for v in by_row.values())
-        }
+        return {name: by_row for name, by_row in found.items() if _differ(name, list(by_row.values()))}
+
+
+def _differ(name: str, values: Sequence[Any]) -> bool:
+    known = values if name.startswith(STEPS) else [value for value in values if value is not None]
+    return any(value != known[0] for value in known)
 
 
 def _values(record: Record, side: str, name: str) -> Values | None:
