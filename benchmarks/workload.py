@@ -12,7 +12,7 @@ from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.errors import ArtifactError, InputError
 
 RUNTIMES = ("onnxruntime", "ort-mobile", "openvino")
-PRECISIONS = (*FILE_PRECISIONS, "bf16")
+PRECISIONS = (FILE_PRECISIONS[0], "bf16", *FILE_PRECISIONS[1:])  # of a run: bf16 is how OpenVINO runs fp32 files
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
 

@@ -141,14 +141,13 @@ def bench(
 def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice:
     """Return what the flags that choose engines say."""
     from mggc_edge.backends.onnxruntime import PROVIDERS
-    from mggc_edge.backends.registry import RUNTIMES
-    from mggc_edge.benchmarks.workload import PRECISIONS
+    from mggc_edge.benchmarks.workload import PRECISIONS, RUNTIMES
     from mggc_edge.cli.bench_models import Choice
 
     shorts = {name: short for short, name in PROVIDERS.items()}
     providers = ",".join(shorts.get(name.strip(), name) for name in provider.split(","))
     asked = (
-        () if runtime is None else parse_names(runtime, tuple(RUNTIMES), "--runtime"),
+        () if runtime is None else parse_names(runtime, RUNTIMES, "--runtime"),
         parse_names(providers, tuple(PROVIDERS), "--provider"),
         () if precision is None else parse_names(precision, PRECISIONS, "--precision"),
     )

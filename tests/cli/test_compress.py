@@ -269,7 +269,7 @@ def document_of(**changes: Any) -> dict[str, Any]:
         "size_bytes": 45_500_000,
     }
     document: dict[str, Any] = {
-        "run": "runs/horse2zebra-0.05-20260101-120000",
+        "artifacts": [], "run": "runs/horse2zebra-0.05-20260101-120000",
         "budget": 0.05,
         "budget_met": 0.04971,
         "original": costs,
