@@ -96,16 +96,7 @@ def read_nodes(path: Path, runs: int) -> tuple[NodeTime, ...]:
     try:
         found: Any = json.loads(path.read_bytes())
         nodes = onnxruntime_nodes(found, runs) if isinstance(found, list) else openvino_nodes(found)
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        ZeroDivisionError,
-        RecursionError,
-    ) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ArtifactError(f"the engine's profile cannot be read: {error}") from error
     if not sum(node.ms for node in nodes):
         raise ArtifactError("the engine gave no times of its nodes")
@@ -136,7 +127,7 @@ def onnxruntime_nodes(events: Sequence[Mapping[str, Any]], runs: int) -> tuple[N
 
 
 def openvino_nodes(found: Mapping[str, Any]) -> tuple[NodeTime, ...]:
-    """Return the nodes of what OpenVINO counted after the warm-up and after each part: per node the median of the parts.
+    """Return the nodes of what OpenVINO counted after the warm-up and each part: per node the median of the parts.
 
     With the mean a of n runs and, a part before, b of m: (a n - b m) / (n - m).
     """

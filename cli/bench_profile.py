@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mggc_edge.benchmarks.report import BenchmarkReport
     from mggc_edge.benchmarks.workload import Workload
 
-HEADER = ("class", "nodes", "MACs", "time", "of all", "of peak", "bound")
+HEADER = ("class", "nodes", "MACs", "ms", "time", "of peak", "bound")
 LEAST_GAP = 0.01  # of a run: smaller ones are not named
 
 
@@ -82,10 +82,10 @@ def _cells(one: Profile) -> list[list[str]]:
             row.kind,
             str(row.nodes),
             _percent(row.macs_share),
-            f"{row.ms:.3f} ms",
+            _ms(row.ms),
             _percent(row.time_share),
             _percent(row.peak_share),
-            "-" if row.bound_ms is None else f"{row.bound_ms:.3f} ms",
+            "-" if row.bound_ms is None else _ms(row.bound_ms),
         ]
         for row in rows
     ]
@@ -118,6 +118,10 @@ def _sentences(one: Profile, p50_ms: float) -> list[str]:
     if named:
         lines.append(f"Between: {', '.join(named)}.")
     return lines
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value < 100 else f"{value:,.0f}"
 
 
 def _percent(share: float | None) -> str:
