@@ -1,12 +1,16 @@
 """How the worker opens a model and runs it: one class an engine. Like worker.py it needs nothing of this package.
 
 A class imports its engine when it is made, so that opening a model is measured without that. `open` loads the model;
-then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` runs it once.
+then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` runs it once. Opened with `profile`, the
+engine counts the time of every node, which costs some time itself: such a process is never a timed one.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 TYPES = {
@@ -46,11 +50,18 @@ class Engine(Protocol):
         """Load a model.
 
         Args:
-            request: `path`, `threads`, `provider` (ONNX Runtime's own name) and `precision` (that of the run).
+            request: `path`, `threads`, `provider` (ONNX Runtime's own name) and `precision` (that of the run); perhaps
+                `profile`, with which the names of the profile's files begin.
         """
 
     def run(self, feeds: Mapping[str, Any]) -> None:
         """Run once; what comes out is copied into new arrays, what goes in is not."""
+
+    def note_profile(self) -> None:
+        """Note that the warm-up is over, or that a part of the runs after it is."""
+
+    def end_profile(self) -> str:
+        """Return the path of the file that has the times of the nodes; nothing can be run afterwards."""
 
 
 class OnnxRuntime:
@@ -78,6 +89,9 @@ class OnnxRuntime:
         # A thread that spins takes a core from the other worker while it is measured.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+        if "profile" in request:
+            options.enable_profiling = True
+            options.profile_file_prefix = request["profile"]
         try:
             session = ort.InferenceSession(request["path"], options, providers=[provider], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises many kinds, and its texts may be no UTF-8
@@ -100,6 +114,13 @@ class OnnxRuntime:
             self._session.run(self._names, feeds)
         except Exception as error:  # as above
             raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
+
+    def note_profile(self) -> None:
+        """Do nothing: every run is an event of its own."""
+
+    def end_profile(self) -> str:
+        """End the profile; its file has been written all along."""
+        return str(self._session.end_profiling())
 
 
 class OpenVino:
@@ -125,11 +146,16 @@ class OpenVino:
             # Both workers would be tied to the same cores. Threads without work sleep at once: nothing to set for that.
             "ENABLE_CPU_PINNING": False,
         }
+        if "profile" in request:
+            chosen["PERF_COUNT"] = True
+            self._profile = Path(f"{request['profile']}.json")
         try:
             reader = self._manager().load_by_framework("onnx")
             model = reader.convert(reader.load(request["path"]))
             compiled = self._library.Core().compile_model(model, "CPU", chosen)
             self._request = compiled.create_infer_request()
+            self._compiled, self._runs = compiled, 0
+            self._noted: list[dict[str, Any]] = []
             self.inputs: list[Input] = [
                 (port.any_name, _openvino_type(port), [_openvino_size(size) for size in port.partial_shape])
                 for port in compiled.inputs
@@ -148,6 +174,30 @@ class OpenVino:
             self._request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:  # as above
             raise RefusalError("model", f"OpenVINO failed while running it: {_openvino_line(error)}") from error
+        self._runs += 1
+
+    def note_profile(self) -> None:
+        """Keep the times so far: OpenVINO gives means over all runs since the model was opened."""
+        self._noted.append({"runs": self._runs, "nodes": self._counted()})
+
+    def end_profile(self) -> str:
+        """Write down the times of all these moments."""
+        self._profile.write_text(json.dumps({"noted": self._noted}), encoding="utf-8")
+        return str(self._profile)
+
+    def _counted(self) -> list[dict[str, Any]]:
+        """Return every node that was executed: its type, the layers in it, its mean time, the bytes of its tensors."""
+        kinds = {entry.node_name: entry.node_type for entry in self._request.get_profiling_info()}
+        found = []
+        for node in self._compiled.get_runtime_model().get_ordered_ops():
+            facts = {key: str(getattr(value, "value", value)) for key, value in node.get_rt_info().items()}
+            name = node.get_friendly_name()
+            if facts.get("execTimeMcs", "").isdecimal():
+                ports = [port.get_source_output() for port in node.inputs()] + node.outputs()
+                entry = {"name": name, "op": kinds.get(name, facts["layerType"]), "us": int(facts["execTimeMcs"])}
+                layers = [layer for layer in facts.get("originalLayersNames", "").split(",") if layer]
+                found.append({**entry, "layers": layers, "bytes": sum(map(_openvino_bytes, ports))})
+        return found
 
 
 # Runtime, as `--runtime` has it -> its class.
@@ -165,6 +215,12 @@ def _openvino_type(port: Any) -> str:
 
 def _openvino_size(size: Any) -> int | None:
     return int(size.get_length()) if size.is_static else None
+
+
+def _openvino_bytes(port: Any) -> int:
+    if not port.get_partial_shape().is_static:
+        return 0
+    return int(math.prod(port.get_shape()) * port.get_element_type().bitwidth // 8)
 
 
 def _first_line(error: Exception) -> str:

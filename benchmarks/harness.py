@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from mggc_edge.artifacts import sha256_of
-from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.backends.openvino import check_bf16
 from mggc_edge.benchmarks.disturbance import Noted, left_out
 from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
-from mggc_edge.benchmarks.isolation import Worker, start_worker
+from mggc_edge.benchmarks.isolation import Worker, open_request, start_worker
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
 from mggc_edge.errors import InputError
@@ -185,7 +184,7 @@ class _Plan:
                 model = self.gathered[index].model
                 workers[index] = self._start(model)
                 stack.callback(workers[index].end)
-                opened[index] = self._ask(workers[index], self._open(model))
+                opened[index] = self._ask(workers[index], open_request(model, self.threads, self.seed))
                 warm[index] = self._ask(workers[index], self._warm)
                 if not self.gathered[index].runs_per_pair:
                     self.gathered[index].opened = opened[index]
@@ -223,18 +222,6 @@ class _Plan:
                     )
                 )
         return ready - began, per_pair
-
-    def _open(self, model: Workload) -> dict[str, Any]:
-        return {
-            "do": "open",
-            "path": str(model.path.absolute()),
-            "runtime": model.runtime,
-            "provider": provider_name(model.provider),
-            "precision": model.precision,
-            "threads": self.threads,
-            "image_size": None if model.image_size is None else list(model.image_size),
-            "seed": self.seed,
-        }
 
     def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, MissingDependencyError
 from mggc_edge.lazy import install_line
@@ -162,3 +163,17 @@ class WorkerProcess:
 def start_worker(model: Workload) -> Worker:
     """Start a fresh process for a model; nothing is loaded until it is asked to."""
     return WorkerProcess(model)
+
+
+def open_request(model: Workload, threads: int, seed: int) -> dict[str, Any]:
+    """Return the request that opens a model with so many threads; what is fed follows from `seed`."""
+    return {
+        "do": "open",
+        "path": str(model.path.absolute()),
+        "runtime": model.runtime,
+        "provider": provider_name(model.provider),
+        "precision": model.precision,
+        "threads": threads,
+        "image_size": None if model.image_size is None else list(model.image_size),
+        "seed": seed,
+    }

@@ -8,6 +8,7 @@ compete for the cores.
                                                    -> load_ns, first_ns, inputs, provider, versions, ...
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
+    {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
 An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input") has a `message`; the process
@@ -77,6 +78,8 @@ class Worker:
             for _ in range(request["untimed"]):
                 self._run()
             return self._sample(request["runs"])
+        if do == "profile":
+            return self._profile(request["parts"], request["runs"], request["untimed"])
         return {"rss_peak_bytes": _memory("VmHWM")}
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +134,18 @@ class Worker:
             "waited_ns": _difference(waited, _waited()),
         }
         return {"samples_ns": samples, "noted": noted}
+
+    def _profile(self, parts: int, runs: int, untimed: int) -> dict[str, Any]:
+        """After the warm-up run so many times in so many parts; the engine writes down where the time went."""
+        assert self._engine is not None
+        for _ in range(untimed):
+            self._run()
+        self._engine.note_profile()
+        samples = []
+        for _ in range(parts):
+            samples += [self._run() for _ in range(runs)]
+            self._engine.note_profile()
+        return {"samples_ns": samples, "file": self._engine.end_profile()}
 
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
         """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""

@@ -25,6 +25,7 @@ from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
 
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.harness import Progress
+    from mggc_edge.benchmarks.profile_table import Profile
     from mggc_edge.benchmarks.workload import Workload
     from mggc_edge.cli.bench_models import Choice
 
@@ -87,6 +88,12 @@ def bench(
             "[dim](default: whatever a file is)[/].",
         ),
     ] = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile", help="Show where the time goes, against the peak of this machine, in runs of its own."
+        ),
+    ] = False,
     update: Annotated[
         bool,
         typer.Option("--update", help="Write the result into the run, in the place of its own, and its report anew."),
@@ -99,8 +106,10 @@ def bench(
 ) -> None:
     """Measure latency, memory and MACs in fresh processes, and say what the samples allow to say."""
     from mggc_edge.benchmarks.harness import measure
+    from mggc_edge.benchmarks.profiling import check_profiled
     from mggc_edge.cli.bench_models import workloads
     from mggc_edge.cli.bench_pages import markdown, pages
+    from mggc_edge.cli.bench_profile import profile_markdown, profile_pages, profiles, with_profiles
 
     out: Output = context.obj
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)
@@ -110,6 +119,8 @@ def bench(
     paths = models or [_latest()]
     measured = workloads(paths, size, choice)
     _say_int8(out, measured)
+    if profile:
+        check_profiled(measured)
     run = _run_to_update(paths, len(measured)) if update else None
     with _progress(out) as progress:
         report = measure(
@@ -127,14 +138,21 @@ def bench(
         from mggc_edge.report.latency import renew_latency
 
         renew_latency(run, report.to_json())
-    with out.document(report.to_json(), as_json=as_json or format_ == "json", file=output) as taken:
+    document = report.to_json()
+    found: list[Profile] = []
+    if profile:
+        out.remark("looking where the time goes")
+        most = settings["bench.max_seconds"]
+        found = profiles(measured, threads=report.runs[0].threads, seed=seed, max_seconds=most)
+        document = with_profiles(document, found)
+    with out.document(document, as_json=as_json or format_ == "json", file=output) as taken:
         if taken:
             return
         if format_ == "markdown":
-            for line in markdown(report):
+            for line in [*markdown(report), *profile_markdown(report, found)]:
                 out.text(line)
         else:
-            for block in pages(report, width=out.console().width):
+            for block in [*pages(report, width=out.console().width), *profile_pages(report, found)]:
                 out.result(block)
 
 

@@ -43,12 +43,20 @@ def pages(report: BenchmarkReport, *, width: int) -> list[RenderableType]:
 def markdown(report: BenchmarkReport) -> list[str]:
     """Return the lines of a measurement in Markdown, as GitHub takes it."""
     header, *rows = _cells(report, wide=True)
-    lines = [f"**{_escaped(_where(report))}**", "", _row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
-    lines += [_row(row) for row in rows]
+    lines = [
+        f"**{markdown_text(_where(report))}**",
+        "",
+        markdown_row(header),
+        markdown_row(["---"] + ["---:"] * (len(header) - 1)),
+    ]
+    lines += [markdown_row(row) for row in rows]
     for comparison in report.comparisons:
-        lines += ["", f"**{comparison.verdict}**: {_escaped(' '.join([sentence(comparison), *_details(comparison)]))}"]
+        lines += [
+            "",
+            f"**{comparison.verdict}**: {markdown_text(' '.join([sentence(comparison), *_details(comparison)]))}",
+        ]
     for line in _warnings(report):
-        lines += ["", f"> warning: {_escaped(line)}"]
+        lines += ["", f"> warning: {markdown_text(line)}"]
     return lines
 
 
@@ -174,10 +182,11 @@ def _times(value: float) -> str:
     return f"{value:.2f}" if 0.1 <= value < 10 else f"{value:#.3g}" if value < 100 else f"{value:.0f}"
 
 
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+def markdown_row(cells: list[str]) -> str:
+    """Return a row of a table in Markdown."""
+    return f"| {' | '.join(markdown_text(cell) for cell in cells)} |"
 
 
-def _escaped(text: str) -> str:
+def markdown_text(text: str) -> str:
     """Return text whose signs Markdown does not read as markup: a name out of a path may hold any."""
     return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in printable(text))

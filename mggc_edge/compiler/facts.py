@@ -147,10 +147,7 @@ def onnx_facts(path: Path) -> OnnxFacts:
 
 def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of a graph's convolutions as they are executed, (true, paper)."""
-    tensors = constants_of(model)
-    weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
-    weights |= {output: weights[name] for name, output in _stored(model, tensors).items()}
-    return _macs(model, weights)
+    return _macs(model, _weights(model))
 
 
 def _stored(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> Mapping[str, str]:
@@ -206,31 +203,64 @@ def _shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...]:
     return tuple(dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim)
 
 
+def node_macs(model: onnx.ModelProto) -> dict[str, tuple[str, int]] | None:
+    """Return what every convolution of a graph multiplies for one picture, as `macs_executed` is counted.
+
+    Returns:
+        Name -> (operator, MACs), in the order of the graph; of a node without a name of its own, the name of its first
+        output. None where the file leaves open, or contradicts, what they depend on.
+    """
+    counted = _convolutions(model, _weights(model))
+    if counted is None:
+        return None
+    names = Counter(name for node in model.graph.node for name in (node.name, *node.output))
+    return {
+        node.name if node.name and names[node.name] == 1 else node.output[0]: (node.op_type, true)
+        for node, true, _ in counted
+    }
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all constants, those stored as integers also under the name of what stands for them."""
+    tensors = constants_of(model)
+    weights = {name: tuple(tensor.dims) for name, tensor in tensors.items()}
+    return weights | {output: weights[name] for name, output in _stored(model, tensors).items()}
+
+
 def _macs(model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of all convolutions for one picture, (true, paper)."""
+    counted = _convolutions(model, weights)
+    if counted is None:
+        return None, None
+    return sum(true for _, true, _ in counted), sum(paper for _, _, paper in counted)
+
+
+def _convolutions(
+    model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]
+) -> list[tuple[onnx.NodeProto, int, int]] | None:
+    """Return every convolution with what it multiplies for one picture, (node, true, paper); None: not known."""
     try:
         inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model, strict_mode=True)
     except Exception:  # noqa: BLE001  the C++ inference raises many kinds; what contradicts itself is not counted
-        return None, None
+        return None
     graph = inferred.graph
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
-    true = paper = 0
+    found = []
     for node in graph.node:
         standard = node.domain in ("", "ai.onnx")
         if any(entry.HasField("g") for entry in node.attribute) or (not standard and "Conv" in node.op_type):
-            return None, None  # convolutions that run as often as a condition says, or of an engine's own kind
+            return None  # convolutions that run as often as a condition says, or of an engine's own kind
         if node.op_type not in ("Conv", "ConvTranspose"):
             continue
         weight = weights.get(node.input[1], ()) if len(node.input) > 1 else ()
         source, target = shapes.get(node.input[0], ())[2:], shapes.get(node.output[0], ())[2:]
         sizes = (*weight, *source, *target)
         if not weight or not source or not target or any(size is None for size in sizes):
-            return None, None
+            return None
         # Conv weight: [out, in/groups, k...]; ConvTranspose: [in, out/groups, k...]. Either way the product of the
         # weight's sizes is the multiplications of one position.
         per_position = math.prod(weight)
         at_input = per_position * math.prod(size or 0 for size in source)
         at_output = per_position * math.prod(size or 0 for size in target)
-        true += at_input if node.op_type == "ConvTranspose" else at_output
-        paper += at_output
-    return true, paper
+        found.append((node, at_input if node.op_type == "ConvTranspose" else at_output, at_output))
+    return found
