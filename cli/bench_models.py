@@ -242,11 +242,14 @@ def _workload(name: str, path: Path, size: Size | None) -> Workload:
     if path.suffix.lower() == ".onnx":
         with suppress(MissingDependencyError):
             from mggc_edge.compiler.facts import check_onnx, onnx_facts
+            from mggc_edge.compiler.sizes import check_picture_size
 
             check_onnx(path)
             facts = onnx_facts(path)
             macs_true, macs_paper, precision = facts.macs_true, facts.macs_paper, facts.precision
-            shape = facts.inputs[0].shape if facts.inputs else ()
-            if size is None and len(shape) == 4 and None in shape[2:]:
+            picture = facts.inputs[0] if facts.inputs else None
+            if size is None and picture is not None and len(picture.shape) == 4 and picture.picture_size is None:
                 raise InputError(f"'{path}' takes pictures of any size", hint="give one with --image-size")
+            if size is not None:
+                check_picture_size(path, size)
     return Workload(name, path, precision=precision, macs_true=macs_true, macs_paper=macs_paper, image_size=size)

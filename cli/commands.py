@@ -20,8 +20,7 @@ SUMMARIES = {
     "report": "Write report.html into a run folder: one offline page of pictures, latency, MACs, channels and curves.",
     "settings": "List every setting with value, unit and source; change one with --set NAME=VALUE on any command that "
     "has it.",
-    "doctor": "Show this machine, which engines and libraries work here, and for each that does not, why and what to "
-    "install.",
+    "doctor": "Show this machine, its engines and libraries, what each does with which precision, and why not.",
     "demo": "Train a small generator, compress it, and see its quality come back; nothing is needed but this package.",
 }
 

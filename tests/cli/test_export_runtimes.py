@@ -145,7 +145,7 @@ def test_bfloat16_is_compared_with_float32(command: Command, material: Path) -> 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--runtime", "abacus"), "--runtime takes onnxruntime, ort-mobile, openvino, pytorch, not 'abacus'"),
+        (("--runtime", "abacus"), "--runtime takes onnxruntime, ort-mobile, openvino, tensorrt, pytorch, not 'abacus'"),
         (("--runtime", "openvino,openvino,openvino"), "--runtime takes one name, or two"),
         (("--precision", "int8"), "--precision takes fp32, bf16, not 'int8'"),
     ],
@@ -160,7 +160,10 @@ def test_names_that_are_not_known_are_usage_errors(
 def test_translate_knows_its_engines(command: Command, material: Path) -> None:
     words = ("--images", material / "pictures")
     ran = command("translate", material / "run", *words, "--runtime", "abacus")
-    assert (ran.code, "--runtime takes one of onnxruntime, ort-mobile, openvino, pytorch" in ran.err) == (2, True)
+    assert (ran.code, "--runtime takes one of onnxruntime, ort-mobile, openvino, tensorrt, pytorch" in ran.err) == (
+        2,
+        True,
+    )
     ran = command("translate", material / "generator.pth", *words, "--runtime", "openvino")
     said = "is a checkpoint, which pytorch runs in fp32; 'openvino' is for artifacts"
     assert (ran.code, ran.err.splitlines()) == (

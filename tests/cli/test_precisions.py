@@ -147,7 +147,8 @@ def test_a_file_from_elsewhere_is_quantized_after_its_passes_on_built_in_picture
 ) -> None:
     source = foreign(tmp_path / "elsewhere.onnx")
     ran = command(
-        "export", source, "--target", "x86-avx512", "--precision", "fp16,int8", *FEW, "--set", "precision.speed=never",
+        "export", source, "--target", "x86-avx512", "--no-tune", "--precision", "fp16,int8", *FEW,
+        "--set", "precision.speed=never",
         "--out", tmp_path / "run", "--json",
     )  # fmt: skip
     assert ran.code == 0, ran.err

@@ -238,6 +238,7 @@ def test_an_export_is_one_file_and_its_artifact_describes_it(tmp_path: Path) -> 
         "simplify": True,
         "target": "portable",
         "io": "float",
+        "tuning": None,
         "passes": [
             {"name": "fold_batch_norm", "applied": 0, "not_applied": {}},
             {"name": "dead_bias", "applied": 0, "not_applied": {"the convolution before it has no bias": 7}},
