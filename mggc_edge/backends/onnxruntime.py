@@ -95,6 +95,11 @@ def provider_name(provider: str) -> str:
     return name
 
 
+def onnxruntime_version() -> str:
+    """Return the version of ONNX Runtime; MissingDependencyError where it is not installed."""
+    return str(require("onnxruntime", extra="ort").__version__)
+
+
 def available_providers() -> tuple[str, ...]:
     """Return ONNX Runtime's own names of the providers that this build has.
 

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from mggc_edge._version import __version__
 from mggc_edge.artifacts import atomic_write
+from mggc_edge.backends.onnxruntime import onnxruntime_version
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import BenchmarkReport, Comparison
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.passes.contract import GraphPass, apply_passes
 from mggc_edge.compiler.targets import AUTO, NONE, TARGETS, choose_passes, this_target
 from mggc_edge.errors import MggcEdgeError
-from mggc_edge.lazy import require
 from mggc_edge.machine import Machine, this_machine
 from mggc_edge.settings import Settings
 
@@ -274,7 +274,7 @@ def _key(model: onnx.ModelProto, target: str, names: Sequence[str], settings: Tu
     machine = this_machine()
     facts = {
         "mggc-edge": __version__,
-        "onnxruntime": require("onnxruntime", extra="ort").__version__,
+        "onnxruntime": onnxruntime_version(),
         "processor": machine.processor,
         "instruction_sets": list(machine.instruction_sets),
         "threads": settings.threads or machine.cores,
