@@ -128,8 +128,8 @@ def test_a_checkpoint_for_this_machine_lies_in_the_folder_of_its_target(
 ) -> None:
     monkeypatch.setattr("mggc_edge.compiler.targets.this_target", lambda: "x86-avx2")
     words = ("--plan", material / "plan.json", "--image-size", 32, "--target", "auto", "--no-tune")
-    words = (*words, "--set", "export.simplify=false")
-    ran = command("export", material / "generator.pth", *words, "--out", tmp_path / "run", "--json")
+    plainly = ("--set", "export.simplify=false")
+    ran = command("export", material / "generator.pth", *words, *plainly, "--out", tmp_path / "run", "--json")
     assert ran.code == 0
     assert sorted(path.name for path in (tmp_path / "run/export/x86-avx2").iterdir()) == [
         "generator.fp32.onnx", "original.fp32.onnx",
