@@ -113,7 +113,10 @@ def _where(report: BenchmarkReport) -> str:
     context, run = report.context, report.runs[0]
     cores, threads = context["cpu"]["cores"], run.threads
     shape: list[int] = run.inputs[0]["shape"] if run.inputs else []
-    size = f", {shape[2]}x{shape[3]}" if len(shape) == 4 else ""
+    sides = (
+        shape[1:3] if run.inputs and run.inputs[0]["dtype"] == "uint8" else shape[2:]
+    )  # [N, H, W, C] or [N, C, H, W]
+    size = f", {sides[0]}x{sides[1]}" if len(shape) == 4 else ""
     engines = {LIBRARIES.get(one.model.runtime, one.model.runtime): None for one in report.runs}
     named = ", ".join(f"{name} {context['versions'].get(name, '')}".rstrip() for name in engines)
     precision = "" if _differ(report) else f", {run.model.precision}"

@@ -122,11 +122,11 @@ def export(
     runtimes = parse_names(runtime, RUNTIMES, "--runtime")
     target = _target(target)
     multiple = parse_align(align, target)
-    if io != "float" and precision != "fp32":
-        raise typer.BadParameter("--io uint8 is for fp32 files, and --precision names others; leave --io out.")
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
     precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark)
+    if io != "float" and precisions is not None:
+        raise typer.BadParameter("--io uint8 is for fp32 files, and --precision names others; leave --io out.")
     folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)

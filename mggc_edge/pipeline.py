@@ -25,7 +25,7 @@ from mggc_edge.artifacts import (
     write_manifest,
 )
 from mggc_edge.compiler.finishing import Exported
-from mggc_edge.compiler.precision.variants import accepted_variants, moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.variants import moved, near_variants, variant_entries, with_variants
 from mggc_edge.compiler.precision.wanted import Precisions
 from mggc_edge.compiler.quantized import precision_of
 from mggc_edge.compiler.runtimes import ONNX_RUNTIME, Checks, Further, for_runtimes
@@ -162,7 +162,7 @@ def export_folder(
                     seed=seed,
                 )
             files.append(original.artifact.to_json(stage))
-        done = [one.artifact for one in (exported, original) if one is not None] + accepted_variants(exported)
+        done = [one.artifact for one in (exported, original) if one is not None] + near_variants(exported)
         min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
         checks = Checks(settings.pictures, settings.atol, min_psnr)
         further = Further()

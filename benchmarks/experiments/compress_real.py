@@ -44,7 +44,8 @@ FACADES = (
     "--model", "$DATA/weights/facades_pix2pix/latest_net_G.pth",
     "--discriminator", "$DATA/weights/facades_pix2pix/latest_net_D.pth",
     "--data", "$DATA/data/facades", "--direction", "BtoA",
-    "--prune-epochs", "12", "--finetune-epochs", "30", "--set", "finetune.gan_weight=1", "--threads", "1", *FEATURES,
+    "--prune-epochs", "12", "--finetune-epochs", "30", "--set", "finetune.gan_weight=1", "--set", "mggc.evenness=0",
+    "--threads", "1", *FEATURES,
 )  # fmt: skip
 
 
@@ -83,7 +84,7 @@ CASES = (
             "--data", "$DATA/data/horse2zebra", "--image-size", "128", "--budget", "0.05",
             "--prune-epochs", "8", "--finetune-epochs", "70", "--set", "finetune.learning_rate=2e-3",
             "--set", "finetune.gan_weight=0", "--set", "distill.content=1", "--set", "distill.style=10000",
-            "--set", "distill.pixels=5", "--threads", "1", *FEATURES,
+            "--set", "distill.pixels=5", "--set", "mggc.evenness=0", "--threads", "1", *FEATURES,
         ),
         trained="horse2zebra",
         init="$DATA/weights/horse2zebra_cyclegan, trained on without the identity loss: 2,300 steps at 128 "

@@ -33,7 +33,7 @@ from mggc_edge.compiler.camera import formats_of, make_camera_ready
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
 from mggc_edge.compiler.passes.contract import apply_passes
-from mggc_edge.compiler.precision.variants import accepted_variants, moved, variant_entries, with_variants
+from mggc_edge.compiler.precision.variants import moved, near_variants, variant_entries, with_variants
 from mggc_edge.compiler.precision.wanted import Precisions, Tell
 from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
 from mggc_edge.compiler.sizes import check_size, fix_size
@@ -186,7 +186,7 @@ def rewrite_folder(
         exported = with_variants(exported, precisions, target=target, seed=seed, tell=tell)
         min_psnr = settings["quantize.min_psnr"] if precisions is None else precisions.min_psnr
         checks = Checks(settings["export.parity_pictures"], settings["export.atol"], min_psnr)
-        done = [artifact, *accepted_variants(exported)]
+        done = [artifact, *near_variants(exported)]
         if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
             done.append(replace(artifact, path=original, sha256=sha256, parent_sha256=None))
         further = for_runtimes(done, runtimes, target=target, checks=checks, seed=seed)

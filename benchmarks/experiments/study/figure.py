@@ -73,7 +73,7 @@ def _panel(axis: Any, study: Study, numbers: Numbers, measure: Measured, *, firs
         mean = numbers.mean(row, measure)
         if mean is None:
             continue
-        color = CHOSEN if row.name == study.compare else OTHER
+        color = CHOSEN if row.name in (study.compare or "").split(",") else OTHER
         if mean.ci95 is not None:
             axis.plot(mean.ci95, [place, place], color=color, linewidth=2, solid_capstyle="round")
         axis.plot(mean.value, place, "o", color=color, markersize=6)

@@ -58,7 +58,8 @@ class Study:
         title, text: a heading, and what is asked, for the page.
         base: flags that all rows share.
         rows, seeds: every row runs with every seed.
-        compare: the row that all others are compared with; "previous": each with the one before; None: none.
+        compare: the row that all others are compared with, or several with commas; "previous": each with the one
+            before; None: none.
         curves: keep the losses of the pruning stage with every run.
         probability: a class of the feature network, whose mean probability is measured.
     """
@@ -95,8 +96,8 @@ class Study:
             return ()
         if self.compare == PREVIOUS:
             return tuple(zip(self.rows[1:], self.rows[:-1], strict=True))
-        chosen = self.row(self.compare)
-        return tuple((chosen, other) for other in self.rows if other is not chosen)
+        chosen = [self.row(name.strip()) for name in self.compare.split(",")]
+        return tuple((row, other) for row in chosen for other in self.rows if other is not row)
 
 
 def find_study(name: str) -> Path:

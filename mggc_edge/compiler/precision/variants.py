@@ -144,9 +144,9 @@ def with_variants(exported: Exported, wanted: Precisions | None, *, target: str,
     return replace(exported, variants=make_variants(exported.artifact, wanted, target=target, seed=seed, tell=tell))
 
 
-def accepted_variants(exported: Exported) -> list[OnnxArtifact]:
-    """Return the files of other precisions that are worth having."""
-    return [variant.artifact for variant in exported.variants if variant.accepted]
+def near_variants(exported: Exported) -> list[OnnxArtifact]:
+    """Return the files of other precisions whose pictures are near enough: how fast they are differs by engine."""
+    return [one.artifact for one in exported.variants if one.accepted or one.reason == one.speed.reason]
 
 
 def variant_entries(exported: Exported, root: Path) -> list[dict[str, Any]]:
