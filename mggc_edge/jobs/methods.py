@@ -98,7 +98,7 @@ class Mggc:
             seed=seed,
             convention=convention,
             source_sha256=weights_sha256(generator),
-            evenness=work.job.settings["mggc.evenness"],
+            evenness=_evenness(work.job.settings["mggc.evenness"], generator),
             norms=_norms(generator) if work.job.settings["mggc.filters"] == "largest" else None,
             align=request.align,
         )
@@ -149,6 +149,11 @@ class Uniform(FromWeights):
             network = Network(spec, layer_table(spec, task.generator.table.image_size))
         work.tell("the slim generator begins with new weights")
         return Choice(choice.generator, None, network.eval())
+
+
+def _evenness(asked: float, network: Network) -> float:
+    """Return what evenness is used: below 0, even widths in U-Nets, where they were better, else none."""
+    return asked if asked >= 0 else float(network.spec.family == "unet")
 
 
 def _norms(network: Network) -> dict[str, list[float]]:

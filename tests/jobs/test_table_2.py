@@ -12,19 +12,21 @@ from torch import Tensor
 
 from mggc_edge.jobs.choose import Choice, Work, make_game
 from mggc_edge.jobs.encoders import check_encoder
-from mggc_edge.jobs.methods import METHODS, Task
+from mggc_edge.jobs.methods import METHODS, Task, _evenness
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.jobs.tune import make_finetune, slim_generator
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
+from mggc_edge.models.unet import unet_spec
 from mggc_edge.pruning.mggc.agents import FreeAgent, GruAgent
 from mggc_edge.settings import SETTINGS, Settings
 from mggc_edge.training.bank import GivenPictures, Selection
 from mggc_edge.training.finetune import Finetune
 from mggc_edge.training.material import Material
 from tests.jobs.conftest import MakeWork, making
+from tests.models.model_helpers import network_of
 from tests.training.training_helpers import RGB, assert_equal, copied, pictures, run_steps, trained
 
 COUNT = 6
@@ -171,7 +173,7 @@ def test_every_number_and_choice_of_the_game_takes_part(
 def test_final_widths_and_filters_are_chosen_after_the_game(work: MakeWork) -> None:
     even, uneven, largest = (
         play(work(**TINY, **more), budget=0.5).generator
-        for more in ({}, {"mggc__evenness": 0.0}, {"mggc__filters": "largest"})
+        for more in ({"mggc__evenness": 1.0}, {}, {"mggc__evenness": 1.0, "mggc__filters": "largest"})
     )
     assert even.scores == uneven.scores == largest.scores
     assert even.kept != uneven.kept
@@ -179,6 +181,12 @@ def test_final_widths_and_filters_are_chosen_after_the_game(work: MakeWork) -> N
     assert {name: len(kept) for name, kept in even.kept.items()} == {
         name: len(kept) for name, kept in largest.kept.items()
     }
+
+
+def test_widths_are_even_in_u_nets_alone_where_nothing_else_is_asked_for() -> None:
+    u_net, resnet = (network_of(spec) for spec in (unet_spec(halvings=5, ngf=4), resnet_spec(blocks=1, ngf=4)))
+    assert [_evenness(-1.0, network) for network in (u_net, resnet)] == [1.0, 0.0]
+    assert [_evenness(0.5, network) for network in (u_net, resnet)] == [0.5, 0.5]
 
 
 # --- what each switch means ---
