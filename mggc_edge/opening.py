@@ -26,7 +26,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.levels import LevelRunner
-from mggc_edge.backends.registry import OPENERS, RUNTIMES, open_artifact
+from mggc_edge.backends.registry import ENDINGS, RUNTIMES, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.models.spec import SCHEMA as SPEC_SCHEMA
 from mggc_edge.pictures import PictureFormat, Size
@@ -90,7 +90,7 @@ def what_is(path: Path) -> Kind:
         )
     if not path.is_file():  # a pipe would be waited for, a device read without end
         raise InputError(f"'{path}' is neither a file nor a folder")
-    if path.suffix.lower() in OPENERS:
+    if path.suffix.lower() in ENDINGS:
         return "artifact"
     if path.suffix.lower() == ".json":
         return _json_kind(path)

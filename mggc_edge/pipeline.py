@@ -49,7 +49,7 @@ DROP_PICTURES = 8  # that the difference of dropped channels is measured on
 class Export:
     """What `export_folder` made: the generator's file, the original's where a plan was applied, and what they cost.
 
-    `bundle`: where TensorRT was asked for, see `mggc_edge.compiler.tensorrt_bundle`.
+    `further`: what further runtimes run, see `mggc_edge.compiler.runtimes`.
     """
 
     folder: Path

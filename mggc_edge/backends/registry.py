@@ -15,13 +15,6 @@ from mggc_edge.backends.tensorrt import TrtRunner, tensorrt_ability
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.lazy import install_line, require
 
-# File name ending -> how it is opened where no engine is named.
-OPENERS: Mapping[str, Callable[..., BaseRunner]] = {
-    ".onnx": OnnxRuntimeRunner,
-    ".ort": OnnxRuntimeRunner,
-    ".engine": TrtRunner,
-}
-
 
 @dataclass(frozen=True)
 class Runtime:
@@ -48,6 +41,7 @@ RUNTIMES: Mapping[str, Runtime] = {
         Runtime("tensorrt", ".engine", TrtRunner, ()),
     )
 }
+ENDINGS = tuple(dict.fromkeys(runtime.ending for runtime in RUNTIMES.values()))  # of what an engine opens
 USUAL = {"threads": 0, "provider": "cpu", "precision": "fp32"}
 
 
@@ -99,7 +93,7 @@ def open_artifact(path: Path, runtime: str | None = None, *, threads: int = 0, *
 
     Args:
         path: the file; its own precision stays what it is.
-        runtime: a key of `RUNTIMES`; None: by the file's ending, see `OPENERS`.
+        runtime: a key of `RUNTIMES`; None: by the file's ending, the first that opens it.
         threads: threads inside an operator; 0 lets the engine choose.
         chosen: `provider` ("cpu", "cuda", "tensorrt"), for ONNX Runtime, and `precision` ("fp32", "bf16"), in which
             OpenVINO computes what is float32 in the file.
@@ -109,8 +103,8 @@ def open_artifact(path: Path, runtime: str | None = None, *, threads: int = 0, *
         InputError: there is no such runtime, or it has not what was chosen.
     """
     ending = path.suffix.lower()
-    if ending not in OPENERS:
-        raise ArtifactError(f"no engine opens '{path.name}'", hint=f"known endings: {', '.join(OPENERS)}")
+    if ending not in ENDINGS:
+        raise ArtifactError(f"no engine opens '{path.name}'", hint=f"known endings: {', '.join(ENDINGS)}")
     if runtime is None:
         runtime = next(known.name for known in RUNTIMES.values() if known.ending == ending)
     wanted = {name: value for name, value in {"threads": threads, **chosen}.items() if value != USUAL.get(name)}

@@ -59,7 +59,7 @@ class Rewritten:
     Attributes:
         before, after: of the file that was given, its MACs at the fixed size, and of the new one.
         source_bytes: size of the file that was given.
-        bundle: where TensorRT was asked for.
+        further: what further runtimes run.
     """
 
     folder: Path

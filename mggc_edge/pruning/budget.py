@@ -28,7 +28,8 @@ def _macs_of(table: LayerTable, counts: _Counts, convention: MacsConvention) -> 
     return macs(layer_table(table.spec.with_widths(counts), table.image_size), convention)
 
 
-def _best_first(scores: Sequence[float]) -> list[int]:
+def best_first(scores: Sequence[float]) -> list[int]:
+    """Return the channels of a group, the one with the highest score first."""
     return sorted(range(len(scores)), key=lambda index: -scores[index])
 
 
@@ -126,7 +127,7 @@ def by_rank(values: Sequence[float]) -> tuple[float, ...]:
     those with the largest values: even widths.
     """
     scores = [0.0] * len(values)
-    for rank, index in enumerate(_best_first(values)):
+    for rank, index in enumerate(best_first(values)):
         scores[index] = 1 - (rank + 0.5) / len(values) if rank else 1.0
     return tuple(scores)
 
@@ -143,7 +144,7 @@ def rank(table: LayerTable, scores: Scores) -> dict[str, list[int]]:
             raise PlanError(f"group '{group.name}' has {group.size} channels, but {given} scores")
         if not all(map(math.isfinite, scores[group.name] if group.size else ())):
             raise PlanError(f"group '{group.name}' has a score that is not a finite number")
-    return {group.name: _best_first(scores.get(group.name, ())) for group in table.groups}
+    return {group.name: best_first(scores.get(group.name, ())) for group in table.groups}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.layers import LayerTable
 from mggc_edge.pruning.align import meet_aligned_budget
-from mggc_edge.pruning.budget import Kept, by_rank, meet_budget
+from mggc_edge.pruning.budget import Kept, best_first, by_rank, meet_budget
 from mggc_edge.pruning.gates import Noise, open_threshold
 from mggc_edge.pruning.plan import PruningPlan
 
@@ -75,7 +75,7 @@ def _less(scores: Sequence[float], shift: float) -> list[float]:
 
 
 def _largest(norms: Sequence[float], count: int) -> tuple[int, ...]:
-    return tuple(sorted(sorted(range(len(norms)), key=lambda index: -norms[index])[:count]))
+    return tuple(sorted(best_first(norms)[:count]))
 
 
 def discriminator_plan(
@@ -108,7 +108,7 @@ def discriminator_kept(table: LayerTable, logits: Logits, noise: Noise = "gumbel
         if scores is None:
             kept[group.name] = tuple(range(group.size))
             continue
-        best = sorted(range(len(scores)), key=lambda index: -scores[index])
+        best = best_first(scores)
         count = max(sum(score >= threshold for score in scores), min(group.minimum, len(scores)))
         kept[group.name] = tuple(sorted(best[:count]))
     return kept
