@@ -314,7 +314,7 @@ def test_bfloat16_on_a_processor_without_it_is_one_sentence(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atom = Machine("Atom", "x86_64", ("AVX2",), 1, None, None)
-    monkeypatch.setattr("mggc_edge.benchmarks.harness.this_machine", lambda: atom)
+    monkeypatch.setattr("mggc_edge.benchmarks.devices.local.this_machine", lambda _: atom)
     ran = command("bench", convolutions(tmp_path / "a.onnx"), "--precision", "bf16", *SHORT)
     assert (ran.code, ran.err) == (
         1,
