@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint build clean
+.PHONY: demo test test-slow test-ssh lint build clean
 
 demo: $(STAMP)
 	$(BIN)/mggc-edge demo
@@ -14,6 +14,10 @@ test: $(STAMP) lint
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m "slow or not slow"
+
+# Starts a server of ssh on a port of its own, and stops it; they are part of `make test` too.
+test-ssh: $(STAMP)
+	$(BIN)/python -m pytest -q -m ssh tests/benchmarks/devices
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -94,16 +94,15 @@ class Child:
             self._lines += self.read()
         return self._lines.pop(0)
 
-    def close_input(self) -> None:
-        """Close its stdin: for most programs that is the end of their work."""
-        with contextlib.suppress(OSError):
-            self._input.close()
-
-    def end(self) -> None:
-        """End the process, if need be by force, and close what belongs to it."""
+    def close(self) -> None:
+        """Close its stdin and its stdout: for most programs that is the end of their work."""
         for stream in (self._input, self._output):
             with contextlib.suppress(OSError):
                 stream.close()
+
+    def end(self) -> None:
+        """End the process, if need be by force, and close what belongs to it."""
+        self.close()
         self.process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(SECONDS_TO_END)

@@ -29,7 +29,7 @@ _CHUNK = 2**20
 
 
 class StoreError(Exception):
-    """What the device does not allow: an error kind ("full", "store") and a sentence."""
+    """What the device does not allow: an error kind ("full", "changed", "store") and a sentence."""
 
     def __init__(self, kind: str, message: str) -> None:
         self.kind = kind
@@ -107,10 +107,10 @@ class Store:
         Raises:
             StoreError: what came is not what the name says.
         """
-        part = self._parts.get(name)
-        if part is None or _sha256(part) != _hash(name):
+        wanted, part = _hash(name), self._parts.get(name)
+        if part is None or _sha256(part) != wanted:
             self._drop(name)
-            raise StoreError("store", f"what came as '{name}' is something else")
+            raise StoreError("changed", f"what came as '{name}' is something else")
         with self._errors():
             part.replace(self._path(name))
         del self._parts[name]

@@ -92,6 +92,8 @@ def refusal(address: Address, python: str, answer: Mapping[str, Any]) -> MggcEdg
         return DeviceError(
             f"the disk of {address} is full: {message}", hint="make room, or take another folder: --remote-dir"
         )
+    if kind == "changed":
+        return DeviceError(f"a model changed while it was sent to {address}", hint="give the same command again")
     if kind == "folder":
         return DeviceError(
             f"the folder '{answer.get('folder')}' on {address} cannot be used: {message}",

@@ -116,7 +116,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; the agent then ends what it began, and this waits for that."""
-        self._child.close_input()
+        self._child.close()
         self._child.exit_code(END_SECONDS)
         self._child.end()
 

@@ -41,7 +41,7 @@ class SshDevice:
         folder: where the agent and the models lie there; `~/` at its beginning is the home folder.
         python: the interpreter there, 3.8 or later, with numpy and the engines.
         config: of ssh, instead of the user's own.
-        sending: is told (name, bytes sent, bytes in all) while a file is sent.
+        sending: is told (name, bytes sent, bytes in all) while a file is sent, and before.
         ssh: the program.
     """
 
@@ -143,13 +143,17 @@ class SshDevice:
 
     def _send(self, name: str, path: Path) -> None:
         total, sent = path.stat().st_size, 0
+        self._tell(path, 0, total)
         with path.open("rb") as file:
             for chunk in iter(lambda: file.read(CHUNK_BYTES), b""):
                 self._request({"do": "put", "name": name, "bytes": len(chunk)}, chunk)
                 sent += len(chunk)
-                if self._sending is not None:
-                    self._sending(path.name, sent, total)
+                self._tell(path, sent, total)
         self._request({"do": "keep", "name": name}, timeout=HASH_SECONDS)
+
+    def _tell(self, path: Path, sent: int, total: int) -> None:
+        if self._sending is not None:
+            self._sending(path.name, sent, total)
 
     def _check_libraries(self, models: Sequence[Workload]) -> None:
         there = self.tell("libraries")

@@ -62,6 +62,13 @@ def _saved(graph: onnx.GraphProto, path: Path) -> Path:
     return path
 
 
+def script(path: Path, text: str) -> Path:
+    """Write a program for sh, and return its path."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
 class Told(Surroundings):
     """What a machine of two cores tells of itself, on which nothing else runs."""
 

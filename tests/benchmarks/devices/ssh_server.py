@@ -1,4 +1,4 @@
-"""An ssh server on the loopback: its own port, keys and configuration in a temporary folder, and it ends with the tests."""
+"""An ssh server on the loopback: own port, own keys, all of it in a temporary folder, and ended with the tests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class SshServer:
         self.write(
             self.config.name,
             f"Host board\n  HostName 127.0.0.1\n  Port {self.port}\n"
-            f"Host *\n  User {self.user}\n  IdentityFile {self.folder}/key\n  IdentitiesOnly yes\n  IdentityAgent none\n"
+            f"Host *\n  User {self.user}\n"
+            f"  IdentityFile {self.folder}/key\n  IdentitiesOnly yes\n  IdentityAgent none\n"
             f"  UserKnownHostsFile {self.folder}/known_hosts\n  GlobalKnownHostsFile /dev/null\n"
             "  StrictHostKeyChecking yes\n",
         )
