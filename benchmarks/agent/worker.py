@@ -8,11 +8,12 @@ nothing unless it is asked to: two workers that are asked in turn never compete 
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
     {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
+    {"do": "save", "file"}                         -> nothing; the file, a .npz, has what goes in and what comes out
     {"do": "copy", "threads", "bytes", "copies"}   -> best_ns: to copy so many bytes; needs no model
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
-An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input") has a `message`; the process
-then ends.
+An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input", "file") has a `message`; the
+process then ends.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class Worker:
             return self._sample(request["runs"])
         if do == "profile":
             return self._profile(request["parts"], request["runs"], request["untimed"])
+        if do == "save":
+            return self._save(request["file"])
         if do == "copy":
             return {"best_ns": _copy_ns(request["threads"], request["bytes"], request["copies"])}
         return {"rss_peak_bytes": _memory("VmHWM")}
@@ -129,6 +132,19 @@ class Worker:
             samples += [self._run() for _ in range(runs)]
             self._engine.note_profile()
         return {"samples_ns": samples, "file": self._engine.end_profile()}
+
+    def _save(self, path: str) -> dict[str, Any]:
+        """Run once and write the inputs, by name, and the outputs, by number, into a file."""
+        assert self._engine is not None
+        found = self._engine.run(self._feeds)
+        arrays = {f"input {name}": feed for name, feed in self._feeds.items()}
+        outputs = found.values() if hasattr(found, "values") else found
+        arrays.update({f"output {number}": array for number, array in enumerate(outputs)})
+        try:
+            _numpy().savez(path, **arrays)
+        except OSError as error:
+            raise RefusalError("file", f"'{path}' cannot be written: {error.strerror}") from error
+        return {}
 
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
         """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
