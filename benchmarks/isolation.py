@@ -83,8 +83,13 @@ class WorkerProcess:
         return nonsense(self._model) if code is None else died(self._model, code, self._child.last_words())
 
 
-def read_answer(model: Workload, line: str | bytes) -> dict[str, Any]:
+def read_answer(model: Workload, line: str | bytes, address: str | None = None) -> dict[str, Any]:
     """Return the answer of a worker.
+
+    Args:
+        model: what it runs.
+        line: what it said.
+        address: where it runs; None: on this machine.
 
     Raises:
         ArtifactError: it makes no sense, or the model cannot be run.
@@ -97,7 +102,7 @@ def read_answer(model: Workload, line: str | bytes) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise nonsense(model)
     if "error" in answer:
-        raise _refused(model, str(answer["error"]), str(answer.get("message")))
+        raise _refused(model, str(answer["error"]), str(answer.get("message")), address)
     return dict(answer)
 
 
@@ -126,10 +131,13 @@ def died(model: Workload, code: int, words: Sequence[str]) -> ArtifactError:
     return ArtifactError(f"the process that measures '{model.name}' ended {how}", hint=hint)
 
 
-def _refused(model: Workload, kind: str, message: str) -> MggcEdgeError:
+def _refused(model: Workload, kind: str, message: str, address: str | None) -> MggcEdgeError:
     if kind == "missing":
-        return MissingDependencyError(message, hint=install_line(EXTRAS.get(model.runtime, "ort")))
+        install = install_line(EXTRAS.get(model.runtime, "ort")) if address is None else f"install it on {address}"
+        return MissingDependencyError(message, hint=install)
     hint = HINTS.get(kind)
+    if kind == "provider" and address is not None:
+        hint = f"install a build of ONNX Runtime on {address} that has it, or leave out --provider"
     error = InputError if kind in HINTS else ArtifactError
     return error(f"'{model.name}' cannot be measured: {message}", hint=hint)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython, say_int8
+from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython
 from mggc_edge.cli.options import (
     RUNS,
     Config,
@@ -89,7 +89,7 @@ def bench(
     profile: Annotated[
         bool,
         typer.Option(
-            "--profile", help="Show where the time goes, against the peak of this machine, in runs of its own."
+            "--profile", help="Show where the time goes, against the peak of the machine, in runs of its own."
         ),
     ] = False,
     update: Annotated[
@@ -120,8 +120,7 @@ def bench(
     if profile:
         check_profiled(measured)
     run = _run_to_update(paths, len(measured)) if update else None
-    with where.open(out, settings) as on:
-        say_int8(out, measured, on.facts)
+    with where.open(out, settings, measured) as on:
         with _progress(out) as progress:
             report = measure(
                 measured,

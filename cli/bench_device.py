@@ -79,20 +79,25 @@ class DeviceChoice:
         check_this_machine(self.device)
 
     @contextmanager
-    def open(self, out: Output, settings: Settings) -> Iterator[Device]:
-        """Yield the device, reached.
+    def open(self, out: Output, settings: Settings, models: Sequence[Workload]) -> Iterator[Device]:
+        """Yield the device that measures these models, reached.
 
         Raises:
             DeviceError: it cannot be reached.
+            MissingDependencyError: what would be sent to it cannot be checked here.
         """
         from mggc_edge.benchmarks.devices.address import parse_address
         from mggc_edge.benchmarks.devices.local import LocalDevice
         from mggc_edge.benchmarks.devices.ssh import REMOTE_DIR, REMOTE_PYTHON, SshDevice
+        from mggc_edge.lazy import require
 
         if not self.device.startswith(REMOTE):
             with LocalDevice() as local:
+                _say_int8(out, models, local.facts)
                 yield local
             return
+        if any(model.path.suffix.lower() == ".onnx" for model in models):
+            require("onnx", extra="onnx")  # with which they were checked
         address = parse_address(self.device)
         device = SshDevice(
             address,
@@ -103,6 +108,7 @@ class DeviceChoice:
         )
         out.remark(f"connecting to {address}")
         with device:
+            _say_int8(out, models, device.facts)
             yield device
 
 
@@ -124,7 +130,7 @@ def check_this_machine(device: str) -> None:
     raise InputError(f"this machine is {machine.device}, not {device}", hint="leave out --device")
 
 
-def say_int8(out: Output, models: Sequence[Workload], device: DeviceFacts) -> None:
+def _say_int8(out: Output, models: Sequence[Workload], device: DeviceFacts) -> None:
     """Say once that 8-bit models are not what the device's processor is fast at, where that is so."""
     from mggc_edge.backends.abilities import no_int8
     from mggc_edge.machine import INT8_SETS

@@ -100,7 +100,7 @@ def _sentences(one: Profile, p50_ms: float) -> list[str]:
     peak, bound = one.peak, one.bound_ms
     if peak is not None:
         lines.append(
-            f"Peak measured here: {si(peak.macs_per_second, digits=3)}MAC/s, {si(peak.bytes_per_second, digits=3)}B/s."
+            f"Measured peak: {si(peak.macs_per_second, digits=3)}MAC/s, {si(peak.bytes_per_second, digits=3)}B/s."
         )
     if bound is None:
         missing = "multiplications" if one.macs is None else "peak"

@@ -120,7 +120,7 @@ class SshDevice:
         """Start a fresh process."""
         number = next(self._numbers)
         self._request({"do": "start", "worker": number})
-        return _RemoteWorker(self._open, number, model)
+        return _RemoteWorker(self._open, number, model, str(self._address))
 
     def notes(self, name: str) -> str:
         """Return a place in the agent's temporary folder."""
@@ -135,7 +135,10 @@ class SshDevice:
         found = b""
         while len(found) <= MAX_NOTES_BYTES:
             answer = self._request({"do": "read", "name": name, "offset": len(found)})
-            data = base64.b64decode(str(answer.get("data")))
+            try:
+                data = base64.b64decode(answer["data"], validate=True)
+            except (KeyError, TypeError, ValueError) as error:
+                raise DeviceError(f"{self._address} sent something else than '{name}'") from error
             if not data:
                 return found
             found += data
@@ -177,8 +180,8 @@ class SshDevice:
 class _RemoteWorker:
     """A worker on a device."""
 
-    def __init__(self, connection: Connection, number: int, model: Workload) -> None:
-        self._connection, self._number, self._model = connection, number, model
+    def __init__(self, connection: Connection, number: int, model: Workload, address: str) -> None:
+        self._connection, self._number, self._model, self._address = connection, number, model, address
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Send a request and return its answer; see `WorkerProcess.ask`."""
@@ -188,7 +191,7 @@ class _RemoteWorker:
         except TimeoutError:
             raise too_long(self._model, timeout) from None
         if isinstance(said.get("line"), str):
-            return read_answer(self._model, said["line"])
+            return read_answer(self._model, said["line"], self._address)
         code = said.get("ended")
         if type(code) is not int:
             raise nonsense(self._model)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -170,6 +171,12 @@ def test_what_a_model_is_refused_for_there_is_said_as_here(near: MakeDevice, tmp
                 measure([Workload("m", tmp_path / name)], device=device, **SHORT)  # type: ignore[arg-type]
 
 
+def test_a_provider_that_is_not_there_is_to_be_installed_there(near: MakeDevice, model: Workload) -> None:
+    with near() as device, pytest.raises(InputError, match="has no TensorrtExecutionProvider") as caught:
+        measure([replace(model, provider="tensorrt")], device=device, **SHORT)  # type: ignore[arg-type]
+    assert caught.value.hint == f"install a build of ONNX Runtime on {BOARD} that has it, or leave out --provider"
+
+
 def test_a_process_that_is_killed_there_is_named(near: MakeDevice, model: Workload, tmp_path: Path) -> None:
     with near() as device:
         worker = device.start(model)
@@ -261,6 +268,14 @@ def test_a_folder_that_cannot_be_made_is_named(near: MakeDevice, tmp_path: Path,
         pass
     assert caught.value.message.startswith(f"the folder '{place}' on {BOARD} cannot be used: ")
     assert caught.value.hint == "--remote-dir names another one"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of somebody else")
+def test_a_folder_of_somebody_else_is_not_trusted(near: MakeDevice, tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    with pytest.raises(DeviceError, match="cannot be used: it belongs to another user"):
+        near(folder=str(tmp_path / "theirs")).__enter__()
 
 
 def test_a_python_that_fails_is_quoted(near: MakeDevice, tmp_path: Path) -> None:
