@@ -76,7 +76,7 @@ class SshServer:
         assert program is not None
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [program, "-D", "-e", "-f", str(server)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*_bound(), program, "-D", "-e", "-f", str(server)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         deadline = time.monotonic() + SECONDS_TO_START
         while not _listens(self.port):
@@ -97,6 +97,11 @@ class SshServer:
         path.write_text(text)
         path.chmod(0o600)
         return path
+
+
+def _bound() -> list[str]:
+    """What ends a program with this process, also where that is killed."""
+    return ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
 
 
 def _free_port() -> int:
