@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from typing import Any
 
 from mggc_edge.artifacts import tool_versions
 from mggc_edge.benchmarks.agent.surroundings import Moment
-from mggc_edge.machine import Machine
+from mggc_edge.benchmarks.devices.base import DeviceFacts
 
 
 def stolen(before: Moment, after: Moment) -> float | None:
@@ -23,18 +22,23 @@ def stolen(before: Moment, after: Moment) -> float | None:
     return (after.stolen_ticks - before.stolen_ticks) / passed if passed > 0 else None
 
 
-def context(machine: Machine, before: Moment, after: Moment, versions: Mapping[str, str]) -> dict[str, Any]:
+def context(
+    device: DeviceFacts, address: str | None, before: Moment, after: Moment, versions: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the JSON object about machine and surroundings.
 
     Args:
-        machine: what machine this is.
+        device: what was measured on.
+        address: how it was reached; None for this machine.
         before, after: the moments that enclose the measurement.
         versions: of the libraries, as the measuring processes saw them.
     """
+    machine = device.machine
     return {
         "device": machine.device,
-        "os": platform.system(),
-        "kernel": platform.release(),
+        "address": address,
+        "os": device.os,
+        "kernel": device.kernel,
         "cpu": {
             "model": machine.processor,
             "architecture": machine.architecture,
@@ -49,5 +53,5 @@ def context(machine: Machine, before: Moment, after: Moment, versions: Mapping[s
         "load_before": before.load,
         "load_after": after.load,
         "stolen": stolen(before, after),
-        "versions": {**tool_versions(), **versions},
+        "versions": {**tool_versions(), "python": device.python, **versions},
     }

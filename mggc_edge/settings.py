@@ -25,6 +25,7 @@ _TABLE: tuple[Setting, ...] = (
     ),
     Setting("bench.pairs", 40, "pairs", "pairs of samples, where --pairs is not given", low=1, high=10_000),
     Setting("bench.processes", 10, "processes", "fresh processes a model, which share the pairs", low=1, high=1000),
+    Setting("bench.ssh_config", "", "", "file of ssh's configuration, instead of the user's own"),
     Setting("bench.warmup_seconds", 1.0, "seconds", "an untimed warm-up lasts at least so long", low=0.001, high=600),
     Setting("built_in.finetune_epochs", 30.0, "epochs", "finetuning on built-in pictures", low=0.001),
     Setting("built_in.pictures", 240, "pictures", "built-in pictures, where there are no others", low=10, high=100_000),

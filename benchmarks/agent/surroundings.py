@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import platform
+import time
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIBRARIES = ("numpy", "onnxruntime", "openvino")
+SECONDS_TO_SLEEP = 0.001  # in which a process that has answered goes to sleep, before others are counted
 
 _FREQUENCY = "sys/devices/system/cpu/cpu{}/cpufreq/{}"
 
@@ -26,6 +36,49 @@ class Moment:
     stolen_ticks: int | None
     governors: tuple[str, ...]
     frequency_khz: float | None
+
+
+class Surroundings:
+    """What a device is asked about itself, here or over a connection: `tell` has an answer of JSON values to each name.
+
+    Whatever else a device can tell, or has to be told, enters as a further name in `answers`; what is begun by one is
+    ended by `close`, also when the connection is lost.
+
+    Args:
+        this_machine: returns what machine this is, a dataclass, from the files below a root.
+        root: where the files lie that Linux keeps about the machine; for tests.
+    """
+
+    def __init__(self, this_machine: Callable[[Path], Any], root: Path = Path("/")) -> None:
+        self._this_machine, self._root = this_machine, root
+        self.answers: dict[str, Callable[[], dict[str, Any]]] = {
+            "machine": self._machine,
+            "moment": lambda: asdict(moment(self._root)),
+            "others": self._others,
+            "libraries": lambda: {name: find_spec(name) is not None for name in LIBRARIES},
+        }
+
+    def tell(self, name: str) -> dict[str, Any]:
+        """Return the answer to a name."""
+        return self.answers[name]()
+
+    def close(self) -> None:
+        """End what was begun."""
+
+    def _machine(self) -> dict[str, Any]:
+        """Return what does not change while it is measured."""
+        return {
+            "machine": asdict(self._this_machine(self._root)),
+            "all_cores": os.cpu_count() or 1,
+            "os": platform.system(),
+            "kernel": platform.release(),
+            "python": platform.python_version(),
+        }
+
+    def _others(self) -> dict[str, Any]:
+        """Return how many threads of others want to run, while no model runs."""
+        time.sleep(SECONDS_TO_SLEEP)
+        return {"running": others_running(self._root)}
 
 
 def moment(root: Path = Path("/")) -> Moment:

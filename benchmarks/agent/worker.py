@@ -8,10 +8,12 @@ nothing unless it is asked to: two workers that are asked in turn never compete 
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
     {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
+    {"do": "save", "file"}                         -> nothing; the file, a .npz, has what goes in and what comes out
+    {"do": "copy", "threads", "bytes", "copies"}   -> best_ns: to copy so many bytes; needs no model
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
-An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input") has a `message`; the process
-then ends.
+An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input", "file") has a `message`; the
+process then ends.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .engines import ENGINES, TYPES, Engine, RefusalError
@@ -62,13 +65,14 @@ class Worker:
             return self._sample(request["runs"])
         if do == "profile":
             return self._profile(request["parts"], request["runs"], request["untimed"])
+        if do == "save":
+            return self._save(request["file"])
+        if do == "copy":
+            return {"best_ns": _copy_ns(request["threads"], request["bytes"], request["copies"])}
         return {"rss_peak_bytes": _memory("VmHWM")}
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            import numpy as np
-        except ImportError as error:
-            raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
+        np = _numpy()
         engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
@@ -129,6 +133,19 @@ class Worker:
             self._engine.note_profile()
         return {"samples_ns": samples, "file": self._engine.end_profile()}
 
+    def _save(self, path: str) -> dict[str, Any]:
+        """Run once and write the inputs, by name, and the outputs, by number, into a file."""
+        assert self._engine is not None
+        found = self._engine.run(self._feeds)
+        arrays = {f"input {name}": feed for name, feed in self._feeds.items()}
+        outputs = found.values() if hasattr(found, "values") else found
+        arrays.update({f"output {number}": array for number, array in enumerate(outputs)})
+        try:
+            _numpy().savez(path, **arrays)
+        except OSError as error:
+            raise RefusalError("file", f"'{path}' cannot be written: {error.strerror}") from error
+        return {}
+
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
         """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
         times: list[int] = []
@@ -141,6 +158,30 @@ class Worker:
             settled = block >= 2 and _settled(times[-2 * block : -block], times[-block:])
             if (settled and len(times) >= min_runs and total >= min_ns) or (total >= max_ns and len(times) >= 2):
                 return {"runs": len(times), "ns": total, "settled": settled, "median_ns": _median(times[-BLOCK:])}
+
+
+def _copy_ns(threads: int, size: int, copies: int) -> int:
+    """Return the least time in ns that so many threads took to copy an array of so many bytes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    np = _numpy()
+    source, target = (np.ones(size, np.uint8) for _ in range(2))
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
+    times = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(copies + 1):  # the first one starts the threads
+            began = time.perf_counter_ns()
+            list(pool.map(lambda part: np.copyto(*part), parts))  # which lets go of the interpreter
+            times.append(time.perf_counter_ns() - began)
+    return min(times)
+
+
+def _numpy() -> ModuleType:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
+    return np
 
 
 def _settled(before: list[int], after: list[int]) -> bool:

@@ -164,7 +164,7 @@ def test_engines_are_measured_against_each_other(tmp_path: Path) -> None:
 
 def test_bfloat16_is_not_measured_where_the_processor_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     atom = Machine("Atom", "x86_64", ("AVX2",), 1, None, None)
-    monkeypatch.setattr("mggc_edge.benchmarks.harness.this_machine", lambda: atom)
+    monkeypatch.setattr("mggc_edge.benchmarks.devices.local.this_machine", lambda _: atom)
     model = Workload("a", convolutions(tmp_path / "a.onnx"), runtime="openvino", precision="bf16")
     with pytest.raises(InputError, match=r"^this processor, Atom, has no instructions for bf16"):
         measure([model], pairs=1, processes=1)

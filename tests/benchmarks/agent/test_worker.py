@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
@@ -12,7 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 
@@ -91,6 +94,24 @@ def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_
         input=json.dumps({**OPEN, "path": str(path)}) + "\n", capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert json.loads(alone.stdout)["provider"] == "CPUExecutionProvider"
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_goes_in_and_comes_out_is_saved(tmp_path: Path, runtime: str) -> None:
+    path, file = convolutions(tmp_path / "a.onnx"), tmp_path / "saved.npz"
+    request = {"do": "save", "file": str(file)}
+    assert served({**OPEN, "path": str(path), "runtime": runtime}, request, CLOSE)[1] == {}
+    with np.load(file) as saved:
+        assert set(saved) == {"input x0", "output 0"}
+        (wanted,) = onnxruntime.InferenceSession(path).run(None, {"x0": saved["input x0"]})
+        assert np.abs(saved["output 0"] - wanted).max() <= 1e-5
+    refused = served({**OPEN, "path": str(path)}, {"do": "save", "file": str(path / "x.npz")})[1]
+    assert refused == {"error": "file", "message": f"'{path}/x.npz' cannot be written: {os.strerror(errno.ENOTDIR)}"}
+
+
+def test_the_time_to_copy_an_array_needs_no_model() -> None:
+    (found,) = served({"do": "copy", "threads": 2, "bytes": 2**20, "copies": 2})
+    assert found["best_ns"] > 1000
 
 
 def test_it_ends_without_a_word_when_there_are_no_more_requests() -> None:
