@@ -35,7 +35,7 @@ _TABLE: tuple[Setting, ...] = (
     Setting("data.held_out", 0.1, "fraction", "pictures held out, to choose the best checkpoint by", low=0, high=0.4),
     Setting("data.max_held_out", 40, "pictures", "most pictures that are held out", low=1),
     Setting(
-        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=2
+        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=4
     ),
     Setting("demo.batch_size", 4, "pictures", "pictures a step of the demo, in every stage", low=1, high=1024),
     Setting("demo.budget", 0.15, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),

@@ -26,6 +26,7 @@ import torch
 
 from mggc_edge.artifacts import write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.experiments import elsewhere_worker, realisation
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.isolation import WorkerProcess
@@ -89,7 +90,7 @@ def measured(
     report = measure(
         models,
         threads=threads,
-        start=lambda model: WorkerProcess(model, (sys.executable, str(WORKER))),
+        device=LocalDevice(lambda model: WorkerProcess(model, (sys.executable, str(WORKER)))),
         **options,
     )
     fastest = min(OURS, key=lambda name: report.run(name).p50_ms)

@@ -82,7 +82,7 @@ def test_even_scales_are_spaced_in_the_order_of_norms_or_of_filters_or_of_all_th
     assert scales["down1.first"].argsort().tolist() == filters.argsort().tolist()
     rows = [layer for layer in network.table.layers if layer.output == "trunk"]
     assert len(rows) == 3  # the last of the way down, and both blocks
-    weights = [network.get_submodule(str(row.norm)).get_parameter("scale") for row in rows]
+    weights = [network.get_submodule(str(row.norm)).get_parameter("scale").detach() for row in rows]
     size = torch.stack(weights).square().sum(dim=0)
     assert scales["trunk"].argsort().tolist() == size.argsort().tolist()
 
