@@ -84,7 +84,8 @@ def check_grids(
             if runner is None:
                 path = Path(folder, "cut.onnx")
                 path.write_bytes(cut(model, {name: level.shape for name, level in wanted.items()}).SerializeToString())
-                runner = stack.enter_context(OnnxRuntimeRunner(path))
+                runner = OnnxRuntimeRunner(path)
+                stack.enter_context(runner)
             found = runner.infer({input_name: picture, **{forced(name): level for name, level in wanted.items()}})
             differences.append(float(np.abs(found[name_of_output] - output).max()))
             for name, level in wanted.items():

@@ -32,9 +32,9 @@ class PerceptualLikeness:
     """Johnson et al. 2016 by a fixed network, every part relative to the original's own features.
 
     |F(y) - F(t)|_1 / |F(t)|_1 at the first tap, and `style` times the sum over all taps of
-    |Gram(y) - Gram(t)|^2 / |Gram(t)|^2, for every picture. Of RGBA pictures the network sees the colours, and |alpha(y) -
-    alpha(t)|_1 on values from 0 to 1 is added. The paper's 1e5 weighs Gram matrices of VGG16 on values from
-    0 to 1 as they are; relative ones do not depend on the network, nor on the values that it takes.
+    |Gram(y) - Gram(t)|^2 / |Gram(t)|^2, for every picture. The paper's 1e5 weighs Gram matrices of VGG16 on values from
+    0 to 1 as they are; relative ones do not depend on the network, nor on the values that it takes. Of RGBA pictures
+    the network sees the colours, and the L1 distance of alpha, from 0 to 1, is added.
 
     Args:
         network: its device is that of the pictures.
@@ -75,7 +75,7 @@ class PerceptualLikeness:
         own = self._features(y.float())
         distance = _relative((own[0] - theirs[0]).abs(), theirs[0].abs())
         if y.shape[1] == 4:
-            distance = distance + F.l1_loss(*(_unit(value[:, 3], self._format) for value in (y, wanted)))
+            distance = distance + F.l1_loss(_unit(y[:, 3], self._format), _unit(wanted[:, 3], self._format))
         if self._style:
             for a, b in zip(own, theirs, strict=True):
                 there = gram(b)
