@@ -24,6 +24,7 @@ from mggc_edge.compiler.qdq import Grid, insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, levels, network_grids
 from mggc_edge.compiler.to_onnx import ExportSettings, _remarks_on, to_onnx
 from mggc_edge.errors import CheckFailedError, SpecError
+from mggc_edge.machine import this_machine
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.cost import macs, parameters
 from mggc_edge.models.fake_quant import input_grid
@@ -72,6 +73,16 @@ def test_each_layer_finds_the_levels_of_torch_on_the_same_input(
     assert found.levels <= 1
     assert found.values == 3 * sum(level.size for level in levels(network, next(pictures()).numpy())[0].values())
     assert result.grids == found or (result.grids is not None and result.grids.equal >= 0.999)
+
+
+def test_a_processor_without_8_bit_sums_finds_the_same_levels(
+    exported: dict[str, tuple[Network, Exported]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = replace(this_machine(), instruction_sets=("AVX2",))
+    monkeypatch.setattr("mggc_edge.backends.onnxruntime.this_machine", lambda: old)
+    network, result = exported["resnet"]
+    found = compare_grids(network, onnx.load(result.artifact.path), "input", [next(pictures(seed=5)).numpy()])
+    found.check("the file")
 
 
 @pytest.mark.parametrize(("name", "least"), [("resnet", 45), ("separable", 45), ("unet", 45), ("cartoongan", 40)])
