@@ -90,8 +90,10 @@ def _details(comparison: Comparison) -> list[str]:
         pairs, processes = comparison.pairs, comparison.ratio.processes
         size = f"{effect:.1%}" if effect < 1 else f"a factor of {_times(1 + effect)}"
         lines.append(f"Smallest difference that {pairs} pairs in {processes} processes would show here: {size}.")
-    if comparison.left_out:
-        count, of = comparison.left_out, comparison.pairs + comparison.left_out
+    of, count = comparison.pairs + comparison.left_out, comparison.left_out - comparison.throttled
+    if comparison.throttled:
+        lines.append(f"In {comparison.throttled} of {of} pairs the board had lowered its clocks: they were left out.")
+    if count:
         lines.append(f"Other processes disturbed {count} of {of} pairs, which were left out.")
     if unclear and not disturbed:
         lines.append("More pairs (--pairs), or a quieter machine, can tell smaller differences.")

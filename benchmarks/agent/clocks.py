@@ -98,22 +98,29 @@ def limits(root: Path = Path("/")) -> Limits:
     return {str(path.relative_to(root)): text(path) for path in paths}
 
 
-def command(agent: str, python: str = sys.executable, run: Run = run) -> list[str]:
+def command(agent: str, root: Path = Path("/"), python: str = sys.executable, run: Run = run) -> list[str]:
     """Return the command that starts the guard: as it is for root, else through sudo, which asks for nothing.
 
     Args:
         agent: the folder or archive that is the agent.
+        root: where the board's files lie.
         python: what runs it.
         run: how a command is run, for tests.
 
     Raises:
-        ClocksError: this is not root, and sudo would ask for a password, or is not there.
+        ClocksError: there is no jetson_clocks; or this is not root, and sudo would ask for a password, or is not there.
     """
+    if not (root / TOOL).is_file():
+        raise ClocksError(
+            "--lock-clocks needs jetson_clocks, which is not on the device",
+            "leave --lock-clocks out: only a Jetson with NVIDIA's own Linux has it",
+        )
+    words = [python, agent, "clocks", *([] if root == Path("/") else [str(root)])]
     if os.geteuid() == 0:
-        return [python, agent, "clocks"]
+        return words
     if run(["sudo", "-n", "true"])[0] != 0:
         raise ClocksError("--lock-clocks needs root on the device, and sudo does not give it", ROOT_HINT)
-    return ["sudo", "-n", python, agent, "clocks"]
+    return ["sudo", "-n", *words]
 
 
 class Lock:
@@ -134,14 +141,9 @@ class Lock:
         """Store the clocks and lock them; return what is to be said.
 
         Raises:
-            ClocksError: there is no jetson_clocks, it fails, or another measurement holds the clocks. They are then as
+            ClocksError: jetson_clocks is not there or fails, or another measurement holds the clocks. They are then as
                 they were.
         """
-        if not self._tool.is_file():
-            raise ClocksError(
-                "--lock-clocks needs jetson_clocks, which is not on the device",
-                "leave --lock-clocks out: only a Jetson with NVIDIA's own Linux has it",
-            )
         self._hold()
         try:
             remarks = self._restore_left() if self._store.exists() else []
@@ -279,5 +281,7 @@ def _last(said: str) -> str:
 
 def main() -> None:
     """Run the guard as a program."""
+    with contextlib.suppress(OSError):  # under a Ctrl-C, which goes to a whole session, it has to go on
+        os.setsid()
     root = Path(sys.argv[2]) if len(sys.argv) > 2 else Path("/")
     raise SystemExit(guard(root, sys.stdin.fileno(), sys.stdout))

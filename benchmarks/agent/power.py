@@ -120,7 +120,7 @@ def _of_hwmon(root: Path) -> Iterator[Rail]:
         chip = text(folder / "name")
         if not re.match(r"ina\d", chip):
             continue
-        kept = {"interval_ms": number(folder / "update_interval"), "averaged": number(folder / "samples")}
+        interval, averaged = number(folder / "update_interval"), number(folder / "samples")
         labels = in_order(folder.glob("in*_label"))
         for path in labels:
             channel = re.sub(r"\D", "", path.name)
@@ -129,9 +129,11 @@ def _of_hwmon(root: Path) -> Iterator[Rail]:
             amperes = folder / f"curr{channel}_input"
             if name in ("", "NC") or not amperes.is_file() or text(folder / f"in{channel}_enable") == "0":
                 continue
-            yield Rail(name, chip, volts=folder / f"in{channel}_input", amperes=amperes, **kept)
+            volts = folder / f"in{channel}_input"
+            yield Rail(name, chip, volts=volts, amperes=amperes, interval_ms=interval, averaged=averaged)
         if not labels and text(folder / "label") and (folder / "power1_input").is_file():  # of one channel, in uW
-            yield Rail(text(folder / "label"), chip, power=folder / "power1_input", power_scale=1e-3, **kept)
+            power = folder / "power1_input"
+            yield Rail(text(folder / "label"), chip, power, 1e-3, interval_ms=interval, averaged=averaged)
 
 
 def _of_iio(root: Path) -> Iterator[Rail]:

@@ -274,7 +274,7 @@ def make(root: Path, name: str) -> Tree:
 def _monitor(tree: Tree, number: int, channels: tuple[Channel, ...]) -> None:
     folder = f"{INA}/hwmon{number}"
     tree.write(f"{folder}/name", "ina3221")
-    tree.write(f"{folder}/update_interval", 1)
+    tree.write(f"{folder}/update_interval", 430)  # of 512 samples of three channels
     tree.write(f"{folder}/samples", 512)
     for channel, (label, volts, amperes) in enumerate(channels, start=1):
         if label is not None:

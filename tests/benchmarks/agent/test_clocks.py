@@ -63,6 +63,8 @@ def test_a_board_without_jetson_clocks_is_told_so(tmp_path: Path) -> None:
     make(tmp_path, "orin-nano")
     (tmp_path / "usr/bin/jetson_clocks").unlink()
     with pytest.raises(clocks.ClocksError, match=r"^--lock-clocks needs jetson_clocks, which is not on the device$"):
+        clocks.command("agent", tmp_path)
+    with pytest.raises(clocks.ClocksError, match=r"^jetson_clocks fails: .*/jetson_clocks: No such file or directory$"):
         clocks.Lock(tmp_path).take()
 
 
@@ -133,20 +135,26 @@ def test_two_measurements_do_not_lock_the_same_clocks(tmp_path: Path) -> None:
     second.give_back()
 
 
-def test_root_starts_the_guard_itself_and_others_through_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_starts_the_guard_itself_and_others_through_sudo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Sequence[str]] = []
 
     def answers(code: int) -> Callable[[Sequence[str]], tuple[int, str]]:
-        return lambda command: (asked.append(command), (code, ""))[1]
+        def run(command: Sequence[str]) -> tuple[int, str]:
+            asked.append(command)
+            return code, ""
 
+        return run
+
+    make(tmp_path, "thor")
+    guard = ["python3", "agent", "clocks", str(tmp_path)]
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert clocks.command("agent", "python3", answers(1)) == ["python3", "agent", "clocks"]
+    assert clocks.command("agent", tmp_path, "python3", answers(1)) == guard
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert clocks.command("agent", "python3", answers(0)) == ["sudo", "-n", "python3", "agent", "clocks"]
+    assert clocks.command("agent", tmp_path, "python3", answers(0)) == ["sudo", "-n", *guard]
     with pytest.raises(
         clocks.ClocksError, match=r"^--lock-clocks needs root on the device, and sudo does not give it$"
     ):
-        clocks.command("agent", "python3", answers(1))
+        clocks.command("agent", tmp_path, "python3", answers(1))
     assert asked == [["sudo", "-n", "true"]] * 2
 
 
@@ -264,11 +272,11 @@ def test_what_a_killed_guard_has_left_is_put_back_by_the_next(tmp_path: Path) ->
 
 def test_the_guard_answers_an_error_and_ends(tmp_path: Path) -> None:
     tree = make(tmp_path, "orin-nano")
-    (tmp_path / "usr/bin/jetson_clocks").unlink()
+    tree.write("fails", "lock 1")
     with guarded(tree) as process:
         assert answer(process) == {
             "error": "clocks",
-            "message": "--lock-clocks needs jetson_clocks, which is not on the device",
-            "hint": "leave --lock-clocks out: only a Jetson with NVIDIA's own Linux has it",
+            "message": "jetson_clocks fails: Error: Failed to lock",
+            "hint": "leave --lock-clocks out",
         }
         assert process.wait(10) == 1

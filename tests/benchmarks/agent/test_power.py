@@ -55,7 +55,7 @@ def test_thor_on_a_carrier_without_a_monitor_has_a_sum_and_unknown_rails_none() 
 def test_what_the_monitor_averages_over_is_known(tmp_path: Path) -> None:
     make(tmp_path, "orin-nano")
     assert power.rails(tmp_path)[0].to_json() == {
-        "name": "VDD_IN", "chip": "ina3221", "interval_ms": 1, "averaged": 512,
+        "name": "VDD_IN", "chip": "ina3221", "interval_ms": 430, "averaged": 512,
     }  # fmt: skip
 
 
