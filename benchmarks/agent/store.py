@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(onnx|ort|pyz)")
+NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(onnx|ort|engine|pyz)")
 TEMPORARY = re.compile(r"(part|work)-\d+(-.*)?")
 KEPT_BYTES = 2 * 2**30
 IN_USE_SECONDS = 3600.0  # what was asked for since then may be another session's

@@ -28,7 +28,7 @@ REMOTE_DIR, REMOTE_PYTHON = "~/.cache/mggc-edge", "python3"
 CHUNK_BYTES = 2**20
 MAX_NOTES_BYTES = 2**28  # of what a worker wrote
 HASH_SECONDS = 600.0  # to read what is already there
-LIBRARIES = {"onnxruntime": "onnxruntime", "ort-mobile": "onnxruntime", "openvino": "openvino"}
+LIBRARIES = {"onnxruntime": "onnxruntime", "ort-mobile": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 Sending = Callable[[str, int, int], None]
 
