@@ -42,14 +42,23 @@ def board_facts(device: Device) -> dict[str, Any] | None:
         if told["board"] is None:
             return None
         rails = [str(name) for name in told["power"]["rails"][:MAX_RAILS]]
+        watts = {str(name): float(value) for name, value in list(told["power"]["watts"].items())[:MAX_RAILS]}
         monitors = [dict(rail) for rail in told["power"]["monitors"][:MAX_RAILS]]
         board, total = dict(told["board"]), dict(told["power"]["total"])
         temperatures = {str(name): float(value) for name, value in list(told["temperatures"].items())[:MAX_NAMES]}
         return {
             **board,
-            "power": {"source": told["power"]["source"], "rails": rails, "monitors": monitors, "total": total},
+            "power": {
+                "source": told["power"]["source"],
+                "rails": rails,
+                "monitors": monitors,
+                "watts": watts,
+                "total": total,
+            },
             "power_mode": told["power_mode"],
             "clocks": _look(told["clocks"]),
+            "locked": dict(told["locked"]),
+            "left_locked": told["left_locked"],
             "temperatures": temperatures,
             "memory": dict(told["memory"]),
         }

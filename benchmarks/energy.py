@@ -47,6 +47,11 @@ class Alone:
     throttled: tuple[str, ...] = ()
 
 
+def seconds_alone(seconds: float, idle_seconds: float) -> float:
+    """Return about how long `measure_alone` takes for each model."""
+    return seconds + idle_seconds + WARM_SECONDS + 2.0
+
+
 def measure_alone(
     models: Sequence[Workload],
     device: Device,

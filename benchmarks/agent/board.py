@@ -14,6 +14,7 @@ What was begun is ended by `close`. Clocks are held by a guard, a process of its
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,18 +64,22 @@ class BoardSession:
             return {"board": None}
         self._source = power.source(self._root)
         names = () if self._source is None else self._source.rails
-        meaning = power.meaning(names)
+        meaning, found_rails = power.meaning(names), power.rails(self._root)
+        watts = {rail.name: rail.read() for rail in found_rails}
+        left = clocks.left_locked(self._root)
         return {
             "board": found.to_json(),
             "power": {
                 "source": None if self._source is None else self._source.name,
                 "rails": list(names),
-                "monitors": [rail.to_json() for rail in power.rails(self._root)],
+                "monitors": [rail.to_json() for rail in found_rails],
+                "watts": {name: value / 1000 for name, value in watts.items() if value is not None},
                 "total": {"kind": meaning.kind, "rails": list(meaning.rails), "text": meaning.text},
             },
             "power_mode": clocks.power_mode(self._root),
             "clocks": heat.look(self._root),
             "locked": heat.locked(heat.look(self._root)),
+            "left_locked": None if left is None else str(left),
             "temperatures": heat.temperatures(self._root),
             "memory": jetson.memory(self._root),
         }
@@ -128,7 +133,8 @@ class BoardSession:
         guard, self._guard = self._guard, None
         if guard is None:
             return {"restored": True, "remarks": []}
-        guard.close_input()
+        with contextlib.suppress(OSError):
+            guard.send(b"\n")
         answer = _said(guard)
         _end(guard)
         if "restored" not in answer:
@@ -147,6 +153,5 @@ def _said(guard: Child) -> dict[str, Any]:
 
 def _end(guard: Child) -> None:
     """Let the guard end by itself, which it does once the clocks are as they were."""
-    guard.close_input()
     guard.exit_code(GUARD_SECONDS)
     guard.end()

@@ -5,10 +5,10 @@
 
     python agent clocks [ROOT]
 
-It stores the clocks, locks them, answers with a line of JSON, and then waits until its stdin ends, which it does when
-whoever started it says so, fails, or is killed; or until a signal comes. Then it restores what it stored and answers
-once more. A Ctrl-C in a terminal does not reach it. Should the guard itself be killed, what it stored is left in
-/run/mggc-edge, from where the next guard restores it first; a restart of the board clears both.
+It stores the clocks, locks them, answers with a line of JSON, and then waits until something comes on its stdin, or
+that ends, as it does when whoever started it fails or is killed; or until a signal comes. Then it restores what it
+stored and answers once more. A Ctrl-C in a terminal does not reach it. Should the guard itself be killed, what it
+stored is left in /run/mggc-edge, from where the next guard restores it first; a restart of the board clears both.
 
     {"locked": true, "remarks": [...]}         then {"restored": true, "remarks": [...]}
     {"error": "clocks", "message", "hint"}     before it ends with exit code 1
@@ -96,6 +96,23 @@ def limits(root: Path = Path("/")) -> Limits:
     """Return the limits of all clocks, by the path of the kernel's file below the root."""
     paths = in_order(path for pattern in LIMITS for path in root.glob(pattern))
     return {str(path.relative_to(root)): text(path) for path in paths}
+
+
+def left_locked(root: Path = Path("/")) -> Path | None:
+    """Return the file of what a guard stored that was killed while it held the clocks; None where there is none."""
+    import fcntl
+
+    store, owner = root / FOLDER / STORE, root / FOLDER / OWNER
+    if not store.exists():
+        return None
+    try:
+        with owner.open(encoding="ascii") as held:
+            fcntl.flock(held.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return store
+    except OSError:
+        return None  # somebody holds them
+    return store
 
 
 def command(agent: str, root: Path = Path("/"), python: str = sys.executable, run: Run = run) -> list[str]:
@@ -226,7 +243,7 @@ class Lock:
 
 
 def guard(root: Path, requests: int, answers: TextIO, run: Run = run) -> int:
-    """Hold the clocks until what can be read from the open file `requests` ends, or a signal comes.
+    """Hold the clocks until something can be read from the open file `requests`, it ends, or a signal comes.
 
     Returns:
         The exit code: 1 where the clocks could not be locked or not be put back.
@@ -237,8 +254,7 @@ def guard(root: Path, requests: int, answers: TextIO, run: Run = run) -> int:
     try:
         remarks = lock.take()
         _answer(answers, {"locked": True, "remarks": remarks})
-        while os.read(requests, 4096):
-            pass
+        os.read(requests, 1)
     except ClocksError as error:
         _answer(answers, {"error": "clocks", "message": error.message, "hint": error.hint})
         return 1
