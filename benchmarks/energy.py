@@ -20,6 +20,7 @@ from typing import Any
 from mggc_edge.benchmarks.agent import heat
 from mggc_edge.benchmarks.agent.power import LEAST_HZ, Sample, Window, meaning, window
 from mggc_edge.benchmarks.board import board_facts, heat_of, power_of
+from mggc_edge.benchmarks.bundles import prepare
 from mggc_edge.benchmarks.devices.base import Device, Worker
 from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.report import BenchmarkReport
@@ -85,7 +86,7 @@ def measure_alone(
         return [Alone() for _ in models]
     first, monitors = heat_of(device).junction, facts["power"]["monitors"]
     found = []
-    for model, place in zip(models, device.prepare(models), strict=True):
+    for model, place in zip(models, prepare(models, device), strict=True):
         if progress is not None:
             progress(f"measuring the power of {model.name}")
         _cool_down(device, first, sleep, clock)

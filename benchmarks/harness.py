@@ -21,6 +21,7 @@ import numpy as np
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
 from mggc_edge.benchmarks.board import since_now
+from mggc_edge.benchmarks.bundles import prepare
 from mggc_edge.benchmarks.devices.base import Device, DeviceFacts, Worker, moment_of, others_of
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.disturbance import Noted, left_out
@@ -114,7 +115,7 @@ def measure(
     blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
     files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    places = device.prepare(models)
+    places = prepare(models, device)
     before, began = moment_of(device.tell("moment")), clock()
     most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
     warmup = (min(warm, most / 2), most)

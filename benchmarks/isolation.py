@@ -161,7 +161,7 @@ def open_request(model: Workload, place: str, threads: int, seed: int) -> dict[s
         threads: threads inside an operator.
         seed: of what is fed.
     """
-    facts = {"facts": read_engine_facts(model.path)} if model.runtime == "tensorrt" else {}
+    facts = {"facts": read_engine_facts(model.path)} if model.path.suffix == ".engine" else {}
     return {
         **facts,
         "do": "open",

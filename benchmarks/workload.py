@@ -23,7 +23,8 @@ class Workload:
 
     Attributes:
         name: what it is called in the report.
-        path: an .onnx, .ort or .engine file. It is run as it is: who does not trust it checks it first.
+        path: an .onnx, .ort or .engine file; for TensorRT also an ONNX file of a bundle, whose engine is built on the
+            device that it is measured on. It is run as it is: who does not trust it checks it first.
         runtime: the engine, as `--runtime` has it.
         precision: the file's own; "bf16" for a float32 file that OpenVINO runs in bfloat16.
         provider: what ONNX Runtime runs it on: "cpu", "cuda" or "tensorrt".
@@ -39,6 +40,11 @@ class Workload:
     macs_paper: int | None = None
     image_size: tuple[int, int] | None = None
     provider: str = "cpu"
+
+    @property
+    def of_bundle(self) -> bool:
+        """Whether it is an ONNX file that TensorRT builds an engine from."""
+        return self.runtime == "tensorrt" and self.path.suffix.lower() == ".onnx"
 
     def __post_init__(self) -> None:
         if not self.name:

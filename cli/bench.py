@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mggc_edge.cli.bench_board import LockClocks, board_of, with_board
+from mggc_edge.cli.bench_board import LockClocks, board_of, build_engines, with_board
 from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython
 from mggc_edge.cli.options import (
     RUNS,
@@ -123,6 +123,7 @@ def bench(
         check_profiled(measured)
     run = _run_to_update(paths, len(measured)) if update else None
     with where.open(out, settings, measured) as on, board_of(out, on, lock_clocks) as board:
+        build_engines(out, measured, on)
         with _progress(out) as progress:
             report = measure(
                 measured,

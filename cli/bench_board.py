@@ -47,6 +47,18 @@ def board_of(out: Output, device: Device, lock_clocks: bool) -> Iterator[dict[st
         yield None if facts is None else {**facts, "locked_by_bench": True}
 
 
+def build_engines(out: Output, models: Sequence[Workload], device: Device) -> None:
+    """Build on the device what TensorRT runs there, where files of a bundle are measured, and say so before.
+
+    Raises:
+        ArtifactError: an engine cannot be built, or gives other pictures than its network.
+    """
+    from mggc_edge.benchmarks.bundles import prepare
+
+    if any(model.of_bundle for model in models):
+        prepare(models, device, out.remark)
+
+
 def with_board(
     out: Output,
     settings: Settings,

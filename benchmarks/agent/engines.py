@@ -233,7 +233,7 @@ class TensorRt:
 
     def open(self, request: Mapping[str, Any]) -> None:
         """Load an engine. `facts`, where its builder wrote any, say what it was built for, and its metadata."""
-        name, facts = Path(request["path"]).name, request.get("facts") or {}
+        name, facts = Path(request["path"]).name, request.get("facts") or _facts_beside(request["path"])
         here = f"{self._memory.device} with TensorRT {self._library.version}"
         built = f"{facts.get('device')} with TensorRT {facts.get('tensorrt')}"
         if facts and built != here:
@@ -276,6 +276,15 @@ ENGINES: dict[str, type[OnnxRuntime] | type[OpenVino] | type[TensorRt]] = {
     "openvino": OpenVino,
     "tensorrt": TensorRt,
 }
+
+
+def _facts_beside(path: str) -> dict[str, Any]:
+    """Return what is kept beside an engine that was built here; nothing where there is nothing."""
+    try:
+        facts = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
 def _openvino_type(port: Any) -> str:

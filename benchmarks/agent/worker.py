@@ -11,6 +11,7 @@ nothing unless it is asked to: two workers that are asked in turn never compete 
     {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
     {"do": "save", "file"}                         -> nothing; the file, a .npz, has what goes in and what comes out
     {"do": "copy", "threads", "bytes", "copies"}   -> best_ns: to copy so many bytes; needs no model
+    {"do": "build", "bundle", "file", "precision"} -> engine: where it lies; needs no model, see bundle.py
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
 An answer with the key `error` ("missing", "provider", "model", "engine", "size", "fixed", "input", "file") has a
@@ -70,6 +71,10 @@ class Worker:
             return self._profile(request["parts"], request["runs"], request["untimed"])
         if do == "save":
             return self._save(request["file"])
+        if do == "build":
+            from .bundle import engine_of
+
+            return engine_of(request["bundle"], request["file"], request["precision"])
         if do == "copy":
             return {"best_ns": _copy_ns(request["threads"], request["bytes"], request["copies"])}
         return {"rss_peak_bytes": _memory("VmHWM")}
