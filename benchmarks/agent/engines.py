@@ -254,10 +254,10 @@ class TensorRt:
         ]
         self.device_bytes = engine.device_memory_bytes
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
+    def run(self, feeds: Mapping[str, Any]) -> Any:
         """Run once."""
         try:
-            self._session.infer(feeds)
+            return self._session.infer(feeds)
         except (self._api.TensorRTError, self._run.CudaError) as error:
             raise RefusalError("model", error.message) from error
 
