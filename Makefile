@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-ssh test-arm64 lint build clean
+.PHONY: demo test test-slow test-ssh test-arm64 test-jetson lint build clean
 
 demo: $(STAMP)
 	$(BIN)/mggc-edge demo
@@ -24,6 +24,10 @@ test-ssh: $(STAMP)
 test-arm64: $(STAMP)
 	$(BIN)/python tests/boards/fetch.py .cache/boards
 	$(BIN)/python -m pytest -q -m boards tests
+
+# On a Jetson: what is tested on boards made of files, on this board too. pytest and numpy are enough; clocks need root.
+test-jetson:
+	$(PYTHON) -m pytest -q -rs tests/benchmarks/agent/test_any_board.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -20,6 +20,8 @@ import numpy as np
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
+from mggc_edge.benchmarks.board import since_now
+from mggc_edge.benchmarks.bundles import prepare
 from mggc_edge.benchmarks.devices.base import Device, DeviceFacts, Worker, moment_of, others_of
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.disturbance import Noted, left_out
@@ -113,7 +115,7 @@ def measure(
     blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
     files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    places = device.prepare(models)
+    places = prepare(models, device)
     before, began = moment_of(device.tell("moment")), clock()
     most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
     warmup = (min(warm, most / 2), most)
@@ -131,6 +133,7 @@ def measure(
             threads=threads,
             runs_per_pair=gathered.runs_per_pair,
             inputs=tuple(gathered.opened["inputs"]),
+            device_bytes=gathered.opened.get("device_bytes"),
             processes=tuple(gathered.processes),
             warnings=tuple(sorted(codes + gathered.warnings + _sample_warnings(gathered.processes))),
         )
@@ -193,7 +196,7 @@ class _Plan:
                 if not self.gathered[index].runs_per_pair:
                     self.gathered[index].opened = opened[index]
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
-            ready = self.clock()
+            ready, lowered = self.clock(), since_now(self._device)
             for order in orders(count, pairs, self.random):
                 if samples[0] and self.clock() >= self.deadline:
                     break
@@ -209,7 +212,7 @@ class _Plan:
                     self.others.append(others)
                 if self._progress is not None:
                     self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
-            per_pair = (self.clock() - ready) / len(samples[0])
+            per_pair, throttled = (self.clock() - ready) / len(samples[0]), lowered()
             for index, gathered in enumerate(self.gathered):
                 closed = self._ask(workers[index], {"do": "close"})
                 gathered.processes.append(
@@ -223,6 +226,7 @@ class _Plan:
                         rss_before_bytes=opened[index]["rss_before_bytes"],
                         rss_peak_bytes=closed["rss_peak_bytes"],
                         noted=tuple(noted[index]),
+                        throttled=throttled,
                     )
                 )
         return ready - began, per_pair
@@ -290,16 +294,23 @@ def _machine_warnings(device: DeviceFacts, threads: int, share: float | None, ot
 
 
 def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
-    """Leave disturbed pairs out of all models alike; where too few would remain, warn of those that were disturbed."""
+    """Leave disturbed pairs out of all models alike, and blocks in which clocks were lowered as a whole.
+
+    Where too few pairs would remain, none is left out, and what disturbed them is warned of.
+    """
+    throttled = [bool(process.throttled) for process in gathered[0].processes]
     found = [
         [[noted.disturbed(threads) for noted in process.noted] for process in one.processes] for one in gathered
     ]  # [model][process][pair]
-    out = left_out([[any(pair) for pair in zip(*process, strict=True)] for process in zip(*found, strict=True)])
+    out = left_out([
+        [void or any(pair) for pair in zip(*process, strict=True)]
+        for void, process in zip(throttled, zip(*found, strict=True), strict=True)
+    ])  # fmt: skip
     for one, disturbed in zip(gathered, found, strict=True):
         if out is not None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
-        elif any(map(any, disturbed)):
-            one.warnings.append("preempted")
+        else:
+            one.warnings += ["preempted"] * any(map(any, disturbed)) + ["throttled"] * any(throttled)
 
 
 def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from mggc_edge.backends.onnxruntime import provider_name
+from mggc_edge.backends.tensorrt import read_engine_facts
 from mggc_edge.benchmarks.agent.child import Child, LongLineError
 from mggc_edge.benchmarks.devices.base import Worker
 from mggc_edge.benchmarks.workload import Workload
@@ -19,12 +20,16 @@ from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, MissingDe
 from mggc_edge.lazy import install_line
 
 AGENT = Path(__file__).with_name("agent")
-EXTRAS = {"openvino": "openvino"}  # runtime -> the optional dependencies that install it, where these are not "ort"
+EXTRAS = {
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+}  # runtime -> the optional dependencies that install it, where these are not "ort"
 # Error kinds that are no fault of the file, and the way out.
 HINTS = {
     "size": "give an image size",
     "fixed": "leave the image size out",
     "provider": "see mggc-edge doctor",
+    "engine": "build it on that device: python3 build.py in the folder that export --runtime tensorrt writes",
 }
 
 
@@ -156,7 +161,9 @@ def open_request(model: Workload, place: str, threads: int, seed: int) -> dict[s
         threads: threads inside an operator.
         seed: of what is fed.
     """
+    facts = {"facts": read_engine_facts(model.path)} if model.path.suffix == ".engine" else {}
     return {
+        **facts,
         "do": "open",
         "path": place,
         "runtime": model.runtime,

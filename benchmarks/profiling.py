@@ -33,6 +33,11 @@ def check_profiled(models: Sequence[Workload]) -> None:
         InputError: one of them runs on a device whose times the processor does not see.
     """
     for model in models:
+        if model.runtime == "tensorrt":
+            raise InputError(
+                f"'{model.name}' cannot be profiled: the layers of a TensorRT engine are not timed here",
+                hint="trtexec --loadEngine=FILE --dumpProfile times them on the device",
+            )
         if provider_name(model.provider) != provider_name("cpu"):
             raise InputError(
                 f"'{model.name}' cannot be profiled on '{model.provider}': what ONNX Runtime counts there is how long "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mggc_edge.cli.bench_board import LockClocks, board_of, build_engines, with_board
 from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython
 from mggc_edge.cli.options import (
     RUNS,
@@ -38,14 +39,15 @@ def bench(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL ... | RUN]",
-            help=".onnx or .ort files, of which the first is what the others are compared with; or one run folder: "
-            "its original and its compressed generator [dim](default: runs/latest)[/].",
+            help=".onnx, .ort or .engine files, of which the first is what the others are compared with; or one run "
+            "folder: its original and its compressed generator [dim](default: runs/latest)[/].",
             show_default=False,
         ),
     ] = None,
     device: DeviceFlag = "auto",
     remote_dir: RemoteDir = None,
     remote_python: RemotePython = None,
+    lock_clocks: LockClocks = False,
     threads: Annotated[
         int | None,
         typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads [dim](default: all cores)[/]."),
@@ -70,7 +72,7 @@ def bench(
         typer.Option(
             "--runtime",
             metavar="LIST",
-            help="Engines, of: onnxruntime, ort-mobile, openvino [dim](default: by the file's ending)[/].",
+            help="Engines, of: onnxruntime, ort-mobile, openvino, tensorrt [dim](default: by the file's ending)[/].",
         ),
     ] = None,
     provider: Annotated[
@@ -120,7 +122,8 @@ def bench(
     if profile:
         check_profiled(measured)
     run = _run_to_update(paths, len(measured)) if update else None
-    with where.open(out, settings, measured) as on:
+    with where.open(out, settings, measured) as on, board_of(out, on, lock_clocks) as board:
+        build_engines(out, measured, on)
         with _progress(out) as progress:
             report = measure(
                 measured,
@@ -134,6 +137,7 @@ def bench(
                 progress=progress,
                 device=on,
             )
+        report = with_board(out, settings, report, measured, on, board)
         if run is not None:
             from mggc_edge.report.latency import renew_latency
 

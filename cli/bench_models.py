@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mggc_edge.benchmarks.workload import Workload
 
 Size = tuple[int, int]
+BUNDLE_FOLDER, BUNDLE_FILE = "tensorrt", "bundle.json"  # of a run, and in it; see compiler/tensorrt_bundle.py
 # How a model is run: runtime, provider, precision.
 Way = tuple[str, str, str]
 
@@ -37,11 +38,19 @@ class Choice:
 
         return tuple({RUNTIMES[name].ending: None for name in self.runtimes}) or (".onnx",)
 
+    def builds(self, path: Path) -> bool:
+        """Return whether TensorRT was asked for, and the file is one of a bundle, which engines are built from."""
+        bundled = path.suffix.lower() == ".onnx" and (path.parent / BUNDLE_FILE).is_file()
+        return "tensorrt" in self.runtimes and bundled
+
+    def _wants(self, precision: str) -> bool:
+        return precision in (self.precisions or (precision,))
+
     def ways(self, path: Path, precision: str) -> list[Way]:
         """Return how a file of this precision is run; none where it cannot be run as it was asked."""
         from mggc_edge.backends.registry import RUNTIMES
 
-        found = []
+        found = [("tensorrt", "cpu", precision)] if self.builds(path) and self._wants(precision) else []
         fits = [known for known in RUNTIMES.values() if known.ending == path.suffix.lower()]
         for known in fits:
             for wanted in self.precisions or (precision,):
@@ -104,7 +113,8 @@ def _check_all_used(made: Sequence[Workload], models: Sequence[Workload], choice
 
     names = ", ".join(f"'{model.path.name}'" for model in models)
     for runtime in choice.runtimes:
-        if all(model.path.suffix.lower() != RUNTIMES[runtime].ending for model in models):
+        built = runtime == "tensorrt" and any(choice.builds(model.path) for model in models)
+        if not built and all(model.path.suffix.lower() != RUNTIMES[runtime].ending for model in models):
             raise ArtifactError(
                 f"the runtime '{runtime}' opens {RUNTIMES[runtime].ending} files, and there is none among {names}",
                 hint=f"mggc-edge export --runtime {runtime} writes one",
@@ -149,6 +159,7 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
     Where the original has no file of a precision that was asked for, its float32 file stands in.
     """
     from mggc_edge.artifacts import GENERATOR_FILES, ORIGINAL_FILE
+    from mggc_edge.backends.registry import RUNTIMES
     from mggc_edge.opening import run_artifact
 
     generator = run_artifact(run)
@@ -158,22 +169,29 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
     for name, usual in (("original", ORIGINAL_FILE), ("compressed", generator.name)):
         stem, own, _ = usual.split(".")
         for ending in choice.endings():
-            there = [kind for kind in GENERATOR_FILES if f"{place}/{stem}.{kind}{ending}" in listed]
+            folder, how = place, choice
+            if ending == RUNTIMES["tensorrt"].ending:  # engines are built from the files of the run's bundle
+                folder, ending, how = f"{place}/{BUNDLE_FOLDER}", ".onnx", replace(choice, runtimes=("tensorrt",))
+            there = [kind for kind in GENERATOR_FILES if f"{folder}/{stem}.{kind}{ending}" in listed]
             wanted = ["fp32" if kind == "bf16" else kind for kind in choice.precisions] or [own]
-            kinds, how = [kind for kind in dict.fromkeys(wanted) if kind in there], choice
+            kinds = [kind for kind in dict.fromkeys(wanted) if kind in there]
             if not kinds and name == "original":
-                kinds, how = ["fp32"], replace(choice, precisions=())
+                kinds, how = ["fp32"], replace(how, precisions=())
             kinds = kinds or [own]
-            found += [(name, _file(run, f"{place}/{stem}.{kind}{ending}", listed), how) for kind in kinds]
+            found += [(name, _file(run, f"{folder}/{stem}.{kind}{ending}", listed), how) for kind in kinds]
     return _numbered(found)
 
 
 def _numbered(found: list[tuple[str, Path, Choice]]) -> list[tuple[str, Path, Choice]]:
     """Return the same with the file's precision and ending in the name where a name occurs more than once."""
     counts = Counter(name for name, _, _ in found)
-    return [
-        (name if counts[name] == 1 else f"{name} {path.name.split('.', 1)[1]}", path, how) for name, path, how in found
-    ]
+    return [(name if counts[name] == 1 else f"{name} {_kind(path)}", path, how) for name, path, how in found]
+
+
+def _kind(path: Path) -> str:
+    """Return precision and ending of a file, "fp16.onnx"; of one that an engine is built from "fp16.engine"."""
+    kind = path.name.split(".", 1)[1]
+    return f"{kind.rsplit('.', 1)[0]}.engine" if path.parent.name == BUNDLE_FOLDER else kind
 
 
 def _listed(run: Path) -> dict[str, str]:
@@ -191,7 +209,7 @@ def _file(run: Path, name: str, listed: dict[str, str]) -> Path:
 
     path = run / name
     if name not in listed:
-        if path.name.startswith("original.") and path.suffix == ".onnx":
+        if path.name.startswith("original.") and path.suffix == ".onnx" and path.parent.name != BUNDLE_FOLDER:
             generator = path.with_name(path.name.replace("original.", "generator."))
             raise ArtifactError(
                 f"the run '{run}' has no original to compare with",

@@ -16,6 +16,15 @@ __all__ = ["SETTINGS", "Setting", "Settings", "Value"]
 _TABLE: tuple[Setting, ...] = (
     Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
     Setting(
+        "bench.energy_seconds",
+        10.0,
+        "seconds",
+        "a Jetson's power is taken under each model alone; 0: not at all",
+        low=0,
+        high=600,
+    ),
+    Setting("bench.idle_seconds", 5.0, "seconds", "and before it, while nothing runs", low=0.5, high=600),
+    Setting(
         "bench.max_seconds",
         300.0,
         "seconds",

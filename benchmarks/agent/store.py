@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(onnx|ort|pyz)")
+NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(onnx|ort|engine|zip|pyz)")
+ENGINES = re.compile(r"[0-9a-f]{64}-engines")  # of a bundle, which goes before them
 TEMPORARY = re.compile(r"(part|work)-\d+(-.*)?")
 KEPT_BYTES = 2 * 2**30
 IN_USE_SECONDS = 3600.0  # what was asked for since then may be another session's
@@ -162,6 +163,8 @@ class Store:
         """Remove what killed sessions left."""
         with contextlib.suppress(OSError):
             for path in list(self.folder.iterdir()):
+                if ENGINES.fullmatch(path.name) and not path.with_name(f"{path.name[:64]}.zip").exists():
+                    shutil.rmtree(path, ignore_errors=True)
                 if TEMPORARY.fullmatch(path.name) and time.time() - path.stat().st_mtime > STALE_SECONDS:
                     if path.is_dir():
                         shutil.rmtree(path, ignore_errors=True)

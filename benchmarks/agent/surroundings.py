@@ -1,4 +1,4 @@
-"""What surrounds a measurement, as the device itself sees it: load, stolen time, clock governor."""
+"""What surrounds a measurement, as the device itself sees it: load, stolen time, clocks; and what a board tells."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .board import BoardSession
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LIBRARIES = ("numpy", "onnxruntime", "openvino")
+LIBRARIES = ("numpy", "onnxruntime", "openvino", "tensorrt")
 SECONDS_TO_SLEEP = 0.001  # in which a process that has answered goes to sleep, before others are counted
 
 _FREQUENCY = "sys/devices/system/cpu/cpu{}/cpufreq/{}"
@@ -50,12 +52,13 @@ class Surroundings:
     """
 
     def __init__(self, this_machine: Callable[[Path], Any], root: Path = Path("/")) -> None:
-        self._this_machine, self._root = this_machine, root
+        self._this_machine, self._root, self._board = this_machine, root, BoardSession(root)
         self.answers: dict[str, Callable[[], dict[str, Any]]] = {
             "machine": self._machine,
             "moment": lambda: asdict(moment(self._root)),
             "others": self._others,
             "libraries": lambda: {name: find_spec(name) is not None for name in LIBRARIES},
+            **self._board.answers,
         }
 
     def tell(self, name: str) -> dict[str, Any]:
@@ -64,6 +67,7 @@ class Surroundings:
 
     def close(self) -> None:
         """End what was begun."""
+        self._board.close()
 
     def _machine(self) -> dict[str, Any]:
         """Return what does not change while it is measured."""

@@ -7,13 +7,15 @@ nothing unless it is asked to: two workers that are asked in turn never compete 
                                                    -> load_ns, first_ns, inputs, provider, versions, ...
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
+    {"do": "steady", "ns"}                         -> runs, start_ns, end_ns: for so long, without a pause
     {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
     {"do": "save", "file"}                         -> nothing; the file, a .npz, has what goes in and what comes out
     {"do": "copy", "threads", "bytes", "copies"}   -> best_ns: to copy so many bytes; needs no model
+    {"do": "build", "bundle", "file", "precision"} -> engine: where it lies; needs no model, see bundle.py
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
-An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input", "file") has a `message`; the
-process then ends.
+An answer with the key `error` ("missing", "provider", "model", "engine", "size", "fixed", "input", "file") has a
+`message`; the process then ends.
 """
 
 from __future__ import annotations
@@ -63,10 +65,16 @@ class Worker:
             for _ in range(request["untimed"]):
                 self._run()
             return self._sample(request["runs"])
+        if do == "steady":
+            return self._steady(request["ns"])
         if do == "profile":
             return self._profile(request["parts"], request["runs"], request["untimed"])
         if do == "save":
             return self._save(request["file"])
+        if do == "build":
+            from .bundle import engine_of
+
+            return engine_of(request["bundle"], request["file"], request["precision"])
         if do == "copy":
             return {"best_ns": _copy_ns(request["threads"], request["bytes"], request["copies"])}
         return {"rss_peak_bytes": _memory("VmHWM")}
@@ -92,6 +100,7 @@ class Worker:
             "load_ns": load,
             "first_ns": first,
             "rss_before_bytes": before,
+            "device_bytes": engine.device_bytes,
             "provider": engine.provider,
             "inputs": [
                 {"name": name, "dtype": feed.dtype.name, "shape": list(feed.shape)}
@@ -120,6 +129,15 @@ class Worker:
             "waited_ns": _difference(waited, _waited()),
         }
         return {"samples_ns": samples, "noted": noted}
+
+    def _steady(self, least_ns: int) -> dict[str, Any]:
+        """Run without a pause for so long; return how often, and between which moments."""
+        runs, start = 0, time.perf_counter_ns()
+        end = start
+        while end - start < least_ns:
+            self._run()
+            runs, end = runs + 1, time.perf_counter_ns()
+        return {"runs": runs, "start_ns": start, "end_ns": end}
 
     def _profile(self, parts: int, runs: int, untimed: int) -> dict[str, Any]:
         """After the warm-up run so many times in so many parts; the engine writes down where the time went."""

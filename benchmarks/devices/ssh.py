@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from mggc_edge.artifacts import sha256_of
+from mggc_edge.benchmarks.bundles import packed
 from mggc_edge.benchmarks.devices.address import Address, python_command
 from mggc_edge.benchmarks.devices.base import DeviceFacts, Worker, facts_of
 from mggc_edge.benchmarks.devices.complaints import complaint, refusal
@@ -28,7 +30,7 @@ REMOTE_DIR, REMOTE_PYTHON = "~/.cache/mggc-edge", "python3"
 CHUNK_BYTES = 2**20
 MAX_NOTES_BYTES = 2**28  # of what a worker wrote
 HASH_SECONDS = 600.0  # to read what is already there
-LIBRARIES = {"onnxruntime": "onnxruntime", "ort-mobile": "onnxruntime", "openvino": "openvino"}
+LIBRARIES = {"onnxruntime": "onnxruntime", "ort-mobile": "onnxruntime", "openvino": "openvino", "tensorrt": "tensorrt"}
 
 Sending = Callable[[str, int, int], None]
 
@@ -106,15 +108,17 @@ class SshDevice:
     def prepare(self, models: Sequence[Workload]) -> list[str]:
         """Check that the engines are there, send what is not there yet, and return where each model's file lies."""
         self._check_libraries(models)
-        names = {model.path: f"{sha256_of(model.path)}{model.path.suffix.lower()}" for model in models}
-        files = {name: path for path, name in names.items()}
-        sizes = [[name, path.stat().st_size] for name, path in files.items()]
-        there = self._request({"do": "have", "files": sizes}, timeout=HASH_SECONDS)
-        for name in _texts(there.get("missing")):
-            if name in files:
-                self._send(name, files[name])
+        with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder:
+            carried = _carried(models, Path(folder))
+            names = {path: f"{sha256_of(path)}{path.suffix.lower()}" for path in carried}
+            files = {name: path for path, name in names.items()}
+            sizes = [[name, path.stat().st_size] for name, path in files.items()]
+            there = self._request({"do": "have", "files": sizes}, timeout=HASH_SECONDS)
+            for name in _texts(there.get("missing")):
+                if name in files:
+                    self._send(name, files[name])
         self._work = str(there.get("work"))
-        return [f"{there.get('folder')}/{names[model.path]}" for model in models]
+        return [f"{there.get('folder')}/{names[path]}" for path in carried]
 
     def start(self, model: Workload) -> Worker:
         """Start a fresh process."""
@@ -200,6 +204,15 @@ class _RemoteWorker:
     def end(self) -> None:
         """End the process there."""
         self._connection.end_worker(self._number)
+
+
+def _carried(models: Sequence[Workload], folder: Path) -> list[Path]:
+    """Return what is sent for each model: its file, or an archive of its bundle, which is made in that folder."""
+    made: dict[Path, Path] = {}
+    for model in models:
+        if model.of_bundle and model.path.parent not in made:
+            made[model.path.parent] = packed(model.path.parent, folder / f"{len(made)}.zip")
+    return [made[model.path.parent] if model.of_bundle else model.path for model in models]
 
 
 def _texts(value: Any) -> list[str]:

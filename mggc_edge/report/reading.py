@@ -39,13 +39,12 @@ from mggc_edge.report.facts import (
     Size,
 )
 from mggc_edge.report.fields import Fields, read_fields
+from mggc_edge.report.power import read_power
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
 QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
-SAMPLES_FOLDER, LOG_FILE = "samples", "logs/metrics.jsonl"
-MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE = 12, 8 * 2**20, 4096
-MAX_GROUPS = 1000
-PNG = b"\x89PNG\r\n\x1a\n"
+SAMPLES_FOLDER, LOG_FILE, PNG = "samples", "logs/metrics.jsonl", b"\x89PNG\r\n\x1a\n"
+MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE, MAX_GROUPS = 12, 8 * 2**20, 4096, 1000
 
 
 def read_run(run: Path) -> RunFacts:
@@ -226,6 +225,7 @@ def _measured(run: Fields) -> Measured:
         rss_peak_bytes=None if memory is None else memory.number("rss_peak_bytes"),
         threads=run.number("threads"),
         warnings=tuple(str(warning)[:300] for warning in run.list("warnings")[:20]),
+        power=read_power(run),
     )
 
 

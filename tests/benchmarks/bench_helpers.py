@@ -144,6 +144,12 @@ class FakeWorker:
             self._samples += 1
             noted = {"wall_ns": sum(samples), **self._counts(self._samples - 1, sum(samples))}
             return {"samples_ns": samples, "noted": noted}
+        if do == "steady":
+            runs, start = 0, round(self._clock.now * 1e9)
+            while round(self._clock.now * 1e9) - start < request["ns"]:
+                self._run()
+                runs += 1
+            return {"runs": runs, "start_ns": start, "end_ns": round(self._clock.now * 1e9)}
         return {"rss_peak_bytes": 5000}
 
     def end(self) -> None:

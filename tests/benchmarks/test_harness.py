@@ -369,7 +369,7 @@ def test_models_that_cannot_be_measured_together_are_refused(files: Any, tmp_pat
     ("changes", "message"),
     [
         ({"name": ""}, "a model to measure needs a name"),
-        ({"runtime": "tensorrt"}, "'tensorrt' is no runtime that can be measured"),
+        ({"runtime": "tflite"}, "'tflite' is no runtime that can be measured"),
         ({"precision": "fp64"}, "'fp64' is no precision that can be measured"),
         ({"precision": "bf16"}, "'a' cannot be measured in bf16 by onnxruntime"),
         ({"provider": "npu"}, "'npu' is no provider"),

@@ -98,7 +98,7 @@ def test_the_device_tells_of_itself(asker: Asker) -> None:
     assert asker.ask({"do": "others"}) == {"do": "others", "running": 0}
     assert asker.ask({"do": "moment"})["load"] == 0.0
     assert asker.ask({"do": "machine"})["machine"]["processor"] == "CPU"
-    assert set(asker.ask({"do": "libraries"})) == {"do", "numpy", "onnxruntime", "openvino"}
+    assert set(asker.ask({"do": "libraries"})) == {"do", "numpy", "onnxruntime", "openvino", "tensorrt"}
 
 
 def test_workers_are_told_apart_and_their_lines_relayed(asker: Asker) -> None:

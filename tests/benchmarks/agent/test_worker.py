@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     first, warm, sampled, closed = served(
         {**OPEN, "path": str(path)}, WARM, {"do": "sample", "runs": 3, "untimed": 1}, CLOSE
     )
-    assert set(first) == {"load_ns", "first_ns", "rss_before_bytes", "provider", "inputs", "versions"}
+    assert set(first) == {
+        "load_ns", "first_ns", "rss_before_bytes", "device_bytes", "provider", "inputs", "versions",
+    }  # fmt: skip
     assert (first["provider"], first["inputs"]) == (
         "CPUExecutionProvider",
         [{"name": "x0", "dtype": "float32", "shape": [1, 3, 16, 16]}],
@@ -70,6 +73,16 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     assert sampled["noted"]["wall_ns"] >= sum(sampled["samples_ns"])
     assert sampled["noted"]["cpu_ns"] > 0
     assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20
+
+
+def test_it_runs_without_a_pause_for_as_long_as_it_is_told(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx")
+    before = time.perf_counter_ns()
+    _, ran = served({**OPEN, "path": str(path)}, {"do": "steady", "ns": 20_000_000})
+    assert set(ran) == {"runs", "start_ns", "end_ns"}
+    assert ran["runs"] >= 2
+    assert before < ran["start_ns"] < ran["end_ns"] < time.perf_counter_ns()
+    assert ran["end_ns"] - ran["start_ns"] >= 20_000_000
 
 
 def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_path: Path) -> None:

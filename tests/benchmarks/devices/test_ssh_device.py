@@ -197,7 +197,7 @@ def test_a_model_that_changes_meanwhile_is_not_measured(
         device.prepare([model])
 
 
-@pytest.mark.parametrize("kilobytes", [0, 8, 100], ids=["nothing", "not the agent", "not the model"])
+@pytest.mark.parametrize("kilobytes", [0, 8, 200], ids=["nothing", "not the agent", "not the model"])
 def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
     near: MakeDevice, wrapped: Callable[[str], str], tmp_path: Path, kilobytes: int
 ) -> None:
@@ -210,7 +210,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half(
     assert caught.value.message.startswith(f"the disk of {BOARD} is full: ")
     assert "File too large" in caught.value.message
     assert caught.value.hint == "make room, or take another folder: --remote-dir"
-    assert stored(tmp_path) == ([agent().name] if kilobytes == 100 else [])
+    assert stored(tmp_path) == ([agent().name] if kilobytes == 200 else [])
     with near() as device:
         device.prepare([Workload("large", path)])
 
