@@ -144,7 +144,15 @@ _TABLE: tuple[Setting, ...] = (
         "measured; GCC: 1",
         low=-1,
     ),
-    Setting("finetune.learning_rate", 1e-3, "", "of the generator", "measured; GCC: 0.0002", low=1e-8, high=1),
+    Setting(
+        "finetune.learning_rate",
+        -1.0,
+        "",
+        "of the generator; -1: CartoonGAN 0.0002, else 0.001",
+        "measured; GCC: 0.0002",
+        low=-1,
+        high=1,
+    ),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting(
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1
