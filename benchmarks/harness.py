@@ -21,8 +21,9 @@ import numpy as np
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
+from mggc_edge.benchmarks.agent.surroundings import moment, others_running
 from mggc_edge.benchmarks.disturbance import Noted, left_out
-from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
+from mggc_edge.benchmarks.environment import context, stolen
 from mggc_edge.benchmarks.isolation import Worker, open_request, start_worker
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads

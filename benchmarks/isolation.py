@@ -20,7 +20,7 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, MissingDependencyError
 from mggc_edge.lazy import install_line
 
-WORKER = Path(__file__).with_name("worker.py")
+AGENT = Path(__file__).with_name("agent")
 MAX_ANSWER_BYTES = 2**20
 SECONDS_TO_END = 5.0
 EXTRAS = {"openvino": "openvino"}  # runtime -> the optional dependencies that install it, where these are not "ort"
@@ -44,14 +44,14 @@ class Worker(Protocol):
 
 
 class WorkerProcess:
-    """A fresh process that runs one model; see `mggc_edge.benchmarks.worker` for what it can be asked.
+    """A fresh process that runs one model; see `mggc_edge.benchmarks.agent.worker` for what it can be asked.
 
     Args:
         model: what it runs; errors name it.
         command: the program, for tests.
     """
 
-    def __init__(self, model: Workload, command: tuple[str, ...] = (sys.executable, str(WORKER))) -> None:
+    def __init__(self, model: Workload, command: tuple[str, ...] = (sys.executable, str(AGENT), "worker")) -> None:
         self._model = model
         self._rest = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in `end`; a pipe could fill up

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.benchmarks.environment import Moment, context, moment, others_running, stolen
+from mggc_edge.benchmarks.agent.surroundings import Moment, moment, others_running
+from mggc_edge.benchmarks.environment import context, stolen
 from mggc_edge.machine import Machine
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mggc_edge.benchmarks import harness
-from mggc_edge.benchmarks.environment import Moment
+from mggc_edge.benchmarks.agent.surroundings import Moment
 from mggc_edge.benchmarks.harness import measure, orders, runs_per_pair
 from mggc_edge.benchmarks.remarks import WARNINGS
 from mggc_edge.benchmarks.report import BenchmarkReport

@@ -1,4 +1,4 @@
-"""How the worker opens a model and runs it: one class an engine. Like worker.py it needs nothing of this package.
+"""How the worker opens a model and runs it: one class an engine.
 
 A class imports its engine when it is made, so that opening a model is measured without that. `open` loads the model;
 then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` runs it once. Opened with `profile`, the

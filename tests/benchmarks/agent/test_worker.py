@@ -16,9 +16,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from mggc_edge.benchmarks import worker
+from mggc_edge.benchmarks.agent import worker
 from mggc_edge.benchmarks.disturbance import Noted
-from mggc_edge.benchmarks.isolation import WORKER, WorkerProcess
+from mggc_edge.benchmarks.isolation import AGENT, WorkerProcess
 from mggc_edge.benchmarks.workload import Workload
 from tests.benchmarks.bench_helpers import convolutions, passing
 
@@ -75,7 +75,7 @@ def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_
     for name in ("numpy.py", "json.py", "onnxruntime.py"):
         (tmp_path / name).write_text("raise RuntimeError('shadowed')\n")
     program = (
-        f"import runpy, sys; runpy.run_path({str(WORKER)!r}, run_name='__main__'); "
+        f"import runpy, sys; sys.argv = ['agent', 'worker']; runpy.run_path({str(AGENT)!r}, run_name='__main__'); "
         "sys.stderr.write(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
@@ -87,14 +87,14 @@ def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_
     assert {"numpy", "onnxruntime"} <= loaded
     assert loaded & {"torch", "onnx", "mggc_edge", "rich", "typer"} == set()
     alone = subprocess.run(
-        [sys.executable, str(WORKER)],
+        [sys.executable, str(AGENT), "worker"],
         input=json.dumps({**OPEN, "path": str(path)}) + "\n", capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert json.loads(alone.stdout)["provider"] == "CPUExecutionProvider"
 
 
 def test_it_ends_without_a_word_when_there_are_no_more_requests() -> None:
-    done = subprocess.run([sys.executable, str(WORKER)], input="", capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, str(AGENT), "worker"], input="", capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

@@ -1,8 +1,7 @@
-"""The process that runs one model, `python worker.py`: requests come as lines of JSON, and so do the answers.
+"""The process that runs one model, `python agent worker`: requests come as lines of JSON, and so do the answers.
 
-It needs numpy, the engine, and of this package nothing but engines.py beside it, so that what it measures is the
-model's own load time and memory. It runs nothing unless it is asked to: two workers that are asked in turn never
-compete for the cores.
+What it measures is the model's own load time and memory: it loads nothing but the engine that it is asked for. It runs
+nothing unless it is asked to: two workers that are asked in turn never compete for the cores.
 
     {"do": "open", "path", "runtime", "provider", "precision", "threads", "image_size", "seed"}
                                                    -> load_ns, first_ns, inputs, provider, versions, ...
@@ -19,15 +18,15 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import json
 import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from .engines import ENGINES, TYPES, Engine, RefusalError
 
 try:
     import resource
@@ -43,28 +42,11 @@ MAX_ELEMENTS = 2**28  # of one input
 INPUT_FORMAT = "mggc_edge.input_format"  # key of the metadata in which an exported file says what it takes
 
 
-def _beside(name: str) -> ModuleType:
-    """Return the module beside this file, by its place: where this is a program, it belongs to no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).resolve().with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-if TYPE_CHECKING:
-    from mggc_edge.benchmarks import engines
-else:
-    engines = _beside("engines")
-RefusalError = engines.RefusalError
-
-
 class Worker:
     """One opened model and its feeds."""
 
     def __init__(self) -> None:
-        self._engine: engines.Engine | None = None
+        self._engine: Engine | None = None
         self._feeds: dict[str, np.ndarray[Any, Any]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -87,7 +69,7 @@ class Worker:
             import numpy as np
         except ImportError as error:
             raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
-        engine = engines.ENGINES[request["runtime"]]()
+        engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
         engine.open(request)
@@ -205,7 +187,7 @@ def _feed(
     generator: np.random.Generator, name: str, dtype: str, shape: list[int], values: tuple[float, float]
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """Return random values of a picture: floats in the range `values`, bytes in [0, 255]; zeros of any other type."""
-    if dtype not in engines.TYPES.values():
+    if dtype not in TYPES.values():
         raise RefusalError("input", f"its input '{name}' has the type {dtype}, which cannot be fed")
     count = 1
     for size in shape:
@@ -277,10 +259,3 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
     serve(sys.stdin, answers)
-
-
-if __name__ == "__main__":
-    # The folder of this file comes first in sys.path; its modules must not stand in for libraries of the same name.
-    if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-        del sys.path[0]
-    main()
