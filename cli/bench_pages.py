@@ -120,8 +120,9 @@ def _where(report: BenchmarkReport) -> str:
     engines = {LIBRARIES.get(one.model.runtime, one.model.runtime): None for one in report.runs}
     named = ", ".join(f"{name} {context['versions'].get(name, '')}".rstrip() for name in engines)
     precision = "" if _differ(report) else f", {run.model.precision}"
+    over = f" over {context['address']}" if context.get("address") else ""
     return (
-        f"{context['device']}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
+        f"{context['device']}{over}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
         f"core{'s' * (cores > 1)}, {named}{precision}{size}"
     )
 

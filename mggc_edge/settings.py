@@ -25,6 +25,7 @@ _TABLE: tuple[Setting, ...] = (
     ),
     Setting("bench.pairs", 40, "pairs", "pairs of samples, where --pairs is not given", low=1, high=10_000),
     Setting("bench.processes", 10, "processes", "fresh processes a model, which share the pairs", low=1, high=1000),
+    Setting("bench.ssh_config", "", "", "file of ssh's configuration, instead of the user's own"),
     Setting("bench.warmup_seconds", 1.0, "seconds", "an untimed warm-up lasts at least so long", low=0.001, high=600),
     Setting("built_in.finetune_epochs", 30.0, "epochs", "finetuning on built-in pictures", low=0.001),
     Setting("built_in.pictures", 240, "pictures", "built-in pictures, where there are no others", low=10, high=100_000),
@@ -34,7 +35,7 @@ _TABLE: tuple[Setting, ...] = (
     Setting("data.held_out", 0.1, "fraction", "pictures held out, to choose the best checkpoint by", low=0, high=0.4),
     Setting("data.max_held_out", 40, "pictures", "most pictures that are held out", low=1),
     Setting(
-        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=2
+        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=4
     ),
     Setting("demo.batch_size", 4, "pictures", "pictures a step of the demo, in every stage", low=1, high=1024),
     Setting("demo.budget", 0.15, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
