@@ -84,10 +84,13 @@ def fold_scales(network: Network, scales: Mapping[str, Tensor]) -> Network:
 
 @torch.no_grad()
 def _multiply(network: Network, factors: Mapping[str, Tensor]) -> None:
-    """Multiply what every row of a group gives, in its norm or else in its convolution, in place."""
+    """Multiply what every row of a group gives, in its norm or else in its convolution or constant, in place."""
     for layer in network.table.layers:
         factor = factors.get(layer.output)
-        if factor is None or layer.op == "constant":
+        if factor is None:
+            continue
+        if layer.op == "constant":
+            network.get_submodule(layer.name).get_parameter("constant").mul_(factor)
             continue
         if layer.norm is not None:
             norm = network.get_submodule(layer.norm)

@@ -209,13 +209,15 @@ class GanSlimming:
         return torch.cat([x, y], dim=1) if self._conditional else y
 
     def _update(self, optimizers: tuple[torch.optim.Optimizer, ...], loss: Tensor) -> float:
-        """Update what the optimizers hold; return the norm of the scales' gradient before clipping."""
+        """Update what the optimizers hold; return the norm of the scales' gradient before clipping, 0 without them."""
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._processes.mean_gradients(parameter for group in groups for parameter in group["params"])
-        norm = torch.nn.utils.clip_grad_norm_(self.scales.values(), self.settings.clip).item()
+        norm = 0.0
+        if self._sgd in optimizers:
+            norm = torch.nn.utils.clip_grad_norm_(self.scales.values(), self.settings.clip).item()
         for optimizer in optimizers:
             optimizer.step()
         return norm

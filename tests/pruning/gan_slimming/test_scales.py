@@ -34,6 +34,24 @@ def test_a_network_with_scales_as_masks_computes_what_it_computed(spec: NetworkS
         torch.testing.assert_close(fold_scales(apart, scales)(x), wanted, rtol=0, atol=1e-11)
 
 
+@pytest.mark.parametrize("sums", [True, False])
+@pytest.mark.parametrize("spec", [spec for spec in SPECS if spec.family != "unet"], ids=spec_id)
+def test_what_a_removed_block_has_left_in_the_sum_is_scaled_with_it(spec: NetworkSpec, sums: bool) -> None:
+    whole = network_of(spec, seed=3)
+    kept = {group.name: tuple(range(group.size)) for group in whole.table.groups}
+    network = slim(whole, {**kept, "block2.inner": ()}).eval()
+    apart, scales = with_scales(network, sums=sums)
+    x = picture_for(network)
+    with torch.inference_mode():
+        torch.testing.assert_close(apart(x, scales), network(x), rtol=0, atol=1e-11)
+        if sums:
+            scales["trunk"][::3] = 0
+        kept = {group.name: tuple(range(group.size)) for group in apart.table.groups}
+        kept |= {name: tuple(torch.nonzero(scale)[:, 0].tolist()) for name, scale in scales.items()}
+        sliced = slim(fold_scales(apart, scales), kept).eval()
+        torch.testing.assert_close(sliced(x), apart(x, scales), rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("spec", SPECS, ids=spec_id)
 def test_with_scales_of_zero_the_masked_network_equals_the_sliced_one(spec: NetworkSpec) -> None:
     apart, scales = with_scales(network_of(spec, seed=3, dtype=torch.float32))
