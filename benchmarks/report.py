@@ -198,6 +198,7 @@ class Comparison:
         pairs: pairs of samples that the ratio comes from.
         left_out: further pairs that were left out because others disturbed them.
         codes: warnings of either side.
+        alike: whether both ran in the same engine and precision.
     """
 
     a: str
@@ -208,6 +209,7 @@ class Comparison:
     pairs: int
     left_out: int = 0
     codes: tuple[str, ...] = ()
+    alike: bool = True
 
     @property
     def disturbed(self) -> tuple[str, ...]:
@@ -232,9 +234,12 @@ class Comparison:
 
     @property
     def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100.
+
+        Another precision, or engine, may well bring more than that.
+        """
         macs, real = self.macs_ratio, self.realisation
-        return macs is not None and real is not None and macs > 1 and round(real, 2) > 1
+        return self.alike and macs is not None and real is not None and macs > 1 and round(real, 2) > 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -327,6 +332,7 @@ class BenchmarkReport:
             sum(map(len, pairs)),
             sum(len(process.left_out) for process in first.processes),
             tuple(sorted({*first.warnings, *second.warnings})),
+            alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
         )
 
     def to_json(self) -> dict[str, Any]:
