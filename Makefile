@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint build clean
+.PHONY: demo test test-slow test-ssh test-arm64 test-jetson lint build clean
 
 demo: $(STAMP)
 	$(BIN)/mggc-edge demo
@@ -13,7 +13,21 @@ test: $(STAMP) lint
 	$(BIN)/python -m pytest -q
 
 test-slow: $(STAMP)
-	$(BIN)/python -m pytest -q -m "slow or not slow"
+	$(BIN)/python -m pytest -q -m "not boards"
+
+# Starts a server of ssh on a port of its own, and stops it; they are part of `make test` too.
+test-ssh: $(STAMP)
+	$(BIN)/python -m pytest -q -m ssh tests/benchmarks/devices
+
+# Exported files on an emulated arm64 processor, and the oldest Python that a board may have: what comes out, no timing.
+# It fetches 80 MB, once, and needs apt-get and Debian's keys, but no root.
+test-arm64: $(STAMP)
+	$(BIN)/python tests/boards/fetch.py .cache/boards
+	$(BIN)/python -m pytest -q -m boards tests
+
+# On a Jetson: what is tested on boards made of files, on this board too. pytest and numpy are enough; clocks need root.
+test-jetson:
+	$(PYTHON) -m pytest -q -rs tests/benchmarks/agent/test_any_board.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -2,65 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import tool_versions
-from mggc_edge.machine import Machine
-
-_FREQUENCY = "sys/devices/system/cpu/cpu{}/cpufreq/{}"
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The machine at one moment; None where it does not say.
-
-    Attributes:
-        load: processes that wanted to run, on average over the last minute.
-        ticks: time of all cores since the machine started, in the kernel's ticks.
-        stolen_ticks: of these, time that a virtual machine's host gave to others.
-        governors: how the cores' clocks are chosen, each name once.
-        frequency_khz: mean clock of the cores.
-    """
-
-    load: float | None
-    ticks: int | None
-    stolen_ticks: int | None
-    governors: tuple[str, ...]
-    frequency_khz: float | None
-
-
-def moment(root: Path = Path("/")) -> Moment:
-    """Return the machine as it is now, from the files below `root` that Linux keeps about it."""
-    load = _read(root / "proc/loadavg").split()
-    # cpu user nice system idle iowait irq softirq steal guest guest_nice; guests are counted in user and nice as well
-    cpu = _read(root / "proc/stat").split("\n", 1)[0].split()
-    ticks = [int(count) for count in cpu[1:9] if count.isdigit()] if cpu[:1] == ["cpu"] else []
-    cores = range(os.cpu_count() or 1)
-    governors = [_read(root / _FREQUENCY.format(core, "scaling_governor")).strip() for core in cores]
-    clocks = [_read(root / _FREQUENCY.format(core, "scaling_cur_freq")).strip() for core in cores]
-    known = [int(clock) for clock in clocks if clock.isdigit()]
-    return Moment(
-        load=_number(load[0]) if load else None,
-        ticks=sum(ticks) if len(ticks) == 8 else None,
-        stolen_ticks=ticks[7] if len(ticks) == 8 else None,
-        governors=tuple(sorted({governor for governor in governors if governor})),
-        frequency_khz=sum(known) / len(known) if known else None,
-    )
-
-
-def others_running(root: Path = Path("/")) -> int | None:
-    """Return how many threads of the whole machine run or want to run now, without the one that asks.
-
-    The fourth number of loadavg is "running/all"; unlike the load, it does not look back.
-    """
-    words = _read(root / "proc/loadavg").split()
-    count = words[3].split("/")[0] if len(words) > 3 else ""
-    return max(0, int(count) - 1) if count.isdigit() else None
+from mggc_edge.benchmarks.agent.surroundings import Moment
+from mggc_edge.benchmarks.devices.base import DeviceFacts
 
 
 def stolen(before: Moment, after: Moment) -> float | None:
@@ -75,18 +22,23 @@ def stolen(before: Moment, after: Moment) -> float | None:
     return (after.stolen_ticks - before.stolen_ticks) / passed if passed > 0 else None
 
 
-def context(machine: Machine, before: Moment, after: Moment, versions: Mapping[str, str]) -> dict[str, Any]:
+def context(
+    device: DeviceFacts, address: str | None, before: Moment, after: Moment, versions: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the JSON object about machine and surroundings.
 
     Args:
-        machine: what machine this is.
+        device: what was measured on.
+        address: how it was reached; None for this machine.
         before, after: the moments that enclose the measurement.
         versions: of the libraries, as the measuring processes saw them.
     """
+    machine = device.machine
     return {
         "device": machine.device,
-        "os": platform.system(),
-        "kernel": platform.release(),
+        "address": address,
+        "os": device.os,
+        "kernel": device.kernel,
         "cpu": {
             "model": machine.processor,
             "architecture": machine.architecture,
@@ -101,19 +53,5 @@ def context(machine: Machine, before: Moment, after: Moment, versions: Mapping[s
         "load_before": before.load,
         "load_after": after.load,
         "stolen": stolen(before, after),
-        "versions": {**tool_versions(), **versions},
+        "versions": {**tool_versions(), "python": device.python, **versions},
     }
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return ""  # not a Linux, or a container that hides it
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +20,16 @@ import numpy as np
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
+from mggc_edge.benchmarks.board import since_now
+from mggc_edge.benchmarks.bundles import prepare
+from mggc_edge.benchmarks.devices.base import Device, DeviceFacts, Worker, moment_of, others_of
+from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.disturbance import Noted, left_out
-from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
-from mggc_edge.benchmarks.isolation import Worker, open_request, start_worker
+from mggc_edge.benchmarks.environment import context, stolen
+from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
 from mggc_edge.errors import InputError
-from mggc_edge.machine import Machine, this_machine
 from mggc_edge.settings import Settings
 
 Progress = Callable[[int, int, str], None]
@@ -47,7 +49,6 @@ MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
 # Threads of others that want to run, on average over the pairs, beyond the cores that the measured threads leave: a
 # quiet machine has 0.0 to 0.2, a single busy process 1.
 MOST_OTHERS = 0.5
-SECONDS_TO_SLEEP = 0.001  # in which a process that has answered goes to sleep, before others are counted
 UNSETTLED_SHARE = 0.25  # of the processes
 
 
@@ -73,14 +74,14 @@ def measure(
     warmup_seconds: float | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    start: Callable[[Workload], Worker] = start_worker,
+    device: Device | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> BenchmarkReport:
-    """Measure the latency of models on this machine, in pairs.
+    """Measure the latency of models on this machine or on another one, in pairs.
 
     Args:
         models: what to measure, with names of their own; the first is what the others are compared with.
-        threads: threads inside an operator; None: one for every core that this process may use.
+        threads: threads inside an operator; None: one for every core of the device that may be used.
         pairs: pairs of samples in all; None: the setting bench.pairs.
         processes: fresh processes per model that the pairs are spread over; None: the setting bench.processes.
         max_seconds: where this time ends the measurement, it keeps the pairs that are complete; None: the setting.
@@ -88,13 +89,15 @@ def measure(
         warmup_seconds: a warm-up lasts at least so long, less where `max_seconds` are few; None: the setting.
         seed: of the order, and of what is fed.
         progress: is told after every pair (pairs done, pairs in all, what is measured); it should be quick.
-        start, clock: how a process is started, and seconds that pass; for tests.
+        device: where, entered; None: on this machine.
+        clock: seconds that pass; for tests.
 
     Raises:
         InputError: an argument makes no sense, a model's picture size is not known or not as given, or a provider, or
             bfloat16, is not there.
         ArtifactError: a model cannot be run, its process died, or `max_seconds` are too short for one pair.
-        MissingDependencyError: an engine is not installed here.
+        MissingDependencyError: an engine is not installed there.
+        DeviceError: the device cannot be reached any more.
     """
     defaults = Settings()
     pairs = defaults["bench.pairs"] if pairs is None else pairs
@@ -102,7 +105,8 @@ def measure(
     limit: float = defaults["bench.max_seconds"] if max_seconds is None else max_seconds
     margin = defaults["bench.margin"] if margin is None else margin
     warm: float = defaults["bench.warmup_seconds"] if warmup_seconds is None else warmup_seconds
-    machine = this_machine()
+    device = LocalDevice() if device is None else device
+    machine = device.facts.machine
     threads = machine.cores if threads is None else threads
     _check(threads, pairs, processes, (limit, margin, warm))
     check_workloads(models)
@@ -111,13 +115,14 @@ def measure(
     blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
     files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    before, began = moment(), clock()
+    places = prepare(models, device)
+    before, began = moment_of(device.tell("moment")), clock()
     most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
     warmup = (min(warm, most / 2), most)
-    plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, start, clock)
+    plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, device, places, clock)
     stopped = _measure_blocks(plan, blocks)
-    after, seconds = moment(), clock() - began
-    codes = _machine_warnings(machine, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
+    after, seconds = moment_of(device.tell("moment")), clock() - began
+    codes = _machine_warnings(device.facts, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
     _leave_out(plan.gathered, threads)
     runs = tuple(
         ModelRun(
@@ -128,13 +133,14 @@ def measure(
             threads=threads,
             runs_per_pair=gathered.runs_per_pair,
             inputs=tuple(gathered.opened["inputs"]),
+            device_bytes=gathered.opened.get("device_bytes"),
             processes=tuple(gathered.processes),
             warnings=tuple(sorted(codes + gathered.warnings + _sample_warnings(gathered.processes))),
         )
         for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
     )
     versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
-    facts = context(machine, before, after, versions)
+    facts = context(device.facts, device.address, before, after, versions)
     facts["others_running"] = plan.others
     asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
     return BenchmarkReport(
@@ -155,14 +161,15 @@ class _Plan:
         blocks: int,
         pairs: int,
         progress: Progress | None,
-        start: Callable[[Workload], Worker],
+        device: Device,
+        places: Sequence[str],
         clock: Callable[[], float],
     ) -> None:
         self.gathered = [_Gathered(model) for model in models]
         self.threads, self.seed, self.deadline, self.clock = threads, seed, deadline, clock
         self.random = np.random.default_rng(seed)
         self.others: list[int] = []  # threads of others that wanted to run, after each pair
-        self._start, self._progress = start, progress
+        self._device, self._places, self._progress = device, places, progress
         self._done, self._pairs, self._blocks = 0, pairs, blocks
         least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
         self._warm = {"do": "warm", "min_runs": WARM_RUNS, "min_ns": least, "max_ns": most}
@@ -181,15 +188,15 @@ class _Plan:
             samples: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
             noted: list[list[Noted]] = [[] for _ in range(count)]
             for index in self.random.permutation(count).tolist():
-                model = self.gathered[index].model
-                workers[index] = self._start(model)
+                model, place = self.gathered[index].model, self._places[index]
+                workers[index] = self._device.start(model)
                 stack.callback(workers[index].end)
-                opened[index] = self._ask(workers[index], open_request(model, self.threads, self.seed))
+                opened[index] = self._ask(workers[index], open_request(model, place, self.threads, self.seed))
                 warm[index] = self._ask(workers[index], self._warm)
                 if not self.gathered[index].runs_per_pair:
                     self.gathered[index].opened = opened[index]
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
-            ready = self.clock()
+            ready, lowered = self.clock(), since_now(self._device)
             for order in orders(count, pairs, self.random):
                 if samples[0] and self.clock() >= self.deadline:
                     break
@@ -201,11 +208,11 @@ class _Plan:
                     samples[index].append(tuple(answer["samples_ns"]))
                     noted[index].append(Noted.from_answer(answer["noted"]))
                 self._done += 1
-                if (others := _others()) is not None:
+                if (others := others_of(self._device.tell("others"))) is not None:
                     self.others.append(others)
                 if self._progress is not None:
                     self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
-            per_pair = (self.clock() - ready) / len(samples[0])
+            per_pair, throttled = (self.clock() - ready) / len(samples[0]), lowered()
             for index, gathered in enumerate(self.gathered):
                 closed = self._ask(workers[index], {"do": "close"})
                 gathered.processes.append(
@@ -219,6 +226,7 @@ class _Plan:
                         rss_before_bytes=opened[index]["rss_before_bytes"],
                         rss_peak_bytes=closed["rss_peak_bytes"],
                         noted=tuple(noted[index]),
+                        throttled=throttled,
                     )
                 )
         return ready - began, per_pair
@@ -274,34 +282,35 @@ def _check(threads: int, pairs: int, processes: int, amounts: tuple[float, float
             raise InputError(f"the {name} must be above 0, not {amount:g}")
 
 
-def _others() -> int | None:
-    """Return how many threads of others want to run now, while no model runs."""
-    time.sleep(SECONDS_TO_SLEEP)
-    return others_running()
-
-
-def _machine_warnings(machine: Machine, threads: int, share: float | None, others: Sequence[int]) -> list[str]:
+def _machine_warnings(device: DeviceFacts, threads: int, share: float | None, others: Sequence[int]) -> list[str]:
     """Return what the machine as a whole says: it is counted in all of its cores, of which we may have a part."""
-    cores = max(machine.cores, os.cpu_count() or 1)
+    cores = max(device.machine.cores, device.all_cores)
     crowded = sum(others) / len(others) > max(0, cores - threads) + MOST_OTHERS if others else False
     return (
-        ["threads"] * (threads > machine.cores)
+        ["threads"] * (threads > device.machine.cores)
         + ["load"] * crowded
         + ["steal"] * (share is not None and share > MOST_STOLEN)
     )
 
 
 def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
-    """Leave disturbed pairs out of all models alike; where too few would remain, warn of those that were disturbed."""
+    """Leave disturbed pairs out of all models alike, and blocks in which clocks were lowered as a whole.
+
+    Where too few pairs would remain, none is left out, and what disturbed them is warned of.
+    """
+    throttled = [bool(process.throttled) for process in gathered[0].processes]
     found = [
         [[noted.disturbed(threads) for noted in process.noted] for process in one.processes] for one in gathered
     ]  # [model][process][pair]
-    out = left_out([[any(pair) for pair in zip(*process, strict=True)] for process in zip(*found, strict=True)])
+    out = left_out([
+        [void or any(pair) for pair in zip(*process, strict=True)]
+        for void, process in zip(throttled, zip(*found, strict=True), strict=True)
+    ])  # fmt: skip
     for one, disturbed in zip(gathered, found, strict=True):
         if out is not None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
-        elif any(map(any, disturbed)):
-            one.warnings.append("preempted")
+        else:
+            one.warnings += ["preempted"] * any(map(any, disturbed)) + ["throttled"] * any(throttled)
 
 
 def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -83,20 +82,20 @@ class NodeTime:
         return CLASS_OF.get(self.op, "other")
 
 
-def read_nodes(path: Path, runs: int) -> tuple[NodeTime, ...]:
-    """Read the file of an engine.
+def read_nodes(data: bytes, runs: int) -> tuple[NodeTime, ...]:
+    """Read what an engine wrote into its file.
 
     Args:
-        path: what the worker named.
+        data: the file's bytes.
         runs: the last so many runs in it count.
 
     Raises:
         ArtifactError: it has no times.
     """
     try:
-        found: Any = json.loads(path.read_bytes())
+        found: Any = json.loads(data)
         nodes = onnxruntime_nodes(found, runs) if isinstance(found, list) else openvino_nodes(found)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise ArtifactError(f"the engine's profile cannot be read: {error}") from error
     if not sum(node.ms for node in nodes):
         raise ArtifactError("the engine gave no times of its nodes")

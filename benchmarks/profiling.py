@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from statistics import median
 
-import numpy as np
-
 from mggc_edge.backends.onnxruntime import provider_name
-from mggc_edge.benchmarks.isolation import Worker, open_request, start_worker
+from mggc_edge.benchmarks.devices.base import Device
+from mggc_edge.benchmarks.devices.local import LocalDevice
+from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.profile_nodes import read_nodes
 from mggc_edge.benchmarks.profile_table import Peak, Profile
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload
@@ -36,6 +33,11 @@ def check_profiled(models: Sequence[Workload]) -> None:
         InputError: one of them runs on a device whose times the processor does not see.
     """
     for model in models:
+        if model.runtime == "tensorrt":
+            raise InputError(
+                f"'{model.name}' cannot be profiled: the layers of a TensorRT engine are not timed here",
+                hint="trtexec --loadEngine=FILE --dumpProfile times them on the device",
+            )
         if provider_name(model.provider) != provider_name("cpu"):
             raise InputError(
                 f"'{model.name}' cannot be profiled on '{model.provider}': what ONNX Runtime counts there is how long "
@@ -52,7 +54,7 @@ def profile(
     peak: Peak | None = None,
     seed: int = 0,
     max_seconds: float = 600.0,
-    start: Callable[[Workload], Worker] = start_worker,
+    device: Device | None = None,
 ) -> Profile:
     """See where the time of a model goes, in a fresh process.
 
@@ -63,7 +65,7 @@ def profile(
         peak: of this machine, by the model's engine and in its precision.
         seed: of what is fed.
         max_seconds: how long the process may take for an answer.
-        start: how a process is started; for tests.
+        device: where, entered; None: this machine.
 
     Raises:
         InputError: the model cannot be profiled, or see `mggc_edge.benchmarks.harness.measure`.
@@ -71,11 +73,13 @@ def profile(
         MissingDependencyError: the engine is not installed here.
     """
     check_profiled([model])
-    with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder, contextlib.ExitStack() as stack:
-        worker = start(model)
+    with contextlib.ExitStack() as stack:
+        device = stack.enter_context(LocalDevice()) if device is None else device
+        (place,) = device.prepare([model])
+        worker = device.start(model)
         stack.callback(worker.end)
         opened = worker.ask(
-            {**open_request(model, threads, seed), "profile": str(Path(folder) / "profile")}, max_seconds
+            {**open_request(model, place, threads, seed), "profile": device.notes("profile")}, max_seconds
         )
         second = worker.ask({"do": "sample", "runs": 1, "untimed": 0}, max_seconds)  # the first one warms up
         took = min(opened["first_ns"], *second["samples_ns"])
@@ -83,7 +87,7 @@ def profile(
         answer = worker.ask({"do": "profile", "parts": PARTS, "runs": runs, "untimed": 2 * runs}, max_seconds)
         worker.ask({"do": "close"}, max_seconds)
         try:
-            nodes = read_nodes(Path(answer["file"]), PARTS * runs)
+            nodes = read_nodes(device.fetch(PurePosixPath(answer["file"]).name), PARTS * runs)
         except ArtifactError as error:
             raise ArtifactError(f"'{model.name}' cannot be profiled: {error.message}", error.hint) from error
     return Profile(model.name, PARTS * runs, median(answer["samples_ns"]) / 1e6, nodes, macs, peak)
@@ -94,23 +98,23 @@ def peak_macs(
     *,
     threads: int,
     max_seconds: float = 600.0,
-    start: Callable[[Workload], Worker] = start_worker,
+    device: Device | None = None,
 ) -> float:
     """Return the most multiplications a second that an engine was seen to do.
 
     Args:
         models: models that do little else, with their MACs; each is measured in a fresh process.
-        threads, max_seconds, start: as of `profile`.
+        threads, max_seconds, device: as of `profile`.
 
     Raises:
         InputError, ArtifactError, MissingDependencyError: as of `profile`.
     """
-    best = 0.0
-    for model, macs in models:
+    best, device = 0.0, LocalDevice() if device is None else device
+    for (model, macs), place in zip(models, device.prepare([model for model, _ in models]), strict=True):
         with contextlib.ExitStack() as stack:
-            worker = start(model)
+            worker = device.start(model)
             stack.callback(worker.end)
-            worker.ask(open_request(model, threads, 0), max_seconds)
+            worker.ask(open_request(model, place, threads, 0), max_seconds)
             second = worker.ask({"do": "sample", "runs": 1, "untimed": 0}, max_seconds)
             runs = _runs(PEAK_SECONDS, second["samples_ns"][0], LEAST_PEAK_RUNS, MOST_PEAK_RUNS)
             answer = worker.ask({"do": "sample", "runs": runs, "untimed": 0}, max_seconds)
@@ -119,23 +123,33 @@ def peak_macs(
     return best
 
 
-def memory_bandwidth(threads: int, *, size_bytes: int = COPIED_BYTES) -> float:
+def memory_bandwidth(
+    model: Workload,
+    *,
+    threads: int,
+    max_seconds: float = 600.0,
+    device: Device | None = None,
+    size_bytes: int = COPIED_BYTES,
+) -> float:
     """Return the bytes a second that so many threads read and write while they copy a large array, the best of several.
+
+    Args:
+        model: what is measured otherwise; errors name it.
+        threads, max_seconds, device: as of `profile`.
+        size_bytes: of the array.
 
     Raises:
         InputError: so many threads cannot be.
+        ArtifactError, MissingDependencyError: as of `profile`.
     """
     if not 1 <= threads <= MAX_THREADS:
         raise InputError(f"the number of threads must be between 1 and {MAX_THREADS:,}, not {threads}")
-    source, target = (np.ones(size_bytes, np.uint8) for _ in range(2))
-    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
-    best = math.inf
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in range(COPIES + 1):  # the first one starts the threads
-            began = time.perf_counter()
-            list(pool.map(lambda part: np.copyto(*part), parts))  # which lets go of the interpreter
-            best = min(best, time.perf_counter() - began)
-    return 2 * size_bytes / max(best, 1e-9)
+    with contextlib.ExitStack() as stack:
+        worker = (LocalDevice() if device is None else device).start(model)
+        stack.callback(worker.end)
+        request = {"do": "copy", "threads": threads, "bytes": size_bytes, "copies": COPIES}
+        best: int = worker.ask(request, max_seconds)["best_ns"]
+    return 2 * size_bytes / (max(1, best) / 1e9)
 
 
 def _runs(seconds: float, took_ns: int, least: int, most: int) -> int:

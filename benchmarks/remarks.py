@@ -46,6 +46,11 @@ WARNINGS: Mapping[str, Remark] = {
         disturbs=True,
     ),
     "threads": Remark("more threads than cores", "leave out --threads, or give fewer"),
+    "throttled": Remark(
+        "the board lowered its clocks while it was measured, in too many of the processes to leave those out",
+        "cool it, give it a stronger supply, or take a lower power mode (nvpmodel -m), and measure again",
+        disturbs=True,
+    ),
     "time_limit": Remark("bench.max_seconds ended it early", "raise bench.max_seconds, or take fewer pairs"),
     "unsettled": Remark(
         "the latency had not settled when its warm-up ended", "raise bench.warmup_seconds, and fix the clock frequency"

@@ -37,6 +37,7 @@ class ProcessSamples:
         rss_before_bytes, rss_peak_bytes: memory of the process before the model was opened, and at most.
         noted: per pair what the kernel counted meanwhile; empty where nobody noted it.
         left_out: numbers of the pairs that no estimate uses, see `mggc_edge.benchmarks.disturbance`.
+        throttled: what shows that the board lowered its clocks meanwhile, see `mggc_edge.benchmarks.agent.heat`.
     """
 
     load_ns: int
@@ -49,6 +50,7 @@ class ProcessSamples:
     rss_peak_bytes: int | None
     noted: tuple[Noted, ...] = ()
     left_out: tuple[int, ...] = ()
+    throttled: tuple[str, ...] = ()
 
     @property
     def used(self) -> tuple[tuple[int, ...], ...]:
@@ -73,6 +75,7 @@ class ProcessSamples:
             "rss_before_bytes": self.rss_before_bytes,
             "rss_peak_bytes": self.rss_peak_bytes,
             "left_out": list(self.left_out),
+            "throttled": list(self.throttled),
             "wall_ns": [one.wall_ns for one in self.noted],
             "cpu_ns": [one.cpu_ns for one in self.noted],
             "involuntary_switches": [one.involuntary_switches for one in self.noted],
@@ -92,6 +95,8 @@ class ModelRun:
         inputs: name, type and shape of what was fed.
         processes: what each process measured; at least one, each with at least one pair, and at least one that is used.
         warnings: keys of `mggc_edge.benchmarks.remarks.WARNINGS`.
+        device_bytes: memory of the device that running takes beside weights, inputs and outputs, as the engine says.
+        power, pool_bytes: of a run of its own, see `mggc_edge.benchmarks.energy`.
     """
 
     model: Workload
@@ -103,6 +108,9 @@ class ModelRun:
     inputs: tuple[Mapping[str, Any], ...]
     processes: tuple[ProcessSamples, ...]
     warnings: tuple[str, ...]
+    device_bytes: int | None = None
+    power: Mapping[str, Any] | None = None
+    pool_bytes: int | None = None
 
     def __post_init__(self) -> None:
         if not self.processes or not all(process.pairs for process in self.processes):
@@ -177,8 +185,12 @@ class ModelRun:
             },
             "load_ms": self.load_ms,
             "first_inference_ms": self.first_inference_ms,
-            "memory": {"rss_peak_bytes": self.rss_peak_bytes},
-            "power": None,
+            "memory": {
+                "rss_peak_bytes": self.rss_peak_bytes,
+                "pool_bytes": self.pool_bytes,
+                "device_bytes": self.device_bytes,
+            },
+            "power": None if self.power is None else dict(self.power),
             "macs_true": self.model.macs_true,
             "macs_paper": self.model.macs_paper,
             "warnings": list(self.warnings),
@@ -196,7 +208,8 @@ class Comparison:
         margin: the smallest relative difference that matters.
         macs_ratio: MACs (true) of a : MACs of b; None where one is not known or 0.
         pairs: pairs of samples that the ratio comes from.
-        left_out: further pairs that were left out because others disturbed them.
+        left_out: further pairs that were left out because others disturbed them, or clocks were lowered.
+        throttled: of these, pairs of processes in which clocks were lowered.
         codes: warnings of either side.
         alike: whether both ran in the same engine and precision.
     """
@@ -208,6 +221,7 @@ class Comparison:
     macs_ratio: float | None
     pairs: int
     left_out: int = 0
+    throttled: int = 0
     codes: tuple[str, ...] = ()
     alike: bool = True
 
@@ -268,6 +282,7 @@ class Comparison:
             "realisation": self.realisation,
             "pairs": self.pairs,
             "pairs_left_out": self.left_out,
+            "pairs_throttled": self.throttled,
             "processes": self.ratio.processes,
             "warnings": [remark_json(code) for code in self.warnings],
         }
@@ -331,6 +346,7 @@ class BenchmarkReport:
             macs_a / macs_b if macs_a and macs_b else None,
             sum(map(len, pairs)),
             sum(len(process.left_out) for process in first.processes),
+            sum(len(process.left_out) for process in first.processes if process.throttled),
             tuple(sorted({*first.warnings, *second.warnings})),
             alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
         )

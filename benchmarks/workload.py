@@ -11,7 +11,7 @@ from mggc_edge.artifacts import PRECISIONS as FILE_PRECISIONS
 from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.errors import ArtifactError, InputError
 
-RUNTIMES = ("onnxruntime", "ort-mobile", "openvino")
+RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 PRECISIONS = (FILE_PRECISIONS[0], "bf16", *FILE_PRECISIONS[1:])  # of a run: bf16 is how OpenVINO runs fp32 files
 MAX_MODELS = 8  # all of them are in memory at the same time
 MAX_THREADS = 1024
@@ -23,7 +23,8 @@ class Workload:
 
     Attributes:
         name: what it is called in the report.
-        path: an .onnx or .ort file. It is run as it is: who does not trust it checks it first.
+        path: an .onnx, .ort or .engine file; for TensorRT also an ONNX file of a bundle, whose engine is built on the
+            device that it is measured on. It is run as it is: who does not trust it checks it first.
         runtime: the engine, as `--runtime` has it.
         precision: the file's own; "bf16" for a float32 file that OpenVINO runs in bfloat16.
         provider: what ONNX Runtime runs it on: "cpu", "cuda" or "tensorrt".
@@ -40,6 +41,11 @@ class Workload:
     image_size: tuple[int, int] | None = None
     provider: str = "cpu"
 
+    @property
+    def of_bundle(self) -> bool:
+        """Whether it is an ONNX file that TensorRT builds an engine from."""
+        return self.runtime == "tensorrt" and self.path.suffix.lower() == ".onnx"
+
     def __post_init__(self) -> None:
         if not self.name:
             raise InputError("a model to measure needs a name")
@@ -49,7 +55,7 @@ class Workload:
             raise InputError(f"'{self.precision}' is no precision that can be measured", hint=", ".join(PRECISIONS))
         if self.precision == "bf16" and self.runtime != "openvino":
             raise InputError(f"'{self.name}' cannot be measured in bf16 by {self.runtime}", hint="openvino can")
-        if provider_name(self.provider) != provider_name("cpu") and self.runtime == "openvino":
+        if provider_name(self.provider) != provider_name("cpu") and self.runtime in ("openvino", "tensorrt"):
             raise InputError(f"'{self.name}' cannot be measured on '{self.provider}' by {self.runtime}")
         for macs in (self.macs_true, self.macs_paper):
             if macs is not None and macs < 0:

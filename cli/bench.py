@@ -1,4 +1,4 @@
-"""`mggc-edge bench`: the latency of models on this machine, the original against the compressed."""
+"""`mggc-edge bench`: the latency of models, the original against the compressed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from mggc_edge.cli.bench_board import LockClocks, board_of, build_engines, with_board
+from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython
 from mggc_edge.cli.options import (
     RUNS,
     Config,
@@ -26,12 +28,9 @@ from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.harness import Progress
     from mggc_edge.benchmarks.profile_table import Profile
-    from mggc_edge.benchmarks.workload import Workload
     from mggc_edge.cli.bench_models import Choice
 
 Format = Literal["table", "json", "markdown"]
-DEVICES = ("x86", "arm64", "jetson", "auto")
-REMOTE = "ssh://"
 
 
 def bench(
@@ -40,14 +39,15 @@ def bench(
         list[Path] | None,
         typer.Argument(
             metavar="[MODEL ... | RUN]",
-            help=".onnx or .ort files, of which the first is what the others are compared with; or one run folder: "
-            "its original and its compressed generator [dim](default: runs/latest)[/].",
+            help=".onnx, .ort or .engine files, of which the first is what the others are compared with; or one run "
+            "folder: its original and its compressed generator [dim](default: runs/latest)[/].",
             show_default=False,
         ),
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", metavar="x86|arm64|jetson|auto", help="What this machine has to be.")
-    ] = "auto",
+    device: DeviceFlag = "auto",
+    remote_dir: RemoteDir = None,
+    remote_python: RemotePython = None,
+    lock_clocks: LockClocks = False,
     threads: Annotated[
         int | None,
         typer.Option("--threads", metavar="N", min=1, max=1024, help="Threads [dim](default: all cores)[/]."),
@@ -72,7 +72,7 @@ def bench(
         typer.Option(
             "--runtime",
             metavar="LIST",
-            help="Engines, of: onnxruntime, ort-mobile, openvino [dim](default: by the file's ending)[/].",
+            help="Engines, of: onnxruntime, ort-mobile, openvino, tensorrt [dim](default: by the file's ending)[/].",
         ),
     ] = None,
     provider: Annotated[
@@ -91,7 +91,7 @@ def bench(
     profile: Annotated[
         bool,
         typer.Option(
-            "--profile", help="Show where the time goes, against the peak of this machine, in runs of its own."
+            "--profile", help="Show where the time goes, against the peak of the machine, in runs of its own."
         ),
     ] = False,
     update: Annotated[
@@ -116,32 +116,36 @@ def bench(
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)
     size = parse_image_size(image_size)
     choice = _choice(runtime, provider, precision)
-    _check_device(device)
+    where = DeviceChoice(device, remote_dir, remote_python)
+    where.check()
     paths = models or [_latest()]
     measured = workloads(paths, size, choice)
-    _say_int8(out, measured)
     if profile:
         check_profiled(measured)
     run = _run_to_update(paths, len(measured)) if update else None
-    with _progress(out) as progress:
-        report = measure(
-            measured,
-            threads=threads,
-            **Extent.of(settings).arguments(),
-            seed=seed,
-            progress=progress,
-        )
-    if run is not None:
-        from mggc_edge.report.latency import renew_latency
+    with where.open(out, settings, measured) as on, board_of(out, on, lock_clocks) as board:
+        build_engines(out, measured, on)
+        with _progress(out) as progress:
+            report = measure(
+                measured,
+                threads=threads,
+                **Extent.of(settings).arguments(),
+                seed=seed,
+                progress=progress,
+                device=on,
+            )
+        report = with_board(out, settings, report, measured, on, board)
+        if run is not None:
+            from mggc_edge.report.latency import renew_latency
 
-        renew_latency(run, report.to_json())
-    document = report.to_json()
-    found: list[Profile] = []
-    if profile:
-        out.remark("looking where the time goes")
-        most = settings["bench.max_seconds"]
-        found = profiles(measured, threads=report.runs[0].threads, seed=seed, max_seconds=most)
-        document = with_profiles(document, found)
+            renew_latency(run, report.to_json())
+        document = report.to_json()
+        found: list[Profile] = []
+        if profile:
+            out.remark("looking where the time goes")
+            most = settings["bench.max_seconds"]
+            found = profiles(measured, threads=report.runs[0].threads, seed=seed, max_seconds=most, device=on)
+            document = with_profiles(document, found)
     with out.document(document, as_json=as_json or format_ == "json", file=output) as taken:
         if taken:
             return
@@ -167,40 +171,6 @@ def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice
         () if precision is None else parse_names(precision, PRECISIONS, "--precision"),
     )
     return Choice(*(tuple(dict.fromkeys(names)) for names in asked))
-
-
-def _say_int8(out: Output, models: list[Workload]) -> None:
-    """Say once that 8-bit models are not what this processor is fast at, where that is so."""
-    from mggc_edge.backends.abilities import no_int8
-    from mggc_edge.machine import INT8_SETS, this_machine
-
-    on_cpu = any((model.precision, model.provider) == ("int8", "cpu") for model in models)
-    if on_cpu and not this_machine().has_any(INT8_SETS):
-        out.remark(f"note: {no_int8()}, so that int8 gains little here")
-
-
-def _check_device(device: str) -> None:
-    """Check that this machine is the one that was asked for."""
-    from mggc_edge.errors import InputError
-    from mggc_edge.machine import this_machine
-
-    if device.startswith(REMOTE):
-        raise InputError(
-            "this version measures only the machine that it runs on",
-            hint=f"run mggc-edge bench there, without {REMOTE}",
-        )
-    if device not in DEVICES:
-        raise typer.BadParameter(f"--device takes {', '.join(DEVICES)}, not '{device}'.")
-    machine = this_machine()
-    if device in ("auto", machine.device) or (device == "arm64" and machine.device == "jetson"):
-        return
-    if device == "jetson":
-        raise InputError(
-            f"this machine is no Jetson but {machine.processor} ({machine.device}); --device ssh://user@host, which "
-            "measures a Jetson from here, comes with a later version",
-            hint="run mggc-edge bench on the Jetson",
-        )
-    raise InputError(f"this machine is {machine.device}, not {device}", hint="leave out --device")
 
 
 def _run_to_update(paths: list[Path], models: int) -> Path:

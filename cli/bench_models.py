@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mggc_edge.benchmarks.workload import Workload
 
 Size = tuple[int, int]
+BUNDLE_FOLDER, BUNDLE_FILE = "tensorrt", "bundle.json"  # of a run, and in it; see compiler/tensorrt_bundle.py
 # How a model is run: runtime, provider, precision.
 Way = tuple[str, str, str]
 
@@ -37,11 +38,19 @@ class Choice:
 
         return tuple((name, RUNTIMES[name].ending) for name in self.runtimes) or ((None, ".onnx"),)
 
+    def builds(self, path: Path) -> bool:
+        """Return whether TensorRT was asked for, and the file is one of a bundle, which engines are built from."""
+        bundled = path.suffix.lower() == ".onnx" and (path.parent / BUNDLE_FILE).is_file()
+        return "tensorrt" in self.runtimes and bundled
+
+    def _wants(self, precision: str) -> bool:
+        return precision in (self.precisions or (precision,))
+
     def ways(self, path: Path, precision: str) -> list[Way]:
         """Return how a file of this precision is run; none where it cannot be run as it was asked."""
         from mggc_edge.backends.registry import RUNTIMES
 
-        found = []
+        found = [("tensorrt", "cpu", precision)] if self.builds(path) and self._wants(precision) else []
         fits = [known for known in RUNTIMES.values() if known.ending == path.suffix.lower()]
         for known in fits:
             for wanted in self.precisions or (precision,):
@@ -104,7 +113,8 @@ def _check_all_used(made: Sequence[Workload], models: Sequence[Workload], choice
 
     names = ", ".join(f"'{model.path.name}'" for model in models)
     for runtime in choice.runtimes:
-        if all(model.path.suffix.lower() != RUNTIMES[runtime].ending for model in models):
+        built = runtime == "tensorrt" and any(choice.builds(model.path) for model in models)
+        if not built and all(model.path.suffix.lower() != RUNTIMES[runtime].ending for model in models):
             raise ArtifactError(
                 f"the runtime '{runtime}' opens {RUNTIMES[runtime].ending} files, and there is none among {names}",
                 hint=f"mggc-edge export --runtime {runtime} writes one",
@@ -153,14 +163,15 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
     listed = _listed(run)
     groups: dict[tuple[Path, str], tuple[str, ...]] = {}
     for runtime, ending in choice.files():
-        key = _run_file(run, runtime), ending
+        key = _run_file(run, runtime, listed), ".onnx" if runtime == "tensorrt" else ending
         groups[key] = (*groups.get(key, ()), *([] if runtime is None else [runtime]))
     found: list[tuple[str, Path, Choice]] = []
     for name in ("original", "compressed"):
         for (generator, ending), runtimes in groups.items():
             place = generator.parent.relative_to(run.resolve()).as_posix()  # of the same target and engine
             stem, own, _ = (ORIGINAL_FILE if name == "original" else generator.name).split(".")
-            if name == "original" and f"{place}/{stem}.{own}{ending}" not in listed and place.count("/") > 1:
+            own_folder = place.count("/") > 1 and not place.endswith(f"/{BUNDLE_FOLDER}")
+            if name == "original" and own_folder and f"{place}/{stem}.{own}{ending}" not in listed:
                 place = place.rpartition("/")[0]  # an engine's graph of a file that was given
             there = [kind for kind in PRECISIONS if f"{place}/{stem}.{kind}{ending}" in listed]
             wanted = ["fp32" if kind == "bf16" else kind for kind in choice.precisions] or [own]
@@ -176,11 +187,23 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
     return _numbered([(name, path, how) for (name, path), how in once.items()])
 
 
-def _run_file(run: Path, runtime: str | None) -> Path:
-    """Return the generator's file that an engine runs, or where there is none, the ONNX file in whose place it is."""
+def _run_file(run: Path, runtime: str | None, listed: Mapping[str, str]) -> Path:
+    """Return the generator's file that an engine runs, or where there is none, the ONNX file in whose place it is.
+
+    TensorRT's engines are built from the files of the run's bundle.
+    """
+    from mggc_edge.artifacts import GENERATOR_FILES
     from mggc_edge.errors import ArtifactError
     from mggc_edge.run_folder import run_artifact
 
+    if runtime == "tensorrt":
+        bundled = [
+            name for name in listed for file in GENERATOR_FILES.values() if name.endswith(f"/{BUNDLE_FOLDER}/{file}")
+        ]
+        if bundled:
+            return run.resolve() / min(bundled, key=lambda name: f"/{BUNDLE_FOLDER}/{BUNDLE_FOLDER}/" not in name)
+        usual = run_artifact(run)
+        return usual.parent / BUNDLE_FOLDER / usual.name
     if runtime is not None:
         with suppress(ArtifactError):
             return run_artifact(run, runtime)
@@ -193,13 +216,19 @@ def _numbered(found: list[tuple[str, Path, Choice]]) -> list[tuple[str, Path, Ch
     Where that is not enough, its folder is in the name too.
     """
     counts = Counter(name for name, _, _ in found)
-    endings = [path.name.split(".", 1)[1] for _, path, _ in found]
+    endings = [_kind(path) for _, path, _ in found]
     longer = [name if counts[name] == 1 else f"{name} {end}" for (name, _, _), end in zip(found, endings, strict=True)]
     again = Counter(longer)
     return [
         (name if again[name] == 1 else f"{side} {path.parent.name}/{end}", path, how)
         for name, (side, path, how), end in zip(longer, found, endings, strict=True)
     ]
+
+
+def _kind(path: Path) -> str:
+    """Return precision and ending of a file, "fp16.onnx"; of one that an engine is built from "fp16.engine"."""
+    kind = path.name.split(".", 1)[1]
+    return f"{kind.rsplit('.', 1)[0]}.engine" if path.parent.name == BUNDLE_FOLDER else kind
 
 
 def _listed(run: Path) -> dict[str, str]:
@@ -217,7 +246,7 @@ def _file(run: Path, name: str, listed: dict[str, str]) -> Path:
 
     path = run / name
     if name not in listed:
-        if path.name.startswith("original.") and path.suffix == ".onnx":
+        if path.name.startswith("original.") and path.suffix == ".onnx" and path.parent.name != BUNDLE_FOLDER:
             generator = path.with_name(path.name.replace("original.", "generator."))
             raise ArtifactError(
                 f"the run '{run}' has no original to compare with",

@@ -36,6 +36,7 @@ def pages(report: BenchmarkReport, *, width: int) -> list[RenderableType]:
         color = COLORS[comparison.verdict]
         blocks.append(f"[bold {color}]{comparison.verdict}[/]: {shown(sentence(comparison))}")
         blocks += [Padding(shown(line), (0, 0, 0, 2)) for line in _details(comparison)]
+    blocks += [shown(line) for line in power_lines(report)]
     blocks += [f"[yellow]warning[/]: {shown(line)}" for line in _warnings(report)]
     return blocks
 
@@ -55,6 +56,8 @@ def markdown(report: BenchmarkReport) -> list[str]:
             "",
             f"**{comparison.verdict}**: {markdown_text(' '.join([sentence(comparison), *_details(comparison)]))}",
         ]
+    for line in power_lines(report):
+        lines += ["", markdown_text(line)]
     for line in _warnings(report):
         lines += ["", f"> warning: {markdown_text(line)}"]
     return lines
@@ -90,12 +93,42 @@ def _details(comparison: Comparison) -> list[str]:
         pairs, processes = comparison.pairs, comparison.ratio.processes
         size = f"{effect:.1%}" if effect < 1 else f"a factor of {_times(1 + effect)}"
         lines.append(f"Smallest difference that {pairs} pairs in {processes} processes would show here: {size}.")
-    if comparison.left_out:
-        count, of = comparison.left_out, comparison.pairs + comparison.left_out
+    of, count = comparison.pairs + comparison.left_out, comparison.left_out - comparison.throttled
+    if comparison.throttled:
+        lines.append(f"In {comparison.throttled} of {of} pairs the board had lowered its clocks: they were left out.")
+    if count:
         lines.append(f"Other processes disturbed {count} of {of} pairs, which were left out.")
     if unclear and not disturbed:
         lines.append("More pairs (--pairs), or a quieter machine, can tell smaller differences.")
     return lines
+
+
+def power_lines(report: BenchmarkReport) -> list[str]:
+    """Return what the energies and memories in the table are, what the idle board takes, and what is to be said."""
+    measured = [(run.model.name, run.power) for run in report.runs if run.power is not None]
+    lines = []
+    if any(run.pool_bytes is not None for run in report.runs):
+        lines.append("memory: what a model takes of the pool that processor and GPU share.")
+    if any(power["energy_mj_per_picture"] is not None for _, power in measured):
+        lines.append(f"energy: of a picture, what the idle board takes included; {measured[0][1]['total']['text']}.")
+    for name, power in measured:
+        if power["mean_w"] is not None:
+            above = power["above_idle_mj_per_picture"]
+            without = "" if above is None else f", {joules(above)} a picture without it"
+            idle = "-" if power["idle_w"] is None else watts(power["idle_w"])
+            lines.append(f"{name}: {watts(power['mean_w'])}; the idle board takes {idle}{without}.")
+        else:
+            rails = ", ".join(f"{rail} {watts(said['mean_w'])}" for rail, said in power["rails"].items())
+            lines.append(f"{name}: {rails}; {power['total']['text']}.")
+        if power["throttled"]:
+            lines.append(f"{name}: clocks were lowered while its power was measured: {'; '.join(power['throttled'])}.")
+        lines += [f"{name}: {remark}." for remark in power["remarks"]]
+    return lines
+
+
+def _energy(run: ModelRun) -> float | None:
+    """Return the energy of a picture in mJ."""
+    return None if run.power is None else run.power["energy_mj_per_picture"]
 
 
 def _warnings(report: BenchmarkReport) -> list[str]:
@@ -120,8 +153,9 @@ def _where(report: BenchmarkReport) -> str:
     engines = {LIBRARIES.get(one.model.runtime, one.model.runtime): None for one in report.runs}
     named = ", ".join(f"{name} {context['versions'].get(name, '')}".rstrip() for name in engines)
     precision = "" if _differ(report) else f", {run.model.precision}"
+    over = f" over {context['address']}" if context.get("address") else ""
     return (
-        f"{context['device']}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
+        f"{context['device']}{over}, {context['cpu']['model']}, {threads} thread{'s' * (threads > 1)} on {cores} "
         f"core{'s' * (cores > 1)}, {named}{precision}{size}"
     )
 
@@ -147,12 +181,17 @@ def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
         header.insert(1, "run by")
         for label in ("first", "load") if wide else ("load", "p90"):
             header.remove(label)
+    if any(_energy(run) is not None for run in report.runs):
+        header.insert(header.index("MACs"), "energy")
+        if "load" in header:
+            header.remove("load")
     return [header] + [_model_row(run, header) for run in report.runs]
 
 
 def _model_row(run: ModelRun, header: list[str]) -> list[str]:
     interval = run.ci95_ms
-    peak, macs = run.rss_peak_bytes, run.model.macs_true
+    peak = run.rss_peak_bytes if run.pool_bytes is None else run.pool_bytes
+    macs = run.model.macs_true
     cells = {
         "model": run.model.name,
         "run by": _way(run),
@@ -162,6 +201,7 @@ def _model_row(run: ModelRun, header: list[str]) -> list[str]:
         "load": _ms(run.load_ms),
         "first": _ms(run.first_inference_ms),
         "memory": "-" if peak is None else file_size(peak),
+        "energy": "-" if (energy := _energy(run)) is None else joules(energy),
         "MACs": "-" if macs is None else si(macs, digits=3),
         "file": file_size(run.size_bytes),
         "samples": f"{len(run.samples_ns):,}",
@@ -176,6 +216,18 @@ def _number(value: float) -> str:
 
 def _ms(value: float) -> str:
     return f"{_number(value)} ms"
+
+
+def joules(millijoules: float) -> str:
+    """Return an energy: 12.3 mJ, 1.23 J."""
+    if abs(millijoules) >= 999.5:
+        return f"{_number(millijoules / 1e3)} J"
+    return f"{_number(millijoules)} mJ"
+
+
+def watts(value: float) -> str:
+    """Return a power in W; that of a rail that is off can be slightly below 0."""
+    return f"{value:.2f} W"
 
 
 def _times(value: float) -> str:

@@ -13,6 +13,7 @@ from mggc_edge.cli.output import shown, si
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from mggc_edge.benchmarks.devices.base import Device
     from mggc_edge.benchmarks.profile_table import Peak, Profile
     from mggc_edge.benchmarks.report import BenchmarkReport
     from mggc_edge.benchmarks.workload import Workload
@@ -21,19 +22,22 @@ HEADER = ("class", "nodes", "MACs", "ms", "time", "of peak", "bound")
 LEAST_GAP = 0.01  # of a run: smaller ones are not named
 
 
-def profiles(models: Sequence[Workload], *, threads: int, seed: int, max_seconds: float) -> list[Profile]:
+def profiles(
+    models: Sequence[Workload], *, threads: int, seed: int, max_seconds: float, device: Device | None = None
+) -> list[Profile]:
     """Return where the time of every model goes; the peaks are measured first, each once."""
     from mggc_edge.benchmarks.profiling import memory_bandwidth, profile
 
-    bandwidth = memory_bandwidth(threads)
+    bandwidth = memory_bandwidth(models[0], threads=threads, max_seconds=max_seconds, device=device)
     peaks: dict[tuple[str, str], Peak | None] = {}
     found = []
     for model in models:
         way = (model.runtime, model.precision)
         if way not in peaks:
-            peaks[way] = _peak(model, threads, bandwidth, max_seconds)
+            peaks[way] = _peak(model, threads, bandwidth, max_seconds, device)
         macs, peak = _macs(model), peaks[way]
-        found.append(profile(model, threads=threads, macs=macs, peak=peak, seed=seed, max_seconds=max_seconds))
+        one = profile(model, threads=threads, macs=macs, peak=peak, seed=seed, max_seconds=max_seconds, device=device)
+        found.append(one)
     return found
 
 
@@ -96,7 +100,7 @@ def _sentences(one: Profile, p50_ms: float) -> list[str]:
     peak, bound = one.peak, one.bound_ms
     if peak is not None:
         lines.append(
-            f"Peak measured here: {si(peak.macs_per_second, digits=3)}MAC/s, {si(peak.bytes_per_second, digits=3)}B/s."
+            f"Measured peak: {si(peak.macs_per_second, digits=3)}MAC/s, {si(peak.bytes_per_second, digits=3)}B/s."
         )
     if bound is None:
         missing = "multiplications" if one.macs is None else "peak"
@@ -128,7 +132,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.1%}"
 
 
-def _peak(model: Workload, threads: int, bandwidth: float, max_seconds: float) -> Peak | None:
+def _peak(model: Workload, threads: int, bandwidth: float, max_seconds: float, device: Device | None) -> Peak | None:
     """Return the peak of a model's engine in its precision; None where onnx is not there to write the models.
 
     On a processor fp16 is computed in float32.
@@ -145,7 +149,7 @@ def _peak(model: Workload, threads: int, bandwidth: float, max_seconds: float) -
         models = [
             (Workload(path.stem, path, runtime=runtime, precision=model.precision), macs) for path, macs in written
         ]
-        return Peak(peak_macs(models, threads=threads, max_seconds=max_seconds), bandwidth)
+        return Peak(peak_macs(models, threads=threads, max_seconds=max_seconds, device=device), bandwidth)
     return None
 
 

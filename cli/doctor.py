@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mggc_edge.cli.doctor_board import add_rows, board
 from mggc_edge.cli.options import Json, OutputFile
 from mggc_edge.cli.output import Output, shown
 
@@ -28,19 +29,21 @@ def doctor(context: typer.Context, as_json: Json = False, output: OutputFile = N
     out: Output = context.obj
     this = this_machine()
     machine = _machine(this)
+    jetson = None if this.jetson is None else board()
     states = library_states(ENGINES)
     engines, libraries = ([_entry(state) for state in rows] for rows in (states, library_states(LIBRARIES)))
     found = abilities(this, states)
     document = {
         "schema": "mggc-edge/doctor/1",
         "machine": machine,
+        "board": jetson,
         "engines": engines,
         "libraries": libraries,
         "abilities": [ability.to_json() for ability in found],
     }
     with out.document(document, as_json=as_json, file=output) as taken:
         if not taken:
-            out.result(_machine_page(machine))
+            out.result(_machine_page(machine, jetson))
             out.result(_libraries_page([*engines, *libraries]))
             out.result(_abilities_page(found))
 
@@ -113,7 +116,7 @@ def _machine(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _machine_page(machine: dict[str, Any]) -> RenderableType:
+def _machine_page(machine: dict[str, Any], jetson: dict[str, Any] | None) -> RenderableType:
     from rich.table import Table
 
     page = Table.grid(padding=(0, 2))
@@ -124,6 +127,8 @@ def _machine_page(machine: dict[str, Any]) -> RenderableType:
     page.add_row("processor", shown(", ".join([machine["processor"], *machine["instruction_sets"]])))
     page.add_row("nvidia", shown(", ".join(machine["gpu_nodes"]) or "no (its driver shows no device below /dev)"))
     page.add_row("jetson", shown(machine["jetson"] or "no (no Jetson device tree found)"))
+    if jetson is not None:
+        add_rows(page, jetson)
     return page
 
 

@@ -10,6 +10,7 @@ MggcEdgeError                     every error this package raises on purpose: a 
 │   ├── SettingError              a setting with an unknown name or an impossible value
 │   └── FeedError                 arrays that do not fit a runner's inputs
 ├── OutputError                   a place that cannot be written: other content, read-only, full
+├── DeviceError                   a device that cannot be reached, or does not answer as it should
 ├── MissingDependencyError        a library or engine that is not installed here
 ├── TrainingError                 training that does not converge: a loss is no longer a number
 └── CheckFailedError              it ran, and a check on the result failed
@@ -83,6 +84,10 @@ class FeedError(InputError):
 
 class OutputError(MggcEdgeError):
     """A place that cannot be written: it has other content, is read-only, or is full."""
+
+
+class DeviceError(MggcEdgeError):
+    """A device that cannot be reached, or does not answer as it should."""
 
 
 class MissingDependencyError(MggcEdgeError):

@@ -59,13 +59,14 @@ def this_machine(root: Path = Path("/")) -> Machine:
     info = _read(root / "proc/cpuinfo")
     flags = set(_field(info, "flags").split()) | set(_field(info, "Features").split())
     board = _read(root / "proc/device-tree/model").strip("\0\n ")
+    compatible = _read(root / "proc/device-tree/compatible")  # a carrier of somebody else has a model of its own
     return Machine(
         processor=_field(info, "model name") or board or platform.processor() or "unknown",
         architecture=platform.machine(),
         instruction_sets=tuple(name for flag, name in INSTRUCTION_SETS.items() if flag in flags),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         memory_bytes=_memory_bytes(_read(root / "proc/meminfo")),
-        jetson=board if JETSON.search(board) else None,
+        jetson=board if JETSON.search(board) or "nvidia,tegra" in compatible else None,
         gpu_nodes=tuple(sorted(filter(GPU_NODES.fullmatch, _names(root / "dev")))),
     )
 

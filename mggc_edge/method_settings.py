@@ -49,8 +49,16 @@ METHOD_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("gan_slimming.closing", 0.8, "fraction", "of the steps, after which the budget is met", low=0.01, high=1),
     Setting("gan_slimming.epochs", 20.0, "epochs", "where --prune-epochs is not given", "GAN Slimming: 200", low=0.001),
+    Setting("gan_slimming.even", True, "", "the scales of every group begin evenly spaced", "GAN Slimming: false"),
     Setting("gan_slimming.flip", True, "", "mirror every other picture", "GAN Slimming: every one"),
     Setting("gan_slimming.gan_weight", 1.0, "", "weight of the adversarial loss", "GAN Slimming", low=0),
+    Setting(
+        "gan_slimming.give_back",
+        True,
+        "",
+        "what stays gets back the size that shrinking took from it",
+        "GAN Slimming: false",
+    ),
     Setting(
         "gan_slimming.learning_rate",
         1e-4,
@@ -89,6 +97,7 @@ METHOD_SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("gan_slimming.scale_rate", 0.1, "", "learning rate of the scales, at the start", "GAN Slimming", low=1e-8),
     Setting("gan_slimming.style", 1.0, "", "weight of the Gram distances of --perceptual", low=0),
+    Setting("gan_slimming.sums", True, "", "residual sums may lose channels too", "GAN Slimming: false"),
     Setting("gan_slimming.weight_decay", 1e-3, "", "of both networks' weights", "GAN Slimming", low=0, high=1),
     Setting("mggc.agent", "gru", "", "agents, or free logits", "paper", choices=("gru", "free")),
     Setting(

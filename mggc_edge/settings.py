@@ -16,6 +16,15 @@ __all__ = ["SETTINGS", "Setting", "Settings", "Value"]
 _TABLE: tuple[Setting, ...] = (
     Setting("bench.margin", 0.05, "fraction", "smallest difference of latencies that matters", low=0.001, high=1),
     Setting(
+        "bench.energy_seconds",
+        10.0,
+        "seconds",
+        "a Jetson's power is taken under each model alone; 0: not at all",
+        low=0,
+        high=600,
+    ),
+    Setting("bench.idle_seconds", 5.0, "seconds", "and before it, while nothing runs", low=0.5, high=600),
+    Setting(
         "bench.max_seconds",
         300.0,
         "seconds",
@@ -25,6 +34,7 @@ _TABLE: tuple[Setting, ...] = (
     ),
     Setting("bench.pairs", 40, "pairs", "pairs of samples, where --pairs is not given", low=1, high=10_000),
     Setting("bench.processes", 10, "processes", "fresh processes a model, which share the pairs", low=1, high=1000),
+    Setting("bench.ssh_config", "", "", "file of ssh's configuration, instead of the user's own"),
     Setting("bench.warmup_seconds", 1.0, "seconds", "an untimed warm-up lasts at least so long", low=0.001, high=600),
     Setting("built_in.finetune_epochs", 30.0, "epochs", "finetuning on built-in pictures", low=0.001),
     Setting("built_in.pictures", 240, "pictures", "built-in pictures, where there are no others", low=10, high=100_000),
@@ -40,7 +50,7 @@ _TABLE: tuple[Setting, ...] = (
     Setting("data.held_out", 0.1, "fraction", "pictures held out, to choose the best checkpoint by", low=0, high=0.4),
     Setting("data.max_held_out", 40, "pictures", "most pictures that are held out", low=1),
     Setting(
-        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=2
+        "data.view_scale", 286 / 256, "", "pictures are read this much larger, and cropped", "CycleGAN", low=1, high=4
     ),
     Setting("demo.batch_size", 4, "pictures", "pictures a step of the demo, in every stage", low=1, high=1024),
     Setting("demo.budget", 0.15, "fraction of MACs", "what the demo's plan keeps", low=0.01, high=1),
@@ -141,7 +151,15 @@ _TABLE: tuple[Setting, ...] = (
         "measured; GCC: 1",
         low=-1,
     ),
-    Setting("finetune.learning_rate", 1e-3, "", "of the generator", "measured; GCC: 0.0002", low=1e-8, high=1),
+    Setting(
+        "finetune.learning_rate",
+        -1.0,
+        "",
+        "of the generator; -1: CartoonGAN 0.0002, else 0.001",
+        "measured; GCC: 0.0002",
+        low=-1,
+        high=1,
+    ),
     Setting("finetune.recalibration_batches", 200, "batches", "for batch statistics after slimming", low=1),
     Setting(
         "pictures.max_unreadable", 0.05, "fraction", "more unreadable pictures than this are an error", low=0, high=1

@@ -17,6 +17,8 @@ FOLDERS = {
     "mggc_edge.cli": ROOT / "cli",
 }
 
+AGENT = ROOT / "benchmarks/agent"  # runs on a device: Python 3.8, numpy, nothing of mggc_edge
+
 # Room -> the rooms it may import, beside itself. Rooms are listed so that nothing imports what comes later.
 BASE = (
     "_version",
@@ -95,7 +97,9 @@ ENGINES = {
     "compiler/quantized.py": {"torch", "onnx"},
     "compiler/mobile_tool.py": {"onnxruntime"},
     "backends/openvino.py": {"openvino"},
-    "benchmarks/engines.py": {"onnxruntime", "openvino"},
+    "benchmarks/agent/engines.py": {"onnxruntime", "openvino"},
+    "benchmarks/agent/trt_api.py": {"tensorrt"},  # links to those of backends
+    "benchmarks/agent/trt_run.py": {"cuda", "pycuda", "torch"},
     "calibration": {"onnx"},
     "quality/inner_tensor.py": {"onnx"},
     "training": {"torch", "safetensors", "lightning_fabric"},
@@ -144,6 +148,8 @@ def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
             for alias in node.names:
                 yield alias.name, node.lineno, id(node) not in late
         elif isinstance(node, ast.ImportFrom):
+            if node.level == 1 and path.parent == AGENT:
+                continue  # of its own folder, which is a program of its own
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
             assert node.module is not None
             modules = (
@@ -213,6 +219,16 @@ def test_only_the_command_line_prints_or_exits(name: str, path: Path) -> None:
 @pytest.mark.parametrize(("name", "path"), list(sources()), ids=[name for name, _ in sources()])
 def test_no_file_is_longer_than_400_lines(name: str, path: Path) -> None:
     assert path.read_text(encoding="utf-8").count("\n") <= 400, name
+
+
+@pytest.mark.parametrize("path", sorted(AGENT.glob("*.py")), ids=lambda path: path.name)
+def test_what_runs_on_a_device_needs_python_3_8_and_nothing_of_the_library(path: Path) -> None:
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 8))
+    for module, line, at_once in imports(path):
+        top = module.split(".")[0]
+        assert top != "mggc_edge", f"{path.name}:{line} imports {module}"
+        early = {*sys.stdlib_module_names, *(["numpy"] if path.is_symlink() else [])}
+        assert not at_once or top in early, f"{path.name}:{line} imports {module} at its top"
 
 
 def test_the_rule_finds_a_forbidden_import(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ all files of one interleaved in fresh processes:
         OpenVINO, and the original rewritten for this machine in both
     other precisions: the slim generator in OpenVINO's bfloat16, and in int8 in both, against the fastest original
 
+Then where the time of the fastest original and of the fastest slim generator goes in fp32, and the bound beside it.
 Realisation is the ratio of latencies over the ratio of MACs (true). int8 files are calibrated on built-in pictures;
 with random weights their quality says nothing, and they are measured whatever it is. Writes realisation.json, with
 every sample, and realisation.md. One size and number of threads takes about ten minutes on a quiet machine; what other
@@ -25,6 +26,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +37,7 @@ from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.calibration.ranges import Finding, find_ranges
 from mggc_edge.calibration.samples import Wanted, built_in
+from mggc_edge.cli.bench_profile import profile_markdown, profiles
 from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import read_onnx
 from mggc_edge.compiler.precision.form import form_of
@@ -117,9 +120,16 @@ def measured(
     others += [workload(f"fp32, {engine}", small["fast"], runtime) for engine, runtime in engines.items()]
     others += [workload(f"int8, {engine}", small["int8"], runtime, "int8") for engine, runtime in engines.items()]
     second = measure(others, threads=threads, **options)
+    fastest = min(
+        (model for model in floats if model.name.startswith("fp32")), key=lambda one: first.run(one.name).p50_ms
+    )
+    looked = [best, fastest]
+    where = profiles(looked, threads=threads, seed=0, max_seconds=options["max_seconds"])
+    part = replace(first, runs=tuple(first.run(model.name) for model in looked))
     return {
         "network": title, "size": list(size), "threads": threads, "macs": counts,
         "fp32": rows(first, counts), "others": rows(second, counts),
+        "profiles": [one.to_json() for one in where], "where": profile_markdown(part, where),
         "context": dict(first.context), "warnings": [list(report.warnings) for report in (first, second)],
         "samples": [
             {run.model.name: [process.to_json() for process in run.processes] for run in report.runs}
@@ -180,6 +190,7 @@ def page(document: Mapping[str, Any]) -> str:
                     f"| {row['model']} | {row['p50_ms']:.2f} ms | {row['speedup']:.2f} ({low:.2f} to {high:.2f})"
                     f"{disturbed} | {row['realisation']:.2f} | {row['pairs']} |"
                 )
+        lines += found.get("where", [])
     return "\n".join(lines) + "\n"
 
 
@@ -211,15 +222,16 @@ def main() -> None:
                 continue
             with tempfile.TemporaryDirectory() as folder:
                 found = measured(case, size, threads, {**options, "warmup_seconds": 0.3}, Path(folder))
-            same = [one for one in document["studies"] if _key(one) != _key(found)]
-            document["studies"] = sorted([*same, found], key=_key)
+            same = [one for one in document["studies"] if key_of(one) != key_of(found)]
+            document["studies"] = sorted([*same, found], key=key_of)
             write_json(path, document)
             (words.out / "realisation.md").write_text(page(document), encoding="utf-8")
             for row in (*found["fp32"], *found["others"]):
                 print(case[0], words.size, threads, row, file=sys.stderr, flush=True)
 
 
-def _key(found: Mapping[str, Any]) -> tuple[str, list[int], int]:
+def key_of(found: Mapping[str, Any]) -> tuple[str, list[int], int]:
+    """Return what a study is one of."""
     return found["network"], found["size"], found["threads"]
 
 

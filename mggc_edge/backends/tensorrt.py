@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from mggc_edge.artifacts import read_json
 from mggc_edge.backends import trt_api, trt_run
@@ -84,10 +85,15 @@ def as_mggc_error(error: trt_api.TensorRTError | trt_run.CudaError) -> MggcEdgeE
 
 
 def read_engine_metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in the facts beside an engine; none where there are no facts, as beside a foreign engine.
+    """Return the metadata in the facts beside an engine, see `read_engine_facts`."""
+    return dict(read_engine_facts(path).get("metadata", {}))
+
+
+def read_engine_facts(path: Path) -> dict[str, Any]:
+    """Return what an engine was built for and by: `device`, `tensorrt`, `metadata`; nothing beside a foreign engine.
 
     Raises:
-        ArtifactError: the facts are damaged, or are those of another engine.
+        ArtifactError: the facts beside it are damaged, or are those of another engine.
     """
     facts_path = path.with_name(path.name + trt_api.FACTS_SUFFIX)
     with contextlib.suppress(FileNotFoundError):
@@ -97,7 +103,8 @@ def read_engine_metadata(path: Path) -> dict[str, str]:
             raise ArtifactError(f"'{facts_path}' holds no facts about an engine", hint="remove it, or build again")
         if facts.get("size_bytes") != path.stat().st_size:
             raise ArtifactError(f"'{facts_path}' is about another engine", hint="remove it, or build again")
-        return {str(key): str(value) for key, value in metadata.items()}
+        said: dict[str, Any] = {key: str(facts[key]) for key in ("device", "tensorrt") if key in facts}
+        return {**said, "metadata": {str(key): str(value) for key, value in metadata.items()}}
     return {}
 
 

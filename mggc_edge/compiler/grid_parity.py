@@ -8,6 +8,7 @@ that torch found are fed in its place. The output, which follows from the last o
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,9 +36,11 @@ class GridParity:
 
     Attributes:
         values: how many were compared, in all layers and pictures.
-        equal: fraction that is the same in the layer where it is lowest, which is `worst`.
+        equal: fraction that is the same in the layer where it is lowest, which is `worst`; a layer in which too few are
+            comes before one that is excused.
         levels: most that one is off by, in any layer.
-        output: largest difference of the output.
+        output: largest difference of the output; not a number where the output of either is none.
+        different: how many values of `worst` are not the same.
     """
 
     values: int
@@ -45,12 +48,13 @@ class GridParity:
     levels: int
     worst: str
     output: float
+    different: int
 
     def check(self, what: str) -> None:
         """Raise CheckFailedError unless nearly all levels are equal, none is off by more than one, nor the output."""
         if not self.output <= MAX_OUTPUT:
             raise CheckFailedError(f"{what}: on the same levels, outputs differ by up to {self.output:.3g}")
-        if not (self.equal >= LEAST_EQUAL and self.levels <= MOST_LEVELS):
+        if not (_enough(self.equal, self.different) and self.levels <= MOST_LEVELS):
             raise CheckFailedError(
                 f"{what}: in layer {self.worst} {self.equal:.4%} of the quantized values are the same, and the largest "
                 f"difference of any is {self.levels} levels; wanted were {LEAST_EQUAL:.1%} and {MOST_LEVELS}"
@@ -69,30 +73,38 @@ def check_grids(
 
     Raises:
         ArtifactError: the graph cannot be run.
+        ValueError: there is no picture.
     """
-    values, levels, same, total, furthest = 0, 0, dict[str, int](), dict[str, int](), 0.0
+    levels, same, total, differences = 0, dict[str, int](), dict[str, int](), list[float]()
     name_of_output = model.graph.output[0].name
-    with tempfile.TemporaryDirectory() as folder:
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
         runner: OnnxRuntimeRunner | None = None
         for picture, wanted, output in pictures:
             if runner is None:
                 path = Path(folder, "cut.onnx")
                 path.write_bytes(cut(model, {name: level.shape for name, level in wanted.items()}).SerializeToString())
                 runner = OnnxRuntimeRunner(path)
-                runner.__enter__()
+                stack.enter_context(runner)
             found = runner.infer({input_name: picture, **{forced(name): level for name, level in wanted.items()}})
-            furthest = max(furthest, float(np.abs(found[name_of_output] - output).max()))
+            differences.append(float(np.abs(found[name_of_output] - output).max()))
             for name, level in wanted.items():
                 difference = np.abs(found[f"{name}.input_quantized"].astype(np.int16) - level.astype(np.int16))
                 levels = max(levels, int(difference.max()))
                 same[name] = same.get(name, 0) + int((difference == 0).sum())
                 total[name] = total.get(name, 0) + difference.size
-                values += difference.size
-        if runner is not None:
-            runner.__exit__(None, None, None)
-    shares = {name: same[name] / total[name] for name in total}
-    worst = min(shares, key=lambda name: shares[name], default="")
-    return GridParity(values, shares.get(worst, 1.0), levels, worst, furthest)
+    if not total:
+        raise ValueError("no picture was compared")
+    shares = {name: (same[name] / total[name], total[name] - same[name]) for name in total}
+    worst = min(shares, key=lambda name: (_enough(*shares[name]), shares[name][0]))
+    equal, different = shares[worst]
+    furthest = float(np.max(differences))  # of which any may be no number
+    return GridParity(sum(total.values()), equal, levels, worst, furthest, different)
+
+
+def _enough(equal: float, different: int) -> bool:
+    """Whether the levels of a layer are the network's: all but a thousandth, or all but one where it has few values."""
+    return equal >= LEAST_EQUAL or different <= 1
 
 
 def forced(name: str) -> str:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from mggc_edge.artifacts import PORTABLE
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
+from mggc_edge.backends.registry import RUNTIMES
 from mggc_edge.benchmarks.extent import Extent
 from mggc_edge.benchmarks.harness import Progress, measure
 from mggc_edge.benchmarks.report import BenchmarkReport
-from mggc_edge.benchmarks.workload import MAX_MODELS, RUNTIMES, Workload
+from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
+from mggc_edge.benchmarks.workload import RUNTIMES as MEASURED
+from mggc_edge.compiler.runtimes import TENSORRT
 from mggc_edge.compiler.targets import this_target
 from mggc_edge.jobs.exports import Exports, is_original
 from mggc_edge.models.cost import macs
@@ -28,17 +31,21 @@ SHORT = 0.25  # of a measurement that says which files are worth one
 def candidates(folder: Path, exports: Exports, tables: Mapping[str, LayerTable]) -> dict[str, list[Workload]]:
     """Return the files of a run that this machine can be expected to be fast with, by side.
 
+    They are those for this machine's target, and TensorRT's engines where they could be built here.
+
     Args:
         folder: of the run.
         exports: its files.
         tables: of both networks, for their multiplications.
     """
-    rows = [row for row in exports.artifacts if row["accepted"] and row["runtime"] in RUNTIMES]
+    rows = [row for row in exports.artifacts if row["accepted"] and row["runtime"] in MEASURED]
+    rows = [row for row in rows if Path(row["path"]).suffix == RUNTIMES[row["runtime"]].ending]
     target = this_target() if any(row["target"] == this_target() for row in rows) else PORTABLE
     found: dict[str, list[Workload]] = {side: [] for side in SIDES}
     for row in rows:
         side = SIDES[0] if is_original(row) else SIDES[1]
-        if row["target"] != target or (side == SIDES[0] and row["precision"] != "fp32"):
+        built_here = Path(row["path"]).suffix == RUNTIMES[TENSORRT].ending
+        if not (row["target"] == target or built_here) or (side == SIDES[0] and row["precision"] != "fp32"):
             continue
         found[side].append(
             Workload(

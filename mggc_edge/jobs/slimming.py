@@ -31,7 +31,7 @@ EPOCHS = "gan_slimming.epochs"
 BATCH = "gan_slimming.batch_size"
 _OF_SETTINGS = (
     "gan_weight", "beta", "rho", "closing", "learning_rate", "weight_decay", "scale_rate", "momentum",
-    "clip", "pool", "flip",
+    "clip", "pool", "flip", "sums", "even", "give_back",
 )  # fmt: skip
 
 
@@ -56,7 +56,9 @@ def check_slimming(
     """
     if request.method == METHOD and request.plan is None:
         SlimmingSettings(**_chosen(settings))
-        Steering(generator.table, budget, request.macs_convention, rates=[1.0], closing=1)
+        Steering(
+            generator.table, budget, request.macs_convention, rates=[1.0], closing=1, sums=settings["gan_slimming.sums"]
+        )
     if request.perceptual is None:
         return None
     path = Path(request.perceptual)

@@ -22,6 +22,9 @@ from mggc_edge.training.order import batch_indices, steps_of
 from mggc_edge.training.quantize import QuantizeSettings, quantize, range_parameters
 from mggc_edge.training.recalibrate import recalibrate
 
+USUAL_RATE = 1e-3
+USUAL_RATES = {"cartoongan": 2e-4}
+
 
 @dataclass(frozen=True)
 class Tuned:
@@ -147,7 +150,7 @@ def finetune_settings(
         distill=distill,
         epochs=finetune_epochs(settings, request, len(material.source), size),
         batch_size=size,
-        learning_rate=settings["finetune.learning_rate"],
+        learning_rate=learning_rate(settings, generator.spec.family),
         judge_rate=settings["finetune.discriminator_rate"],
         beta_1=settings["train.beta_1"],
         decay=settings["train.decay"],
@@ -176,6 +179,15 @@ def finetune_epochs(settings: Settings, request: CompressRequest, count: int, si
 def finetune_steps(settings: Settings, request: CompressRequest, count: int, size: int) -> int:
     """Return how many steps finetuning takes."""
     return steps_of(finetune_epochs(settings, request, count, size), count, size)
+
+
+def learning_rate(settings: Settings, family: str) -> float:
+    """Return the generator's rate: as set, or the one that suits this kind of network.
+
+    CartoonGAN's filters are small: the rate of the others soon undoes what slicing has left of them.
+    """
+    rate: float = settings["finetune.learning_rate"]
+    return rate if rate > 0 else USUAL_RATES.get(family, USUAL_RATE)
 
 
 def gan_weight(settings: Settings, distill: DistillSettings) -> float:

@@ -45,7 +45,7 @@ def drop_zero_scales(network: Network) -> Dropped:
     must keep a channel the first one stays, with its constant.
 
     Raises:
-        PlanError: no channel's scale is 0.
+        PlanError: no channel's scale is 0, or only those of groups that are left as they are.
         SpecError: a constant is read by a layer that it cannot be folded into: a depthwise convolution, or one that has
             neither a bias nor a norm.
     """
@@ -53,6 +53,7 @@ def drop_zero_scales(network: Network) -> Dropped:
     state = {key: value.clone() for key, value in network.state_dict().items()}
     kept: dict[str, tuple[int, ...]] = {}
     constants: dict[str, Tensor] = {}  # by the row that gives them: [C], 0 where the channel stays
+    left: list[str] = []  # groups with closed channels that stay
     for group in table.groups:
         kept[group.name] = tuple(range(group.size))
         rows = [layer for layer in table.layers if layer.output == group.name]
@@ -63,6 +64,7 @@ def drop_zero_scales(network: Network) -> Dropped:
         closed = scale == 0
         if len(rows) > 1:
             _check_written_once(rows, closed)
+            left += [group.name] if bool(closed.any()) else []
             continue
         if bool(closed.all()) and group.minimum:
             closed[: group.minimum] = False
@@ -71,6 +73,11 @@ def drop_zero_scales(network: Network) -> Dropped:
         kept[group.name] = tuple(torch.nonzero(~closed)[:, 0].tolist())
         constants[row.name] = torch.where(closed, activate(shift, row.activation), 0.0)
         shift[closed] = 0
+    if not constants and left:
+        raise PlanError(
+            f"the channels with the scale 0 are those of {', '.join(left)}, which several layers write, and they stay",
+            hint="leave --drop-zero-scales out",
+        )
     if not constants:
         raise PlanError(
             "no channel of this network has a norm with the scale 0",

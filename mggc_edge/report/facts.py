@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mggc_edge.report.curves import Log
+from mggc_edge.report.power import NO_POWER, Power
 
 COLUMNS = ("input", "original", "compressed", "truth")  # of the pictures, in the order in which they stand
 
@@ -108,7 +109,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Measured:
-    """One side of `bench.json`: median and its 95 % interval in ms, raw samples in ns, codes of warnings."""
+    """One side of `bench.json`: median and its 95 % interval in ms, raw samples in ns, codes of warnings, power."""
 
     p50_ms: float | None
     ci95_ms: tuple[float, float] | None
@@ -118,6 +119,7 @@ class Measured:
     rss_peak_bytes: float | None
     threads: float | None
     warnings: tuple[str, ...] = ()
+    power: Power = NO_POWER
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,16 @@ def percent(fraction: float) -> str:
     return f"{plain(value, 2) if 0 < abs(value) < 9.95 else f'{value:.0f}'}{SPACE}%"
 
 
+def joules(value: float) -> str:
+    """Return an energy given in mJ: 12.3 mJ, 1.23 J."""
+    return f"{plain(value / 1000)}{SPACE}J" if abs(value) >= 999.5 else f"{plain(value)}{SPACE}mJ"
+
+
+def watts(value: float) -> str:
+    """Return a power in W: 5.21 W."""
+    return f"{plain(value)}{SPACE}W"
+
+
 def decibel(value: float) -> str:
     """Return a PSNR with two decimals: 27.41 dB."""
     return f"{value:.2f}".replace("-", "\u2212") + f"{SPACE}dB"

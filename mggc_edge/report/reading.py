@@ -36,6 +36,7 @@ from mggc_edge.report.facts import (
     Size,
 )
 from mggc_edge.report.fields import Fields, read_fields
+from mggc_edge.report.power import read_power
 from mggc_edge.report.samples import read_samples
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
@@ -222,6 +223,7 @@ def _measured(run: Fields) -> Measured:
         rss_peak_bytes=None if memory is None else memory.number("rss_peak_bytes"),
         threads=run.number("threads"),
         warnings=tuple(str(warning)[:300] for warning in run.list("warnings")[:20]),
+        power=read_power(run),
     )
 
 

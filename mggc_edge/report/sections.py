@@ -8,7 +8,7 @@ from html import escape
 
 from mggc_edge.report.charts import kept_bar, strip_plot
 from mggc_edge.report.facts import COLUMNS, Artifact, Latency, Measured, Pair, Plan, Quality, RunFacts, Sample
-from mggc_edge.report.numbers import DASH, count, decibel, interval, milliseconds, percent, plain, size
+from mggc_edge.report.numbers import DASH, count, decibel, interval, joules, milliseconds, percent, plain, size, watts
 from mggc_edge.report.words import UNCLEAR, image_size, network, place, tested
 
 NS_PER_MS = 1e6
@@ -123,6 +123,7 @@ def costs(facts: RunFacts) -> str:
         rows.append(_cost_row("Time to load", "", x.load_ms, y.load_ms, milliseconds))
         rows.append(_cost_row("First picture", "", x.first_inference_ms, y.first_inference_ms, milliseconds))
         rows.append(_cost_row("Memory", "peak of the process", x.rss_peak_bytes, y.rss_peak_bytes, size))
+        rows += _power_rows(x, y)
     if latency is not None:
         real = value(latency.realisation if latency.told_apart else None, percent)
         none = value(None, plain)
@@ -138,6 +139,22 @@ def costs(facts: RunFacts) -> str:
     else:
         tail = absent("This run has no bench.json: there are no raw samples.")
     return section("cost", "Cost", _table(("", "Original", "Compressed", "Ratio"), rows) + tail)
+
+
+def _power_rows(x: Measured, y: Measured) -> list[str]:
+    """Return the rows about power, which few machines measure."""
+    a, b = x.power, y.power
+    rows = []
+    if a.pool_bytes is not None or b.pool_bytes is not None:
+        note = "of the pool that processor and GPU share"
+        rows.append(_cost_row("Memory, shared", note, a.pool_bytes, b.pool_bytes, size))
+    if a.energy_mj is not None or b.energy_mj is not None:
+        rows.append(_cost_row("Energy a picture", b.total or a.total or "", a.energy_mj, b.energy_mj, joules))
+        above = "without what the idle board takes"
+        rows.append(_cost_row("Energy above idle", above, a.above_idle_mj, b.above_idle_mj, joules))
+        idle = " and ".join(DASH if one.idle_w is None else watts(one.idle_w) for one in (a, b))
+        rows.append(_cost_row("Power", f"of the idle board before: {idle}", a.mean_w, b.mean_w, watts))
+    return rows
 
 
 def _side_interval(number: float | None, ends: tuple[float, float] | None) -> str:

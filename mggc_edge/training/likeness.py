@@ -33,7 +33,8 @@ class PerceptualLikeness:
 
     |F(y) - F(t)|_1 / |F(t)|_1 at the first tap, and `style` times the sum over all taps of
     |Gram(y) - Gram(t)|^2 / |Gram(t)|^2, for every picture. The paper's 1e5 weighs Gram matrices of VGG16 on values from
-    0 to 1 as they are; relative ones do not depend on the network, nor on the values that it takes.
+    0 to 1 as they are; relative ones do not depend on the network, nor on the values that it takes. Of RGBA pictures
+    the network sees the colours, and the L1 distance of alpha, from 0 to 1, is added.
 
     Args:
         network: its device is that of the pictures.
@@ -52,7 +53,7 @@ class PerceptualLikeness:
         self.name = network.name
         self._network, self._format, self._style = network.eval().requires_grad_(False), format, style
         wanted = PREPROCESSINGS[preprocessing]
-        self._swap = format.color != wanted.format.color and format.channels == 3
+        self._swap = (format.color == "BGR") != (wanted.format.color == "BGR")
         self._low, self._high = wanted.format.low, wanted.format.high
         device = next(network.parameters()).device
         self._mean, self._std = (
@@ -61,7 +62,7 @@ class PerceptualLikeness:
 
     def _features(self, y: Tensor) -> list[Tensor]:
         x = _unit(y, self._format)
-        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x
+        x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
         x = x.flip(1) if self._swap else x
         x = self._low + (self._high - self._low) * x
         features: list[Tensor] = self._network((x - self._mean) / self._std)
@@ -73,6 +74,8 @@ class PerceptualLikeness:
             theirs = self._features(wanted.float())
         own = self._features(y.float())
         distance = _relative((own[0] - theirs[0]).abs(), theirs[0].abs())
+        if y.shape[1] == 4:
+            distance = distance + F.l1_loss(_unit(y[:, 3], self._format), _unit(wanted[:, 3], self._format))
         if self._style:
             for a, b in zip(own, theirs, strict=True):
                 there = gram(b)

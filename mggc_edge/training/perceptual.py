@@ -1,8 +1,9 @@
 """Networks whose features say how alike two pictures are, with gradients: VGG16 and SqueezeNet-1.1, rebuilt in torch.
 
 The weights come from a user's file: a state dict in torchvision's layout, or the convolutions of an ONNX graph in their
-order. Taps are after an activation: relu1_2, relu2_2, relu3_3, relu4_3 of VGG16 (Simonyan and Zisserman 2015); conv1,
-fire3, fire5, fire9 of SqueezeNet (Iandola et al. 2016). What lies behind the last tap is not built.
+order, with their strides and paddings. Taps are after an activation: relu1_2, relu2_2, relu3_3, relu4_3 of VGG16
+(Simonyan and Zisserman 2015); conv1, fire3, fire5, fire9 of SqueezeNet (Iandola et al. 2016). What lies behind the last
+tap is not built.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from mggc_edge.models.tensor_values import check_finite, read_values
 from mggc_edge.tensors import FloatArray
 
 HINT = "give VGG16 or SqueezeNet-1.1: a state dict as torchvision saves it, or an ONNX file"
-Convolutions = Sequence[tuple[FloatArray, FloatArray]]  # weights [out, in, k, k] and biases [out], in order
+# In order: weights [out, in, k, k], biases [out], and stride and padding.
+Convolutions = Sequence[tuple[FloatArray, FloatArray, tuple[int, int]]]
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class _Conv:
 
     name: str  # in torchvision's state dict
     shape: tuple[int, int, int, int]
+    geometry: tuple[int, int]  # stride and padding
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def _vgg16() -> Layout:
     more = ((17, 256, 512), (19, 512, 512), (21, 512, 512))
     return Layout(
         "vgg16",
-        tuple(_Conv(f"features.{place}", (out, into, 3, 3)) for place, into, out in (*widths, *more)),
+        tuple(_Conv(f"features.{place}", (out, into, 3, 3), (1, 1)) for place, into, out in (*widths, *more)),
         r"classifier\..*|features\.(24|26|28)\.(weight|bias)",
         3,
     )
@@ -68,12 +71,12 @@ FIRES = (
 
 
 def _squeezenet() -> Layout:
-    convolutions = [_Conv("features.0", (64, 3, 3, 3))]
+    convolutions = [_Conv("features.0", (64, 3, 3, 3), (2, 0))]
     for place, into, small, large in FIRES:
         convolutions += [
-            _Conv(f"features.{place}.squeeze", (small, into, 1, 1)),
-            _Conv(f"features.{place}.expand1x1", (large, small, 1, 1)),
-            _Conv(f"features.{place}.expand3x3", (large, small, 3, 3)),
+            _Conv(f"features.{place}.squeeze", (small, into, 1, 1), (1, 0)),
+            _Conv(f"features.{place}.expand1x1", (large, small, 1, 1), (1, 0)),
+            _Conv(f"features.{place}.expand3x3", (large, small, 3, 3), (1, 1)),
         ]
     return Layout("squeezenet1_1", tuple(convolutions), r"classifier\..*", 1)
 
@@ -91,7 +94,7 @@ class PerceptualNetwork(nn.Module):
     def __init__(self, layout: Layout, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.name = layout.name
-        self._convolutions = [row.name for row in layout.convolutions]
+        self._convolutions = {row.name: row.geometry for row in layout.convolutions}
         for key, value in tensors.items():
             self.register_parameter(_attribute(key), nn.Parameter(value.float(), requires_grad=False))
 
@@ -100,28 +103,28 @@ class PerceptualNetwork(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             return self._vgg16(x.float()) if self.name == "vgg16" else self._squeezenet(x.float())
 
-    def _conv(self, name: str, x: Tensor, *, stride: int = 1, padding: int = 0) -> Tensor:
+    def _conv(self, name: str, x: Tensor) -> Tensor:
         weight, bias = (self.get_parameter(_attribute(f"{name}.{part}")) for part in ("weight", "bias"))
-        return F.relu(F.conv2d(x, weight, bias, stride, padding))
+        return F.relu(F.conv2d(x, weight, bias, *self._convolutions[name]))
 
     def _vgg16(self, x: Tensor) -> list[Tensor]:
         taps, last = [], {"features.2", "features.7", "features.14", "features.21"}
         for name in self._convolutions:
-            x = self._conv(name, x, padding=1)
+            x = self._conv(name, x)
             if name in last:
                 taps.append(x)
                 x = F.max_pool2d(x, 2)
         return taps
 
     def _squeezenet(self, x: Tensor) -> list[Tensor]:
-        x = self._conv("features.0", x, stride=2)
+        x = self._conv("features.0", x)
         taps = [x]
         for place, *_ in FIRES:
             if place in (3, 6, 9):
                 x = F.max_pool2d(x, 3, 2, ceil_mode=True)
             name = f"features.{place}"
             h = self._conv(f"{name}.squeeze", x)
-            x = torch.cat([self._conv(f"{name}.expand1x1", h), self._conv(f"{name}.expand3x3", h, padding=1)], 1)
+            x = torch.cat([self._conv(f"{name}.expand1x1", h), self._conv(f"{name}.expand3x3", h)], 1)
             if place in (4, 7, 12):
                 taps.append(x)
         return taps
@@ -155,37 +158,26 @@ def read_perceptual(path: Path, *, max_bytes: int) -> PerceptualNetwork:
 def from_convolutions(path: Path, convolutions: Convolutions) -> PerceptualNetwork:
     """Return the network whose convolutions these are, in the order of a graph; `path` is named in errors.
 
-    The two of a fire module that expand may come in either order.
+    Of a fire module the squeeze comes first, then the 1x1 and the 3x3 that expand it.
 
     Raises:
         CheckpointError: they are those of another network, or have values that are not finite.
     """
+    found = [(weight.shape, bias.shape, geometry) for weight, bias, geometry in convolutions]
     for layout in LAYOUTS:
-        count = len(layout.convolutions)
-        if not count <= len(convolutions) <= count + layout.behind:
+        rows = layout.convolutions
+        wanted = [(row.shape, row.shape[:1], row.geometry) for row in rows]
+        if found[: len(rows)] != wanted or len(found) > len(rows) + layout.behind:
             continue
-        tensors = _matched(layout, convolutions[:count])
-        if tensors is None:
-            continue
+        tensors: dict[str, Tensor] = {}
+        for row, (weight, bias, _) in zip(rows, convolutions, strict=False):
+            tensors[f"{row.name}.weight"] = torch.from_numpy(weight.copy())
+            tensors[f"{row.name}.bias"] = torch.from_numpy(bias.copy())
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise CheckpointError(f"'{path}' has weights that are NaN or infinite", HINT)
         return PerceptualNetwork(layout, tensors)
     raise CheckpointError(
-        f"'{path}' is no perceptual network that is known: its {len(convolutions)} convolutions with a bias are not "
-        "those of VGG16 or SqueezeNet-1.1",
+        f"'{path}' is no perceptual network that is known: its {len(convolutions)} convolutions with a bias and a ReLU "
+        "are not those of VGG16 or SqueezeNet-1.1",
         HINT,
     )
-
-
-def _matched(layout: Layout, convolutions: Convolutions) -> dict[str, Tensor] | None:
-    rows = list(layout.convolutions)
-    tensors: dict[str, Tensor] = {}
-    for weight, bias in convolutions:
-        row = next((row for row in rows[:2] if row.shape == weight.shape and bias.shape == row.shape[:1]), None)
-        # The second of two may only come first where both expand the same squeezed channels.
-        if row is None or (row is not rows[0] and not rows[0].name.endswith("expand1x1")):
-            return None
-        rows.remove(row)
-        tensors[f"{row.name}.weight"] = torch.from_numpy(weight.copy())
-        tensors[f"{row.name}.bias"] = torch.from_numpy(bias.copy())
-    return tensors

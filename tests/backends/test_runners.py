@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.compiler.torch_graph import torch_runner
 from mggc_edge.errors import ArtifactError, FeedError, MissingDependencyError
+from mggc_edge.machine import this_machine
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
@@ -253,6 +255,26 @@ def test_the_number_of_threads_reaches_the_session() -> None:
     with opened:
         assert opened._session is not None
         assert opened._session.get_session_options().intra_op_num_threads == 1
+
+
+@pytest.mark.parametrize(
+    ("instruction_sets", "asked"),
+    [(("AVX2",), True), (("AVX2", "AVX-512"), True), (("AVX2", "AVX-VNNI"), False), (("NEON dot product",), False)],
+)
+def test_8_bit_sums_are_exact_where_the_processor_would_cut_them_off(
+    monkeypatch: pytest.MonkeyPatch, instruction_sets: tuple[str, ...], asked: bool
+) -> None:
+    machine = replace(this_machine(), instruction_sets=instruction_sets)
+    monkeypatch.setattr("mggc_edge.backends.onnxruntime.this_machine", lambda: machine)
+    opened = OnnxRuntimeRunner(onnx_file())
+    with opened:
+        assert opened._session is not None
+        options = opened._session.get_session_options()
+        if asked:
+            assert options.get_session_config_entry("session.x64quantprecision") == "1"
+        else:
+            with pytest.raises(RuntimeError, match="x64quantprecision"):
+                options.get_session_config_entry("session.x64quantprecision")
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".ort"])

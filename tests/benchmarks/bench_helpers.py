@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from mggc_edge.benchmarks.agent.surroundings import Moment, Surroundings
 from mggc_edge.benchmarks.report import ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.machine import Machine
 
 PICTURE = (1, 3, 16, 16)
 
@@ -57,6 +60,24 @@ def _saved(graph: onnx.GraphProto, path: Path) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save_model(model, path)
     return path
+
+
+def script(path: Path, text: str) -> Path:
+    """Write a program for sh, and return its path."""
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+class Told(Surroundings):
+    """What a machine of two cores tells of itself, on which nothing else runs."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _: Machine("CPU", "x86_64", (), 2, None, None))
+        self.moment: Callable[[], Moment] = lambda: Moment(0.0, None, None, (), None)
+        self.others: Callable[[], int | None] = lambda: 0
+        self.answers["moment"] = lambda: asdict(self.moment())
+        self.answers["others"] = lambda: {"running": self.others()}
 
 
 class Clock:
@@ -123,6 +144,12 @@ class FakeWorker:
             self._samples += 1
             noted = {"wall_ns": sum(samples), **self._counts(self._samples - 1, sum(samples))}
             return {"samples_ns": samples, "noted": noted}
+        if do == "steady":
+            runs, start = 0, round(self._clock.now * 1e9)
+            while round(self._clock.now * 1e9) - start < request["ns"]:
+                self._run()
+                runs += 1
+            return {"runs": runs, "start_ns": start, "end_ns": round(self._clock.now * 1e9)}
         return {"rss_peak_bytes": 5000}
 
     def end(self) -> None:

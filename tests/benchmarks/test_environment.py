@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.benchmarks.environment import Moment, context, moment, others_running, stolen
+from mggc_edge.benchmarks.agent.surroundings import Moment, moment, others_running
+from mggc_edge.benchmarks.devices.base import DeviceFacts
+from mggc_edge.benchmarks.environment import context, stolen
 from mggc_edge.machine import Machine
 
 
@@ -56,9 +58,11 @@ def test_stolen_time_is_the_share_between_two_moments() -> None:
 def test_the_context_says_what_machine_and_which_versions(tmp_path: Path) -> None:
     machine = Machine("Some CPU", "x86_64", ("AVX2",), 2, 8 * 2**30, None)
     before, after = moment(tree(tmp_path / "a")), Moment(2.5, 2000, 45, (), None)
-    facts = context(machine, before, after, {"onnxruntime": "9.9"})
+    device = DeviceFacts(machine, 4, "Linux", "6.1", "3.8.10")
+    facts = context(device, "ssh://board", before, after, {"onnxruntime": "9.9"})
     assert set(facts) == {
-        "device", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after", "stolen", "versions",
+        "device", "address", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after", "stolen",
+        "versions",
     }  # fmt: skip
     assert facts["cpu"] == {
         "model": "Some CPU",
@@ -70,5 +74,6 @@ def test_the_context_says_what_machine_and_which_versions(tmp_path: Path) -> Non
         "frequency_khz_after": None,
     }
     assert (facts["load_before"], facts["load_after"], facts["stolen"]) == (1.25, 2.5, pytest.approx(0.01))
-    assert facts["versions"]["onnxruntime"] == "9.9"
+    assert (facts["device"], facts["address"], facts["kernel"]) == ("x86", "ssh://board", "6.1")
+    assert (facts["versions"]["onnxruntime"], facts["versions"]["python"]) == ("9.9", "3.8.10")
     assert {"mggc-edge", "python", "numpy"} <= set(facts["versions"])

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mggc_edge.benchmarks import harness
-from mggc_edge.benchmarks.environment import Moment
+from mggc_edge.benchmarks.agent.surroundings import Moment
+from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.harness import measure, orders, runs_per_pair
 from mggc_edge.benchmarks.remarks import WARNINGS
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
 from mggc_edge.errors import ArtifactError, InputError
-from mggc_edge.machine import Machine
-from tests.benchmarks.bench_helpers import Clock, Counts, FakeWorker, convolutions, quiet
+from tests.benchmarks.bench_helpers import Clock, Counts, FakeWorker, Told, convolutions, quiet
 
 MS = 1_000_000
 Latency = Callable[[int], int]
@@ -29,10 +28,16 @@ Latency = Callable[[int], int]
 class Fakes:
     """Starts processes that answer at once; `log` holds what they were asked, in order."""
 
+    told = Told()  # what the machine tells of itself
+
     def __init__(self, counts: dict[str, Counts] | None = None, **latencies: Latency) -> None:
         self.clock, self.log = Clock(), list[str]()
         self.latencies, self.counts = latencies, counts or {}
         self.started: list[FakeWorker] = []
+
+    @property
+    def device(self) -> LocalDevice:
+        return LocalDevice(self.start, self.told)
 
     def start(self, model: Workload) -> FakeWorker:
         counts = self.counts.get(model.name, quiet)
@@ -56,15 +61,13 @@ def files(tmp_path: Path) -> Callable[..., list[Workload]]:
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness, "this_machine", lambda: Machine("CPU", "x86_64", (), 2, None, None))
-    monkeypatch.setattr(harness, "moment", lambda: Moment(0.0, None, None, (), None))
-    monkeypatch.setattr(harness, "_others", lambda: 0)
+    monkeypatch.setattr(Fakes, "told", Told())
     monkeypatch.setattr("os.cpu_count", lambda: 2)
 
 
 def measured(fakes: Fakes, models: list[Workload], **changes: Any) -> BenchmarkReport:
     arguments: dict[str, Any] = {"pairs": 8, "processes": 4, "max_seconds": 1000.0}
-    return measure(models, start=fakes.start, clock=fakes.clock, **{**arguments, **changes})
+    return measure(models, device=fakes.device, clock=fakes.clock, **{**arguments, **changes})
 
 
 def around(latency_ms: float, seed: int) -> Latency:
@@ -211,8 +214,8 @@ def test_an_interruption_ends_all_processes(files: Any) -> None:
 
 def test_what_disturbs_is_warned_about(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     moments = iter([Moment(2.5, 1000, 0, (), None), Moment(2.5, 2000, 30, (), None)])
-    monkeypatch.setattr(harness, "moment", lambda: next(moments))
-    monkeypatch.setattr(harness, "_others", lambda: 1)
+    monkeypatch.setattr(Fakes.told, "moment", lambda: next(moments))
+    monkeypatch.setattr(Fakes.told, "others", lambda: 1)
     report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=3, pairs=20, processes=5)
     assert report.warnings == ("load", "steal", "threads")
     assert set(report.warnings) < set(WARNINGS)
@@ -232,7 +235,7 @@ def test_others_that_want_to_run_are_load_only_where_no_core_is_left_for_them(
     files: Any, monkeypatch: pytest.MonkeyPatch, others: list[int | None], threads: int, codes: tuple[str, ...]
 ) -> None:
     turn = itertools.cycle(others)
-    monkeypatch.setattr(harness, "_others", lambda: next(turn))
+    monkeypatch.setattr(Fakes.told, "others", lambda: next(turn))
     report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=threads, pairs=24, processes=6)
     assert report.warnings == codes
     assert report.context["others_running"] == [value for value in others * 24 if value is not None][:24]
@@ -241,7 +244,7 @@ def test_others_that_want_to_run_are_load_only_where_no_core_is_left_for_them(
 def test_the_load_of_the_minute_before_is_no_warning_as_a_job_has_just_trained(
     files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(harness, "moment", lambda: Moment(2.6, None, None, (), None))
+    monkeypatch.setattr(Fakes.told, "moment", lambda: Moment(2.6, None, None, (), None))
     assert measured(Fakes(a=lambda _: 300 * MS), files(a=None), pairs=20, processes=5).warnings == ()
 
 
@@ -250,8 +253,8 @@ def test_a_disturbed_machine_makes_a_clear_ratio_inconclusive(
     files: Any, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     moments = iter([Moment(0, 1000, 0, (), None), Moment(0, 2000, 30 * (code == "steal"), (), None)])
-    monkeypatch.setattr(harness, "moment", lambda: next(moments))
-    monkeypatch.setattr(harness, "_others", lambda: int(code == "load"))
+    monkeypatch.setattr(Fakes.told, "moment", lambda: next(moments))
+    monkeypatch.setattr(Fakes.told, "others", lambda: int(code == "load"))
     report = measured(Fakes(a=lambda _: 300 * MS, b=lambda _: 30 * MS), files(a=None, b=None), pairs=20, processes=5)
     comparison = report.comparison("a", "b")
     assert comparison.ratio.verdict(0.05) == "faster"
@@ -319,7 +322,7 @@ def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:
         files(a=None),
         pairs=20,
         processes=5,
-        start=lambda model: Restless(fakes.clock, lambda _: 300 * MS, fakes.log),
+        device=LocalDevice(lambda model: Restless(fakes.clock, lambda _: 300 * MS, fakes.log), Fakes.told),
         clock=fakes.clock,
     )
     assert report.warnings == ("unsettled",)
@@ -327,7 +330,7 @@ def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:
 
 def test_without_arguments_the_settings_hold(files: Any) -> None:
     fakes = Fakes(a=lambda _: 300 * MS)
-    report = measure(files(a=None), start=fakes.start, clock=fakes.clock)
+    report = measure(files(a=None), device=fakes.device, clock=fakes.clock)
     asked = {key: report.context[key] for key in ("pairs", "processes", "max_seconds", "margin", "seed", "threads")}
     assert asked == {"pairs": 40, "processes": 10, "max_seconds": 300.0, "margin": 0.05, "seed": 0, "threads": 2}
     assert [len(process.pairs) for process in report.runs[0].processes] == [4] * 10
@@ -366,7 +369,7 @@ def test_models_that_cannot_be_measured_together_are_refused(files: Any, tmp_pat
     ("changes", "message"),
     [
         ({"name": ""}, "a model to measure needs a name"),
-        ({"runtime": "tensorrt"}, "'tensorrt' is no runtime that can be measured"),
+        ({"runtime": "tflite"}, "'tflite' is no runtime that can be measured"),
         ({"precision": "fp64"}, "'fp64' is no precision that can be measured"),
         ({"precision": "bf16"}, "'a' cannot be measured in bf16 by onnxruntime"),
         ({"provider": "npu"}, "'npu' is no provider"),

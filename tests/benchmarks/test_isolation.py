@@ -60,12 +60,12 @@ def test_a_process_that_crashes_is_named_by_its_signal() -> None:
 def test_a_process_that_is_killed_may_have_lacked_memory() -> None:
     error = failure("import os, sys; sys.stdin.readline(); os.kill(os.getpid(), 9)")
     assert error.message == "the process that measures 'small.onnx' ended by SIGKILL"
-    assert error.hint == "the memory of this machine may have run out"
+    assert error.hint == "the memory of the machine may have run out"
 
 
 def test_a_process_that_is_gone_before_it_is_asked_is_an_error() -> None:
     with process("import sys; sys.exit(3)") as worker:
-        worker._process.wait(20)
+        worker._child.process.wait(20)
         with pytest.raises(ArtifactError, match="ended with exit code 3"):
             worker.ask(REQUEST, 20)
 
@@ -120,9 +120,9 @@ def test_a_missing_engine_comes_with_its_own_install_line() -> None:
 def test_the_end_kills_a_process_that_goes_on() -> None:
     worker = process("import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)")
     worker.end()
-    assert worker._process.returncode == -9
+    assert worker._child.process.returncode == -9
     with pytest.raises(ProcessLookupError):
-        os.kill(worker._process.pid, 0)
+        os.kill(worker._child.process.pid, 0)
 
 
 def test_a_program_that_cannot_be_started_is_an_error(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
         },
         "load_ms": 4.0,
         "first_inference_ms": 3.0,
-        "memory": {"rss_peak_bytes": 5001},
+        "memory": {"rss_peak_bytes": 5001, "pool_bytes": None, "device_bytes": None},
         "power": None,
         "macs_true": 600,
         "macs_paper": 600,
@@ -79,6 +79,7 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
         "rss_before_bytes": 1000,
         "rss_peak_bytes": 5001,
         "left_out": [],
+        "throttled": [],
         "wall_ns": [],
         "cpu_ns": [],
         "involuntary_switches": [],
@@ -94,7 +95,7 @@ def test_a_comparison_is_of_pairs_within_processes() -> None:
     half = abs(first - second) / 2
     assert set(entry) == {
         "a", "b", "ratio", "ci95", "ci99", "verdict", "margin", "minimum_detectable_effect", "macs_ratio",
-        "realisation", "pairs", "pairs_left_out", "processes", "reason", "disturbed", "warnings",
+        "realisation", "pairs", "pairs_left_out", "pairs_throttled", "processes", "reason", "disturbed", "warnings",
     }  # fmt: skip
     assert entry["ratio"] == pytest.approx(value)
     assert entry["ci95"] == pytest.approx([value * math.exp(sign * 12.7062047 * half) for sign in (-1, 1)])

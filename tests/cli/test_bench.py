@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto
 
 from mggc_edge.benchmarks.report import BenchmarkReport
-from mggc_edge.cli.bench import _check_device
+from mggc_edge.cli.bench_device import check_this_machine
 from mggc_edge.cli.bench_pages import markdown, pages
 from mggc_edge.cli.output import Output
 from tests.benchmarks.bench_helpers import convolutions, passing, run_of
@@ -284,35 +284,31 @@ def test_a_machine_that_is_no_jetson_is_not_measured_as_one(command: Command, ma
     ran = command("bench", material / "run", "--device", "jetson")
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.startswith("error: this machine is no Jetson but ")
-    assert "ssh://user@host" in ran.err
-    assert ran.err.endswith("hint: run mggc-edge bench on the Jetson\n")
+    assert ran.err.endswith("hint: --device ssh://user@host measures on a Jetson from here\n")
 
 
 def test_a_device_is_what_this_machine_is(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mggc_edge import machine
+    from mggc_edge.benchmarks.devices import local
 
     path = convolutions(tmp_path / "a.onnx")
     board = machine.Machine("Cortex-A78AE", "aarch64", (), 1, None, "NVIDIA Jetson Orin Nano")
     monkeypatch.setattr(machine, "this_machine", lambda: board)
+    monkeypatch.setattr(local, "this_machine", lambda _: board)
     for device in ("jetson", "arm64", "auto"):
-        _check_device(device)
-    assert command("bench", path, *SHORT, "--device", "jetson").code == 0
+        check_this_machine(device)
+    ran = command("bench", path, *SHORT, "--device", "jetson", "--json")
+    assert (ran.code, ran.document["context"]["device"], ran.document["context"]["address"]) == (0, "jetson", None)
     ran = command("bench", path, "--device", "x86")
     assert (ran.code, ran.err) == (1, "error: this machine is jetson, not x86\nhint: leave out --device\n")
-
-
-def test_another_machine_cannot_be_measured_yet(command: Command, tmp_path: Path) -> None:
-    ran = command("bench", convolutions(tmp_path / "a.onnx"), "--device", "ssh://me@board")
-    assert (ran.code, ran.err) == (
-        1,
-        "error: this version measures only the machine that it runs on\nhint: run mggc-edge bench there, without ssh://\n",
-    )
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--device", "tpu"), "--device takes x86, arm64, jetson, auto, not 'tpu'"),
+        (("--device", "tpu"), "--device takes x86, arm64, jetson, auto or ssh://user@host, not 'tpu'"),
+        (("--remote-dir", "d"), "--remote-dir needs another machine: --device ssh://user@host"),
+        (("--remote-python", "p"), "--remote-python needs another machine: --device ssh://user@host"),
         (("--pairs", "0"), "Invalid value for '--pairs'"),
         (("--threads", "0"), "Invalid value for '--threads'"),
         (("--image-size", "-3"), "'-3' is no picture size"),

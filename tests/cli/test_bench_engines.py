@@ -242,10 +242,11 @@ def test_8_bits_on_a_processor_without_instructions_for_them_are_remarked(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mggc_edge import machine
+    from mggc_edge.benchmarks.devices import local
     from mggc_edge.cli import bench_models
 
     board = machine.Machine("Atom", "x86_64", ("AVX2",), 1, None, None)
-    monkeypatch.setattr(machine, "this_machine", lambda: board)
+    monkeypatch.setattr(local, "this_machine", lambda _: board)
     real = bench_models._workload
     monkeypatch.setattr(bench_models, "_workload", lambda *words: replace(real(*words), precision="int8"))
     ran = command("bench", convolutions(tmp_path / "a.onnx"), *SHORT)
@@ -333,7 +334,7 @@ def test_bfloat16_on_a_processor_without_it_is_one_sentence(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     atom = Machine("Atom", "x86_64", ("AVX2",), 1, None, None)
-    monkeypatch.setattr("mggc_edge.benchmarks.harness.this_machine", lambda: atom)
+    monkeypatch.setattr("mggc_edge.benchmarks.devices.local.this_machine", lambda _: atom)
     ran = command("bench", convolutions(tmp_path / "a.onnx"), "--precision", "bf16", *SHORT)
     assert (ran.code, ran.err) == (
         1,

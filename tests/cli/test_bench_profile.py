@@ -65,7 +65,7 @@ def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypat
     rows = [line.split() for line in printed.splitlines()[4:7]]
     assert rows[0] == ["convolution", "1", "90.0%", "1,235", "90.8%", "1.5%", "18.500"]
     assert "\N{HORIZONTAL ELLIPSIS}" not in printed
-    assert "Peak measured here: 50.0 GMAC/s, 10.0 GB/s." in printed
+    assert "Measured peak: 50.0 GMAC/s, 10.0 GB/s." in printed
     assert "Bound: 20.700 ms for 1.00 G MACs and 7.00 MB moved, 104% of the time." in printed.replace("\n  ", " ")
 
 

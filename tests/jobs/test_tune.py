@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mggc_edge.jobs.tune import distill_settings, gan_weight
+from mggc_edge.jobs.tune import distill_settings, gan_weight, learning_rate
 from mggc_edge.settings import Settings
 from mggc_edge.training.distill import DistillSettings
 
@@ -44,3 +44,8 @@ def test_weights_of_distillation_that_are_set_hold() -> None:
     assert found == DistillSettings(content=2.0, style=0.0, pixels=3.0, form="root")
     nothing = distill_settings(Settings({"distill.enabled": False}), unet=True, paired=True)
     assert not nothing.enabled
+
+
+def test_the_rate_suits_the_family_until_it_is_given() -> None:
+    assert [learning_rate(Settings(), family) for family in ("unet", "resnet", "cartoongan")] == [1e-3, 1e-3, 2e-4]
+    assert learning_rate(Settings({"finetune.learning_rate": 5e-4}), "cartoongan") == 5e-4

@@ -104,6 +104,15 @@ def test_where_no_scale_is_zero_there_is_nothing_to_drop(spec: NetworkSpec) -> N
         drop_zero_scales(network_of(spec, seed=3))
 
 
+def test_channels_of_a_sum_stay_and_where_there_are_no_others_that_is_said() -> None:
+    network = closed(AFFINE, "trunk")
+    with pytest.raises(PlanError) as error:
+        drop_zero_scales(network)
+    assert error.value.message == (
+        "the channels with the scale 0 are those of trunk, which several layers write, and they stay"
+    )
+
+
 def test_folding_into_a_depthwise_convolution_is_refused() -> None:
     network = closed(resnet_spec(blocks=2, ngf=4, norm="instance_affine", separable=True), "block2.inner")
     with pytest.raises(SpecError, match=r"'model\.11\.conv_block\.5\.conv\.0' is a depthwise convolution, into which"):

@@ -62,6 +62,17 @@ def test_grey_pictures_are_shown_in_three_equal_channels() -> None:
     torch.testing.assert_close(perceptual(GREY)(a, b), perceptual()(a.repeat(1, 3, 1, 1), b.repeat(1, 3, 1, 1)))
 
 
+@pytest.mark.parametrize("preprocessing", ["imagenet", "caffe"])
+def test_of_pictures_with_alpha_the_colours_are_shown_and_alpha_is_compared_as_it_is(preprocessing: str) -> None:
+    a, b = shown(channels=4, seed=1), shown(channels=4, seed=2)
+    of_alpha = 0.5 * (a[:, 3] - b[:, 3]).abs().mean()
+    colours = perceptual(preprocessing=preprocessing)(a[:, :3], b[:, :3])
+    measure = perceptual(PictureFormat.for_channels(4), preprocessing=preprocessing)
+    torch.testing.assert_close(measure(a, b), colours + of_alpha)
+    assert of_alpha > 0.1
+    assert measure(a, a).item() == 0
+
+
 def test_the_style_has_a_weight_and_the_distance_is_a_mean_over_pictures() -> None:
     a, b = shown(seed=1), shown(seed=2)
     content, half, whole = (perceptual(style=style)(a, b).item() for style in (0.0, 0.5, 1.0))

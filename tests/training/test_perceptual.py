@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.convolutions import read_convolutions
 from mggc_edge.errors import ArtifactError, CheckpointError
 from mggc_edge.training.perceptual import LAYOUTS, Layout, from_convolutions, read_perceptual
 from tests.training.perceptual_files import SQUEEZENET, VGG16, state_of, write_onnx
 
 MAX_BYTES = 2**30
+PUBLISHED = Path(os.environ.get("DATA", "no-such-folder")) / "weights/squeezenet11_fp16_onnx/SqueezeNet_fp16.onnx"
 
 
 def named(layout: Layout) -> str:
@@ -72,13 +77,13 @@ def test_a_state_dict_gives_the_features_of_the_reference(layout: Layout, tmp_pa
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("how", [{}, {"swapped": True}, {"constants": True}, {"same": True}], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=named)
 def test_an_onnx_file_s_convolutions_are_found_by_their_order_and_shapes(
-    layout: Layout, swapped: bool, tmp_path: Path
+    layout: Layout, how: dict[str, bool], tmp_path: Path
 ) -> None:
     state = state_of(layout)
-    path = write_onnx(tmp_path / "net.onnx", state, layout, swapped=swapped)
+    path = write_onnx(tmp_path / "net.onnx", state, layout, **how)  # type: ignore[arg-type]
     network = from_convolutions(path, read_convolutions(path))
     assert network.name == layout.name
     halved = {key: value.half().float() for key, value in state.items()}
@@ -100,6 +105,46 @@ def test_a_network_of_another_layout_is_refused(tmp_path: Path) -> None:
     for wrong in (convolutions[1:], convolutions[::-1], [], [*convolutions, *convolutions[:2]]):
         with pytest.raises(CheckpointError, match=r"net\.onnx' is no perceptual network that is known: its \d+ conv"):
             from_convolutions(path, wrong)
+
+
+@pytest.mark.parametrize(
+    ("layout", "how", "count"),
+    [
+        (VGG16, {"then": "BatchNormalization"}, 0),
+        (VGG16, {"then": "LeakyRelu"}, 0),
+        (VGG16, {"stride": 2}, 10),
+        (SQUEEZENET, {"stride": 2}, 25),
+        (SQUEEZENET, {"concat": (1, 0)}, 25),
+    ],
+    ids=str,
+)
+def test_a_graph_of_the_same_shapes_that_computes_something_else_is_refused(
+    layout: Layout, how: dict[str, Any], count: int, tmp_path: Path
+) -> None:
+    path = write_onnx(tmp_path / "net.onnx", state_of(layout), layout, **how)
+    with pytest.raises(CheckpointError) as error:
+        from_convolutions(path, read_convolutions(path))
+    assert error.value.message == (
+        f"'{path}' is no perceptual network that is known: its {count} convolutions with a bias and a ReLU are not "
+        "those of VGG16 or SqueezeNet-1.1"
+    )
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="$DATA has no weights/squeezenet11_fp16_onnx")
+def test_the_published_squeezenet_gives_the_features_that_onnx_runtime_finds(tmp_path: Path) -> None:
+    model = onnx.load(PUBLISHED)
+    last = next(node.output[0] for node in reversed(model.graph.node) if node.op_type == "Concat")
+    kind = model.graph.input[0].type.tensor_type.elem_type
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(last, kind, None))
+    onnx.save(model, tmp_path / "cut.onnx")
+    x = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1)) * 50
+    with OnnxRuntimeRunner(tmp_path / "cut.onnx") as runner:
+        given = x.numpy().astype(runner.inputs[0].dtype)
+        wanted = torch.from_numpy(runner.infer({runner.inputs[0].name: given})[last]).float()
+    found = from_convolutions(PUBLISHED, read_convolutions(PUBLISHED))(x)[3]
+    assert found.shape == wanted.shape
+    assert (found - wanted).abs().mean() < 0.01 * wanted.abs().mean()
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:

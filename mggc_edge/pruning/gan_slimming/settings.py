@@ -24,6 +24,12 @@ class SlimmingSettings:
         clip: largest norm of the gradient of all scales together.
         pool: generated pictures that the discriminator's pool keeps; none where it judges pairs.
         flip: mirror every other picture.
+        sums: residual sums have scales too; the paper keeps them whole.
+        even: the scales of every group begin evenly spaced around 1, in the order of the norms' weights, which the
+            paper begins with.
+        give_back: where rho is steered, channels that are open when the budget is met get back the size that they began
+            with. A proximal step takes as much from those that stay as from those that go; hundreds of epochs make up
+            for that, and tens do not.
         learned_ranges: of a generator on 8-bit grids, train the ranges of activations too.
 
     Raises:
@@ -43,6 +49,9 @@ class SlimmingSettings:
     beta_1: float = 0.5
     pool: int = 50
     flip: bool = True
+    sums: bool = True
+    even: bool = True
+    give_back: bool = True
     learned_ranges: bool = False
 
     def __post_init__(self) -> None:

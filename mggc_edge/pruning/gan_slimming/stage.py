@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mggc_edge.errors import TrainingError
 from mggc_edge.models.cost import MacsConvention
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.gan_slimming.scales import scaled_groups, shrink, with_scales
+from mggc_edge.pruning.gan_slimming.scales import give_back, scaled_groups, shrink, with_scales
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.steering import Steering
 from mggc_edge.training.bank import Ahead, PictureSet, to_tensor, views
@@ -85,14 +85,21 @@ class GanSlimming:
             convention,
             rates=[settings.scale_rate * half_cosine(step, steps) for step in range(steps)],
             closing=settings.closing,
+            sums=settings.sums,
         )
-        student, scales = with_scales(generator) if start is None else with_scales(start, generator)
+        student, scales = with_scales(
+            generator if start is None else start,
+            None if start is None else generator,
+            sums=settings.sums,
+            even=settings.even,
+        )
         self.student = student.requires_grad_(True).train()
         ranges = range_parameters(self.student)
         for range_parameter in ranges:
             range_parameter.requires_grad_(settings.learned_ranges)
         self.scales = {name: nn.Parameter(scale) for name, scale in scales.items()}
-        self._minimum = {group.name: group.minimum for group in scaled_groups(generator.table)}
+        self._first = {name: scale.clone() for name, scale in scales.items()}
+        self._minimum = {group.name: group.minimum for group in scaled_groups(generator.table, settings.sums)}
         # In which step a channel was closed last; `steps` while it is open.
         self.since = {name: torch.full_like(scale, float(steps)) for name, scale in scales.items()}
         self._leave_out(plain=generator.spec.norm == "instance")
@@ -190,6 +197,8 @@ class GanSlimming:
             closed, since = scale.data == 0, self.since[name]
             since[~closed] = float(self.steps)
             since[closed & (since == self.steps)] = float(number)
+            if self.settings.give_back and not fixed and number + 1 == self.steering.closed:
+                give_back(scale.data, self._first[name])
         return amount
 
     def widths(self) -> dict[str, int]:
@@ -200,13 +209,15 @@ class GanSlimming:
         return torch.cat([x, y], dim=1) if self._conditional else y
 
     def _update(self, optimizers: tuple[torch.optim.Optimizer, ...], loss: Tensor) -> float:
-        """Update what the optimizers hold; return the norm of the scales' gradient before clipping."""
+        """Update what the optimizers hold; return the norm of the scales' gradient before clipping, 0 without them."""
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         self._processes.mean_gradients(parameter for group in groups for parameter in group["params"])
-        norm = torch.nn.utils.clip_grad_norm_(self.scales.values(), self.settings.clip).item()
+        norm = 0.0
+        if self._sgd in optimizers:
+            norm = torch.nn.utils.clip_grad_norm_(self.scales.values(), self.settings.clip).item()
         for optimizer in optimizers:
             optimizer.step()
         return norm

@@ -33,25 +33,37 @@ class Steering:
         budget: fraction of its MACs.
         rates: the scales' learning rate in every step.
         closing: fraction of the steps after which a budget is met.
+        sums: residual sums have scales too.
+
+    Attributes:
+        closed: the number of steps after which it is met.
 
     Raises:
-        PlanError: the budget cannot be met while residual sums are whole.
+        PlanError: the budget cannot be met; while residual sums are whole, or at all.
     """
 
     def __init__(
-        self, table: LayerTable, budget: float, convention: MacsConvention, *, rates: Sequence[float], closing: float
+        self,
+        table: LayerTable,
+        budget: float,
+        convention: MacsConvention,
+        *,
+        rates: Sequence[float],
+        closing: float,
+        sums: bool = True,
     ) -> None:
-        self._groups = scaled_groups(table)
+        self._groups = scaled_groups(table, sums)
         self._cost, self._budget = GatedCost(table, convention), budget
-        closed = max(1, round(closing * len(rates)))  # this many steps
-        left = [*itertools.accumulate(reversed(rates[:closed]))][::-1]
+        self.closed = max(1, round(closing * len(rates)))
+        left = [*itertools.accumulate(reversed(rates[: self.closed]))][::-1]
         self._shares = [rate / rest for rate, rest in zip(rates, left, strict=False)]
         least = self._fraction({group.name: min(group.minimum, group.size) for group in self._groups})
         if least > budget:
             raise PlanError(
-                f"a budget of {budget:g} cannot be met by gan-slimming: it keeps the channels of residual sums, and "
-                f"the smallest network that is left with them keeps {least:.2g} of the MACs",
-                hint="ask for more, or take another --method",
+                f"a budget of {budget:g} cannot be met by gan-slimming: "
+                + ("" if sums else "it keeps the channels of residual sums, and ")
+                + f"the smallest network that is left keeps {least:.2g} of the MACs",
+                hint="ask for more" if sums else "ask for more, or leave out --set gan_slimming.sums=false",
             )
 
     def _fraction(self, counts: Mapping[str, int]) -> float:

@@ -75,8 +75,8 @@ def test_the_originals_survive_and_weights_scales_and_the_discriminator_are_trai
     generator, judge = trained(RESNET, seed=1, size=SIZE), trained(patchgan_spec(ndf=4, layers=2), seed=2, size=SIZE)
     before = copied(generator.state_dict()), copied(judge.state_dict())
     made = GanSlimming(
-        generator, judge, pictures(6, SIZE, seed=3), PixelLikeness(RESNET.output_format), SlimmingSettings(),
-        budget=BUDGET, seed=4, steps=4,
+        generator, judge, pictures(6, SIZE, seed=3), PixelLikeness(RESNET.output_format),
+        SlimmingSettings(sums=False), budget=BUDGET, seed=4, steps=4,
     )  # fmt: skip
     start = copied(made.student.state_dict())
     run_steps(made, 4, 0, 2)
@@ -88,6 +88,20 @@ def test_the_originals_survive_and_weights_scales_and_the_discriminator_are_trai
     kept |= {f"{layer.name}.bias" for layer in layers if layer.norm is not None}  # which the norm takes away
     assert set(start) - changed == kept  # plain norms stay plain
     assert not torch.equal(made.judge.state_dict()["model.0.weight"], before[1]["model.0.weight"])
+
+
+def test_what_stays_has_its_size_again_when_the_budget_is_met() -> None:
+    given, taken = stage(), stage(give_back=False)
+    first = {name: scale.detach().clone() for name, scale in given.scales.items()}
+    for made in (given, taken):
+        run_steps(made, 4, 0, 8)  # 0.8 of 10
+    sizes = []
+    for made in (given, taken):
+        scales = {name: scale.detach().abs() for name, scale in made.scales.items()}
+        sizes.append(sum(float((scale[scale != 0] / first[name][scale != 0]).sum()) for name, scale in scales.items()))
+    opened = sum(given.widths().values())
+    assert given.widths() == taken.widths()
+    assert sizes[0] >= opened - 1e-4 > 1.5 * sizes[1]
 
 
 def test_rates_fall_as_half_a_cosine_and_every_number_is_logged() -> None:

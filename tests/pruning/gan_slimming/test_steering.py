@@ -25,9 +25,9 @@ TABLES = [
 ]
 
 
-def steering(table: LayerTable, budget: float, closing: float = 0.8) -> Steering:
+def steering(table: LayerTable, budget: float, closing: float = 0.8, *, sums: bool = True) -> Steering:
     rates = [0.1 * half_cosine(step, STEPS) for step in range(STEPS)]
-    return Steering(table, budget, "true", rates=rates, closing=closing)
+    return Steering(table, budget, "true", rates=rates, closing=closing, sums=sums)
 
 
 def ones(table: LayerTable) -> dict[str, Tensor]:
@@ -109,4 +109,7 @@ def test_the_fraction_is_that_of_the_slim_network_s_own_table() -> None:
 
 def test_a_budget_below_what_whole_residual_sums_need_is_refused() -> None:
     with pytest.raises(PlanError, match=r"a budget of 0\.002 cannot be met by gan-slimming: it keeps the channels of"):
+        steering(TABLES[0], 0.002, sums=False)
+    with pytest.raises(PlanError, match=r"a budget of 0\.002 cannot be met by gan-slimming: the smallest network that"):
         steering(TABLES[0], 0.002)
+    assert steering(TABLES[0], 0.05).closed == 32  # of 40 steps

@@ -15,14 +15,14 @@ import pytest
 from onnx import TensorProto
 
 from mggc_edge.backends.openvino import properties, reason
-from mggc_edge.benchmarks import engines
+from mggc_edge.benchmarks.agent import engines
 from mggc_edge.benchmarks.harness import measure
-from mggc_edge.benchmarks.isolation import WORKER
+from mggc_edge.benchmarks.isolation import AGENT
 from mggc_edge.benchmarks.workload import RUNTIMES, Workload
 from mggc_edge.errors import InputError
 from mggc_edge.machine import Machine
+from tests.benchmarks.agent.test_worker import CLOSE, OPEN, served
 from tests.benchmarks.bench_helpers import convolutions, passing, without_rule
-from tests.benchmarks.test_worker import CLOSE, OPEN, served
 
 OPENVINO = {**OPEN, "runtime": "openvino"}
 
@@ -52,7 +52,7 @@ def test_openvino_is_opened_and_sampled(tmp_path: Path) -> None:
 def test_a_fresh_process_loads_the_engine_that_was_asked_for_alone(tmp_path: Path) -> None:
     path = convolutions(tmp_path / "a.onnx")
     program = (
-        f"import runpy, sys; runpy.run_path({str(WORKER)!r}, run_name='__main__'); "
+        f"import runpy, sys; sys.argv = ['agent', 'worker']; runpy.run_path({str(AGENT)!r}, run_name='__main__'); "
         "sys.stderr.write(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
@@ -164,7 +164,7 @@ def test_engines_are_measured_against_each_other(tmp_path: Path) -> None:
 
 def test_bfloat16_is_not_measured_where_the_processor_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     atom = Machine("Atom", "x86_64", ("AVX2",), 1, None, None)
-    monkeypatch.setattr("mggc_edge.benchmarks.harness.this_machine", lambda: atom)
+    monkeypatch.setattr("mggc_edge.benchmarks.devices.local.this_machine", lambda _: atom)
     model = Workload("a", convolutions(tmp_path / "a.onnx"), runtime="openvino", precision="bf16")
     with pytest.raises(InputError, match=r"^this processor, Atom, has no instructions for bf16"):
         measure([model], pairs=1, processes=1)

@@ -1,25 +1,27 @@
-"""The process that runs one model, `python worker.py`: requests come as lines of JSON, and so do the answers.
+"""The process that runs one model, `python agent worker`: requests come as lines of JSON, and so do the answers.
 
-It needs numpy, the engine, and of this package nothing but engines.py beside it, so that what it measures is the
-model's own load time and memory. It runs nothing unless it is asked to: two workers that are asked in turn never
-compete for the cores.
+What it measures is the model's own load time and memory: it loads nothing but the engine that it is asked for. It runs
+nothing unless it is asked to: two workers that are asked in turn never compete for the cores.
 
     {"do": "open", "path", "runtime", "provider", "precision", "threads", "image_size", "seed"}
                                                    -> load_ns, first_ns, inputs, provider, versions, ...
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
+    {"do": "steady", "ns"}                         -> runs, start_ns, end_ns: for so long, without a pause
     {"do": "profile", "parts", "runs", "untimed"}  -> samples_ns, file; only after "open" with "profile", and once
+    {"do": "save", "file"}                         -> nothing; the file, a .npz, has what goes in and what comes out
+    {"do": "copy", "threads", "bytes", "copies"}   -> best_ns: to copy so many bytes; needs no model
+    {"do": "build", "bundle", "file", "precision"} -> engine: where it lies; needs no model, see bundle.py
     {"do": "close"}                                -> rss_peak_bytes; the process ends
 
-An answer with the key `error` ("missing", "provider", "model", "size", "fixed", "input") has a `message`; the process
-then ends.
+An answer with the key `error` ("missing", "provider", "model", "engine", "size", "fixed", "input", "file") has a
+`message`; the process then ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import json
 import os
 import sys
@@ -28,6 +30,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
+
+from .engines import ENGINES, TYPES, Engine, RefusalError
 
 try:
     import resource
@@ -43,28 +47,11 @@ MAX_ELEMENTS = 2**28  # of one input
 INPUT_FORMAT = "mggc_edge.input_format"  # key of the metadata in which an exported file says what it takes
 
 
-def _beside(name: str) -> ModuleType:
-    """Return the module beside this file, by its place: where this is a program, it belongs to no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).resolve().with_name(f"{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-if TYPE_CHECKING:
-    from mggc_edge.benchmarks import engines
-else:
-    engines = _beside("engines")
-RefusalError = engines.RefusalError
-
-
 class Worker:
     """One opened model and its feeds."""
 
     def __init__(self) -> None:
-        self._engine: engines.Engine | None = None
+        self._engine: Engine | None = None
         self._feeds: dict[str, np.ndarray[Any, Any]] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,16 +65,23 @@ class Worker:
             for _ in range(request["untimed"]):
                 self._run()
             return self._sample(request["runs"])
+        if do == "steady":
+            return self._steady(request["ns"])
         if do == "profile":
             return self._profile(request["parts"], request["runs"], request["untimed"])
+        if do == "save":
+            return self._save(request["file"])
+        if do == "build":
+            from .bundle import engine_of
+
+            return engine_of(request["bundle"], request["file"], request["precision"])
+        if do == "copy":
+            return {"best_ns": _copy_ns(request["threads"], request["bytes"], request["copies"])}
         return {"rss_peak_bytes": _memory("VmHWM")}
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
-        try:
-            import numpy as np
-        except ImportError as error:
-            raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
-        engine = engines.ENGINES[request["runtime"]]()
+        np = _numpy()
+        engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
         engine.open(request)
@@ -106,6 +100,7 @@ class Worker:
             "load_ns": load,
             "first_ns": first,
             "rss_before_bytes": before,
+            "device_bytes": engine.device_bytes,
             "provider": engine.provider,
             "inputs": [
                 {"name": name, "dtype": feed.dtype.name, "shape": list(feed.shape)}
@@ -135,6 +130,15 @@ class Worker:
         }
         return {"samples_ns": samples, "noted": noted}
 
+    def _steady(self, least_ns: int) -> dict[str, Any]:
+        """Run without a pause for so long; return how often, and between which moments."""
+        runs, start = 0, time.perf_counter_ns()
+        end = start
+        while end - start < least_ns:
+            self._run()
+            runs, end = runs + 1, time.perf_counter_ns()
+        return {"runs": runs, "start_ns": start, "end_ns": end}
+
     def _profile(self, parts: int, runs: int, untimed: int) -> dict[str, Any]:
         """After the warm-up run so many times in so many parts; the engine writes down where the time went."""
         assert self._engine is not None
@@ -146,6 +150,19 @@ class Worker:
             samples += [self._run() for _ in range(runs)]
             self._engine.note_profile()
         return {"samples_ns": samples, "file": self._engine.end_profile()}
+
+    def _save(self, path: str) -> dict[str, Any]:
+        """Run once and write the inputs, by name, and the outputs, by number, into a file."""
+        assert self._engine is not None
+        found = self._engine.run(self._feeds)
+        arrays = {f"input {name}": feed for name, feed in self._feeds.items()}
+        outputs = found.values() if hasattr(found, "values") else found
+        arrays.update({f"output {number}": array for number, array in enumerate(outputs)})
+        try:
+            _numpy().savez(path, **arrays)
+        except OSError as error:
+            raise RefusalError("file", f"'{path}' cannot be written: {error.strerror}") from error
+        return {}
 
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
         """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
@@ -159,6 +176,30 @@ class Worker:
             settled = block >= 2 and _settled(times[-2 * block : -block], times[-block:])
             if (settled and len(times) >= min_runs and total >= min_ns) or (total >= max_ns and len(times) >= 2):
                 return {"runs": len(times), "ns": total, "settled": settled, "median_ns": _median(times[-BLOCK:])}
+
+
+def _copy_ns(threads: int, size: int, copies: int) -> int:
+    """Return the least time in ns that so many threads took to copy an array of so many bytes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    np = _numpy()
+    source, target = (np.ones(size, np.uint8) for _ in range(2))
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads)))
+    times = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(copies + 1):  # the first one starts the threads
+            began = time.perf_counter_ns()
+            list(pool.map(lambda part: np.copyto(*part), parts))  # which lets go of the interpreter
+            times.append(time.perf_counter_ns() - began)
+    return min(times)
+
+
+def _numpy() -> ModuleType:
+    try:
+        import numpy as np
+    except ImportError as error:
+        raise RefusalError("missing", f"numpy cannot be imported here: {error}") from error
+    return np
 
 
 def _settled(before: list[int], after: list[int]) -> bool:
@@ -205,7 +246,7 @@ def _feed(
     generator: np.random.Generator, name: str, dtype: str, shape: list[int], values: tuple[float, float]
 ) -> np.ndarray[Any, np.dtype[Any]]:
     """Return random values of a picture: floats in the range `values`, bytes in [0, 255]; zeros of any other type."""
-    if dtype not in engines.TYPES.values():
+    if dtype not in TYPES.values():
         raise RefusalError("input", f"its input '{name}' has the type {dtype}, which cannot be fed")
     count = 1
     for size in shape:
@@ -277,10 +318,3 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="backslashreplace")
     os.dup2(2, 1)
     serve(sys.stdin, answers)
-
-
-if __name__ == "__main__":
-    # The folder of this file comes first in sys.path; its modules must not stand in for libraries of the same name.
-    if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-        del sys.path[0]
-    main()

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto
 
-from mggc_edge.benchmarks import worker
+from mggc_edge.benchmarks.agent import worker
 from mggc_edge.benchmarks.disturbance import Noted
-from mggc_edge.benchmarks.isolation import WORKER, WorkerProcess
+from mggc_edge.benchmarks.isolation import AGENT, WorkerProcess
 from mggc_edge.benchmarks.workload import Workload
 from tests.benchmarks.bench_helpers import convolutions, passing
 
@@ -51,7 +55,9 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     first, warm, sampled, closed = served(
         {**OPEN, "path": str(path)}, WARM, {"do": "sample", "runs": 3, "untimed": 1}, CLOSE
     )
-    assert set(first) == {"load_ns", "first_ns", "rss_before_bytes", "provider", "inputs", "versions"}
+    assert set(first) == {
+        "load_ns", "first_ns", "rss_before_bytes", "device_bytes", "provider", "inputs", "versions",
+    }  # fmt: skip
     assert (first["provider"], first["inputs"]) == (
         "CPUExecutionProvider",
         [{"name": "x0", "dtype": "float32", "shape": [1, 3, 16, 16]}],
@@ -69,13 +75,23 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20
 
 
+def test_it_runs_without_a_pause_for_as_long_as_it_is_told(tmp_path: Path) -> None:
+    path = convolutions(tmp_path / "a.onnx")
+    before = time.perf_counter_ns()
+    _, ran = served({**OPEN, "path": str(path)}, {"do": "steady", "ns": 20_000_000})
+    assert set(ran) == {"runs", "start_ns", "end_ns"}
+    assert ran["runs"] >= 2
+    assert before < ran["start_ns"] < ran["end_ns"] < time.perf_counter_ns()
+    assert ran["end_ns"] - ran["start_ns"] >= 20_000_000
+
+
 def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_path: Path) -> None:
     path = convolutions(tmp_path / "a.onnx")
     # Names that could stand in for libraries, beside which it is started.
     for name in ("numpy.py", "json.py", "onnxruntime.py"):
         (tmp_path / name).write_text("raise RuntimeError('shadowed')\n")
     program = (
-        f"import runpy, sys; runpy.run_path({str(WORKER)!r}, run_name='__main__'); "
+        f"import runpy, sys; sys.argv = ['agent', 'worker']; runpy.run_path({str(AGENT)!r}, run_name='__main__'); "
         "sys.stderr.write(' '.join(sorted({name.split('.')[0] for name in sys.modules})))"
     )
     done = subprocess.run(
@@ -87,14 +103,32 @@ def test_a_fresh_process_loads_no_torch_no_onnx_and_nothing_of_this_package(tmp_
     assert {"numpy", "onnxruntime"} <= loaded
     assert loaded & {"torch", "onnx", "mggc_edge", "rich", "typer"} == set()
     alone = subprocess.run(
-        [sys.executable, str(WORKER)],
+        [sys.executable, str(AGENT), "worker"],
         input=json.dumps({**OPEN, "path": str(path)}) + "\n", capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
     assert json.loads(alone.stdout)["provider"] == "CPUExecutionProvider"
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_what_goes_in_and_comes_out_is_saved(tmp_path: Path, runtime: str) -> None:
+    path, file = convolutions(tmp_path / "a.onnx"), tmp_path / "saved.npz"
+    request = {"do": "save", "file": str(file)}
+    assert served({**OPEN, "path": str(path), "runtime": runtime}, request, CLOSE)[1] == {}
+    with np.load(file) as saved:
+        assert set(saved) == {"input x0", "output 0"}
+        (wanted,) = onnxruntime.InferenceSession(path).run(None, {"x0": saved["input x0"]})
+        assert np.abs(saved["output 0"] - wanted).max() <= 1e-5
+    refused = served({**OPEN, "path": str(path)}, {"do": "save", "file": str(path / "x.npz")})[1]
+    assert refused == {"error": "file", "message": f"'{path}/x.npz' cannot be written: {os.strerror(errno.ENOTDIR)}"}
+
+
+def test_the_time_to_copy_an_array_needs_no_model() -> None:
+    (found,) = served({"do": "copy", "threads": 2, "bytes": 2**20, "copies": 2})
+    assert found["best_ns"] > 1000
+
+
 def test_it_ends_without_a_word_when_there_are_no_more_requests() -> None:
-    done = subprocess.run([sys.executable, str(WORKER)], input="", capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, str(AGENT), "worker"], input="", capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
 

@@ -1,4 +1,4 @@
-"""How the worker opens a model and runs it: one class an engine. Like worker.py it needs nothing of this package.
+"""How the worker opens a model and runs it: one class an engine.
 
 A class imports its engine when it is made, so that opening a model is measured without that. `open` loads the model;
 then `provider`, `inputs`, `metadata` and `versions` say what it is, and `run` runs it once. Opened with `profile`, the
@@ -39,8 +39,13 @@ class RefusalError(Exception):
 
 
 class Engine(Protocol):
-    """An engine that the worker can run."""
+    """An engine that the worker can run.
 
+    Attributes:
+        device_bytes: memory of the device that running takes beside weights, inputs and outputs; None where not known.
+    """
+
+    device_bytes: int | None
     provider: str
     inputs: list[Input]
     metadata: Mapping[str, str]
@@ -51,11 +56,11 @@ class Engine(Protocol):
 
         Args:
             request: `path`, `threads`, `provider` (ONNX Runtime's own name) and `precision` (that of the run); perhaps
-                `profile`, with which the names of the profile's files begin.
+                `profile`, with which the names of the profile's files begin; and of a TensorRT engine `facts`.
         """
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
-        """Run once; what comes out is copied into new arrays, what goes in is not."""
+    def run(self, feeds: Mapping[str, Any]) -> Any:
+        """Run once and return what comes out, in order or by name, in new arrays; what goes in is not copied."""
 
     def note_profile(self) -> None:
         """Note that the warm-up is over, or that a part of the runs after it is."""
@@ -66,6 +71,8 @@ class Engine(Protocol):
 
 class OnnxRuntime:
     """ONNX Runtime, for .onnx and .ort files."""
+
+    device_bytes: int | None = None
 
     def __init__(self) -> None:
         try:
@@ -108,10 +115,10 @@ class OnnxRuntime:
             (tensor.name, TYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in session.get_inputs()
         ]
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
+    def run(self, feeds: Mapping[str, Any]) -> Any:
         """Run once."""
         try:
-            self._session.run(self._names, feeds)
+            return self._session.run(self._names, feeds)
         except Exception as error:  # as above
             raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
 
@@ -125,6 +132,8 @@ class OnnxRuntime:
 
 class OpenVino:
     """OpenVINO's CPU plugin, for .onnx files. It copies inputs and shares outputs unless it is told otherwise."""
+
+    device_bytes: int | None = None
 
     def __init__(self) -> None:
         try:
@@ -168,13 +177,13 @@ class OpenVino:
         self.metadata: Mapping[str, str] = {key: str(value) for key, value in kept.items()}
         self.provider = "CPU"
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
+    def run(self, feeds: Mapping[str, Any]) -> Any:
         """Run once."""
         try:
-            self._request.infer(feeds, share_inputs=True, share_outputs=False)
+            self._runs += 1
+            return self._request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:  # as above
             raise RefusalError("model", f"OpenVINO failed while running it: {_openvino_line(error)}") from error
-        self._runs += 1
 
     def note_profile(self) -> None:
         """Keep the times so far: OpenVINO gives means over all runs since the model was opened."""
@@ -200,12 +209,82 @@ class OpenVino:
         return found
 
 
+class TensorRt:
+    """TensorRT, for .engine files, which run on the kind of device, and under the TensorRT, that built them.
+
+    What is timed is a picture's way to the device and back, with one launch of a CUDA graph where one can be recorded:
+    on a board whose processor and GPU share their memory, that is what an application sees.
+    """
+
+    device_bytes: int | None = None
+
+    def __init__(self) -> None:
+        from . import trt_api, trt_run
+
+        self._api, self._run = trt_api, trt_run
+        try:
+            self._library = trt_api.TensorRT()
+            self._library.check_device()
+            self._memory = trt_run.open_memory()
+        except (trt_api.TensorRTError, trt_run.CudaError) as error:
+            raise RefusalError("missing", error.message) from error
+        self.versions = {"tensorrt": self._library.version}
+        self.provider: str = self._memory.device
+
+    def open(self, request: Mapping[str, Any]) -> None:
+        """Load an engine. `facts`, where its builder wrote any, say what it was built for, and its metadata."""
+        name, facts = Path(request["path"]).name, request.get("facts") or _facts_beside(request["path"])
+        here = f"{self._memory.device} with TensorRT {self._library.version}"
+        built = f"{facts.get('device')} with TensorRT {facts.get('tensorrt')}"
+        if facts and built != here:
+            raise RefusalError("engine", f"it was built for {built}, and this is {here}")
+        try:
+            engine = self._library.load(Path(request["path"]).read_bytes(), name)
+            self._session = self._run.Session(engine, self._memory)
+        except self._api.TensorRTError as error:
+            kind = "engine" if error.hint == self._api.REBUILD_HINT else "model"
+            raise RefusalError(kind, error.message) from error
+        except OSError as error:
+            raise RefusalError("model", f"it cannot be read: {error.strerror}") from error
+        self.metadata: Mapping[str, str] = {key: str(value) for key, value in (facts.get("metadata") or {}).items()}
+        self.inputs: list[Input] = [
+            (tensor.name, tensor.dtype, [size if size >= 0 else None for size in tensor.shape])
+            for tensor in engine.tensors
+            if tensor.is_input
+        ]
+        self.device_bytes = engine.device_memory_bytes
+
+    def run(self, feeds: Mapping[str, Any]) -> Any:
+        """Run once."""
+        try:
+            return self._session.infer(feeds)
+        except (self._api.TensorRTError, self._run.CudaError) as error:
+            raise RefusalError("model", error.message) from error
+
+    def note_profile(self) -> None:
+        """Do nothing: nobody asks for a profile."""
+
+    def end_profile(self) -> str:
+        """Refuse: what the layers of an engine take is not counted here."""
+        raise RefusalError("model", "the layers of a TensorRT engine are not timed")
+
+
 # Runtime, as `--runtime` has it -> its class.
-ENGINES: dict[str, type[OnnxRuntime] | type[OpenVino]] = {
+ENGINES: dict[str, type[OnnxRuntime] | type[OpenVino] | type[TensorRt]] = {
     "onnxruntime": OnnxRuntime,
     "ort-mobile": OnnxRuntime,
     "openvino": OpenVino,
+    "tensorrt": TensorRt,
 }
+
+
+def _facts_beside(path: str) -> dict[str, Any]:
+    """Return what is kept beside an engine that was built here; nothing where there is nothing."""
+    try:
+        facts = json.loads(Path(f"{path}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
 def _openvino_type(port: Any) -> str:

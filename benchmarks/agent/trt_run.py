@@ -1,0 +1,1 @@
+../../mggc_edge/backends/trt_run.py
