@@ -211,6 +211,7 @@ class Comparison:
         left_out: further pairs that were left out because others disturbed them, or clocks were lowered.
         throttled: of these, pairs of processes in which clocks were lowered.
         codes: warnings of either side.
+        alike: whether both ran in the same engine and precision.
     """
 
     a: str
@@ -222,6 +223,7 @@ class Comparison:
     left_out: int = 0
     throttled: int = 0
     codes: tuple[str, ...] = ()
+    alike: bool = True
 
     @property
     def disturbed(self) -> tuple[str, ...]:
@@ -246,9 +248,12 @@ class Comparison:
 
     @property
     def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100.
+
+        Another precision, or engine, may well bring more than that.
+        """
         macs, real = self.macs_ratio, self.realisation
-        return macs is not None and real is not None and macs > 1 and round(real, 2) > 1
+        return self.alike and macs is not None and real is not None and macs > 1 and round(real, 2) > 1
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -343,6 +348,7 @@ class BenchmarkReport:
             sum(len(process.left_out) for process in first.processes),
             sum(len(process.left_out) for process in first.processes if process.throttled),
             tuple(sorted({*first.warnings, *second.warnings})),
+            alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
         )
 
     def to_json(self) -> dict[str, Any]:

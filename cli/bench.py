@@ -105,6 +105,7 @@ def bench(
     set_: Set = None,
 ) -> None:
     """Measure latency, memory and MACs in fresh processes, and say what the samples allow to say."""
+    from mggc_edge.benchmarks.extent import Extent
     from mggc_edge.benchmarks.harness import measure
     from mggc_edge.benchmarks.profiling import check_profiled
     from mggc_edge.cli.bench_models import workloads
@@ -128,11 +129,7 @@ def bench(
             report = measure(
                 measured,
                 threads=threads,
-                pairs=settings["bench.pairs"],
-                processes=settings["bench.processes"],
-                max_seconds=settings["bench.max_seconds"],
-                margin=settings["bench.margin"],
-                warmup_seconds=settings["bench.warmup_seconds"],
+                **Extent.of(settings).arguments(),
                 seed=seed,
                 progress=progress,
                 device=on,

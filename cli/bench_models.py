@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,11 +32,11 @@ class Choice:
     providers: tuple[str, ...] = ("cpu",)
     precisions: tuple[str, ...] = ()
 
-    def endings(self) -> tuple[str, ...]:
-        """Return the endings of files that can be run so."""
+    def files(self) -> tuple[tuple[str | None, str], ...]:
+        """Return every runtime with the ending of its files; where none is asked for, None with that of ONNX files."""
         from mggc_edge.backends.registry import RUNTIMES
 
-        return tuple({RUNTIMES[name].ending: None for name in self.runtimes}) or (".onnx",)
+        return tuple((name, RUNTIMES[name].ending) for name in self.runtimes) or ((None, ".onnx"),)
 
     def builds(self, path: Path) -> bool:
         """Return whether TensorRT was asked for, and the file is one of a bundle, which engines are built from."""
@@ -158,34 +158,71 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
 
     Where the original has no file of a precision that was asked for, its float32 file stands in.
     """
-    from mggc_edge.artifacts import GENERATOR_FILES, ORIGINAL_FILE
-    from mggc_edge.backends.registry import RUNTIMES
-    from mggc_edge.opening import run_artifact
+    from mggc_edge.artifacts import ORIGINAL_FILE, PRECISIONS
 
-    generator = run_artifact(run)
     listed = _listed(run)
-    place = generator.parent.relative_to(run.resolve()).as_posix()  # of the same target
+    groups: dict[tuple[Path, str], tuple[str, ...]] = {}
+    for runtime, ending in choice.files():
+        key = _run_file(run, runtime, listed), ".onnx" if runtime == "tensorrt" else ending
+        groups[key] = (*groups.get(key, ()), *([] if runtime is None else [runtime]))
     found: list[tuple[str, Path, Choice]] = []
-    for name, usual in (("original", ORIGINAL_FILE), ("compressed", generator.name)):
-        stem, own, _ = usual.split(".")
-        for ending in choice.endings():
-            folder, how = place, choice
-            if ending == RUNTIMES["tensorrt"].ending:  # engines are built from the files of the run's bundle
-                folder, ending, how = f"{place}/{BUNDLE_FOLDER}", ".onnx", replace(choice, runtimes=("tensorrt",))
-            there = [kind for kind in GENERATOR_FILES if f"{folder}/{stem}.{kind}{ending}" in listed]
+    for name in ("original", "compressed"):
+        for (generator, ending), runtimes in groups.items():
+            place = generator.parent.relative_to(run.resolve()).as_posix()  # of the same target and engine
+            stem, own, _ = (ORIGINAL_FILE if name == "original" else generator.name).split(".")
+            own_folder = place.count("/") > 1 and not place.endswith(f"/{BUNDLE_FOLDER}")
+            if name == "original" and own_folder and f"{place}/{stem}.{own}{ending}" not in listed:
+                place = place.rpartition("/")[0]  # an engine's graph of a file that was given
+            there = [kind for kind in PRECISIONS if f"{place}/{stem}.{kind}{ending}" in listed]
             wanted = ["fp32" if kind == "bf16" else kind for kind in choice.precisions] or [own]
-            kinds = [kind for kind in dict.fromkeys(wanted) if kind in there]
+            kinds, how = [kind for kind in dict.fromkeys(wanted) if kind in there], replace(choice, runtimes=runtimes)
             if not kinds and name == "original":
                 kinds, how = ["fp32"], replace(how, precisions=())
             kinds = kinds or [own]
-            found += [(name, _file(run, f"{folder}/{stem}.{kind}{ending}", listed), how) for kind in kinds]
-    return _numbered(found)
+            found += [(name, _file(run, f"{place}/{stem}.{kind}{ending}", listed), how) for kind in kinds]
+    once: dict[tuple[str, Path], Choice] = {}
+    for name, path, how in found:  # engines may share a file
+        before = once.get((name, path))
+        once[name, path] = how if before is None else replace(how, runtimes=(*before.runtimes, *how.runtimes))
+    return _numbered([(name, path, how) for (name, path), how in once.items()])
+
+
+def _run_file(run: Path, runtime: str | None, listed: Mapping[str, str]) -> Path:
+    """Return the generator's file that an engine runs, or where there is none, the ONNX file in whose place it is.
+
+    TensorRT's engines are built from the files of the run's bundle.
+    """
+    from mggc_edge.artifacts import GENERATOR_FILES
+    from mggc_edge.errors import ArtifactError
+    from mggc_edge.run_folder import run_artifact
+
+    if runtime == "tensorrt":
+        bundled = [
+            name for name in listed for file in GENERATOR_FILES.values() if name.endswith(f"/{BUNDLE_FOLDER}/{file}")
+        ]
+        if bundled:
+            return run.resolve() / min(bundled, key=lambda name: f"/{BUNDLE_FOLDER}/{BUNDLE_FOLDER}/" not in name)
+        usual = run_artifact(run)
+        return usual.parent / BUNDLE_FOLDER / usual.name
+    if runtime is not None:
+        with suppress(ArtifactError):
+            return run_artifact(run, runtime)
+    return run_artifact(run)
 
 
 def _numbered(found: list[tuple[str, Path, Choice]]) -> list[tuple[str, Path, Choice]]:
-    """Return the same with the file's precision and ending in the name where a name occurs more than once."""
+    """Return the same with the file's precision and ending in the name where a name occurs more than once.
+
+    Where that is not enough, its folder is in the name too.
+    """
     counts = Counter(name for name, _, _ in found)
-    return [(name if counts[name] == 1 else f"{name} {_kind(path)}", path, how) for name, path, how in found]
+    endings = [_kind(path) for _, path, _ in found]
+    longer = [name if counts[name] == 1 else f"{name} {end}" for (name, _, _), end in zip(found, endings, strict=True)]
+    again = Counter(longer)
+    return [
+        (name if again[name] == 1 else f"{side} {path.parent.name}/{end}", path, how)
+        for name, (side, path, how), end in zip(longer, found, endings, strict=True)
+    ]
 
 
 def _kind(path: Path) -> str:

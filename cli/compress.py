@@ -12,6 +12,7 @@ from mggc_edge.cli.job import go_on, run_job, start
 from mggc_edge.cli.options import (
     ALIGN_HELP,
     RUNS,
+    RUNTIMES,
     BatchNorm,
     Config,
     Direction,
@@ -26,6 +27,7 @@ from mggc_edge.cli.options import (
     load_settings,
     parse_align,
     parse_image_size,
+    parse_names,
     with_preset,
 )
 from mggc_edge.cli.output import Output
@@ -203,6 +205,15 @@ def compress(
             rich_help_panel=PROOF,
         ),
     ] = None,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            metavar="LIST",
+            help="What files are made for, of: onnxruntime; openvino, in which those of this machine are proven, and "
+            "tuned, too; ort-mobile, .ort files for phones; tensorrt, a folder to build engines from on the device.",
+        ),
+    ] = "onnxruntime",
     precision: PrecisionList = "fp32",
     min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     out_folder: Annotated[
@@ -251,6 +262,7 @@ def compress(
     flags["image_size"], flags["align"] = parse_image_size(flags["image_size"]), parse_align(align)
     settings = load_settings(config, set_, preset)
     check_precisions(precision, quantize)
+    parse_names(runtime, RUNTIMES, "--runtime")
     require("torch", extra="cpu")
     require("onnx", extra="onnx")
     trained_on = devices_for(compute, devices)
@@ -270,7 +282,7 @@ def compress(
             encoder=encoder, encoder_weights=encoder_weights, perceptual=perceptual,
             prune_epochs=prune_epochs, finetune_epochs=finetune_epochs, feature_net=feature_net,
             inception=inception, segmenter=segmenter, bn=bn, norm_stats=norm_stats, quick=quick, min_psnr=min_psnr,
-            quantize=quantize, precision=precision, min_precision_psnr=min_precision_psnr,
+            quantize=quantize, precision=precision, runtime=runtime, min_precision_psnr=min_precision_psnr,
             **flags,
         )  # fmt: skip
         stem = Path(model).stem[:MAX_STEM]  # so that the budget stays in the name

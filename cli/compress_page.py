@@ -30,8 +30,10 @@ def page(document: dict[str, Any]) -> RenderableType:
         disk = sizes["disk"]
         file, smaller = (disk["original_bytes"], disk["compressed_bytes"]), ", int8"
     table.add_row(f"ONNX file{smaller}", file_size(file[0]), file_size(file[1]), f"{file[0] / file[1]:.2f}x")
+    engines = dict.fromkeys((latency.get("original_runtime", latency["runtime"]), latency["runtime"]))
+    kind = latency.get("precision", "fp32")  # of the compressed generator; the original's is fp32
     table.add_row(
-        f"latency, {shown(latency['runtime'])}",
+        f"latency, {shown(latency['runtime'])}" if len(engines) == 1 else "latency",
         f"{latency['original_ms']:.2f} ms",
         f"{latency['compressed_ms']:.2f} ms",
         _speed(latency),
@@ -39,6 +41,10 @@ def page(document: dict[str, Any]) -> RenderableType:
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column()
+    if latency.get("path") is not None:
+        against = "" if len(engines) == 1 else f" against the original in {shown(next(iter(engines)))}"
+        where = f"{shown(latency['path'])}, {shown(kind)}, in {shown(latency['runtime'])}"
+        facts.add_row("latency of", f"{where}{against}")
     facts.add_row("kept", f"{document['budget_met']:.4f} of the MACs; asked for were {_asked(document)}")
     for where, one in (sizes or {}).items():
         place = "the file is" if where == "disk" else "in memory it is"
@@ -78,8 +84,22 @@ def page(document: dict[str, Any]) -> RenderableType:
         sides = [seen[name]["miou"] for name in ("original", "compressed")]
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
-    files = [one for one in document["artifacts"] if one.get("speed")]  # of another precision than the table
-    return Group(table, facts, *(line for one in files for line in verdict_lines(one)))
+    return Group(table, facts, *_verdicts(document["artifacts"]))
+
+
+def _verdicts(artifacts: list[dict[str, Any]]) -> list[RenderableType]:
+    """Return what became of the files of other precisions than fp32; what is true of several is said once."""
+    found: list[RenderableType] = []
+    said: set[str] = set()
+    for one in artifacts:
+        if not one.get("calibration"):
+            continue
+        for line in verdict_lines(one, "/".join(one["path"].split("/")[-2:])):
+            text = str(line)
+            if not text.startswith("  ") or text not in said:
+                found.append(line)
+            said.add(text)
+    return found
 
 
 def _eight_bits(document: dict[str, Any]) -> dict[str, Any] | None:

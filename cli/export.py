@@ -10,6 +10,7 @@ import typer
 from mggc_edge.cli.options import (
     ALIGN_HELP,
     RUNS,
+    RUNTIMES,
     Bn,
     Config,
     DirectionFlag,
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from mggc_edge.settings import Settings
 
 Io = Literal["float", "uint8"]
-# as `mggc_edge.compiler.runtimes`, which --help must not load
-RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 
 
 def export(
@@ -77,8 +76,8 @@ def export(
         typer.Option(
             "--runtime",
             metavar="LIST",
-            help="Runtimes, of: onnxruntime; ort-mobile, which adds .ort files; openvino, in which the .onnx files are "
-            "proven too; tensorrt, a folder to build engines from on the device.",
+            help="Runtimes, of: onnxruntime; ort-mobile, which adds .ort files; openvino, in which files are proven, "
+            "and with --target of this machine tuned, too; tensorrt, a folder to build engines from on the device.",
         ),
     ] = "onnxruntime",
     target: TargetFlag = "portable",
@@ -95,7 +94,7 @@ def export(
     io: Annotated[
         Io, typer.Option("--io", help="What goes in and comes out: floats [N, C, H, W], or RGB bytes [N, H, W, C].")
     ] = "float",
-    opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX operator version, 18 to 23.")] = None,
+    opset: Annotated[int | None, typer.Option("--opset", metavar="N", help="ONNX operator version, 13 to 23.")] = None,
     direction: DirectionFlag = None,
     bn: Bn = None,
     norm_stats: NormStatsFlag = "instance",
@@ -112,7 +111,8 @@ def export(
     from mggc_edge.artifacts import check_output_folder
     from mggc_edge.cli.export_pages import export_document, export_page, rewritten_document, rewritten_page
     from mggc_edge.errors import InputError
-    from mggc_edge.opening import run_network, what_is
+    from mggc_edge.opening import what_is
+    from mggc_edge.run_folder import run_network
 
     out: Output = context.obj
     if plan is not None and drop_zero_scales:
@@ -125,8 +125,6 @@ def export(
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
     precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark)
-    if io != "float" and precisions is not None:
-        raise typer.BadParameter("--io uint8 is for fp32 files, and --precision names others; leave --io out.")
     folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)
@@ -135,18 +133,18 @@ def export(
         kind, size = "network", size or run_size
     if kind == "artifact" and file.suffix.lower() == ".onnx":
         given = {
-            "--plan": plan, "--dynamic-batch": dynamic_batch or None, "--opset": opset, "--direction": direction,
-            "--bn": bn, "--norm-stats": None if norm_stats == "instance" else norm_stats,
+            "--plan": plan, "--dynamic-batch": dynamic_batch or None, "--direction": direction, "--bn": bn,
+            "--norm-stats": None if norm_stats == "instance" else norm_stats,
             "--drop-zero-scales": drop_zero_scales or None,
         }  # fmt: skip
         for flag, value in given.items():
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
         rewritten = _rewrite(
-            file, folder, target, settings, size, seed, io, runtimes, precisions, not no_tune, out.remark
+            file, folder, target, settings, size, seed, io, opset, runtimes, precisions, not no_tune, out.remark
         )
-        _say(out, rewritten.generator.remarks, latest=folder if out_folder is None else None)
-        with out.document(rewritten_document(rewritten, target), as_json=as_json, file=output) as taken:
+        _say(out, rewritten.remarks, latest=folder if out_folder is None else None)
+        with out.document(rewritten_document(rewritten), as_json=as_json, file=output) as taken:
             if not taken:
                 out.result(rewritten_page(rewritten))
         return
@@ -175,7 +173,7 @@ def export(
     if checkpoint.others and direction is None:
         out.remark(f"note: of {len(checkpoint.others) + 1} networks in the file, '{checkpoint.name}' is exported")
     require("torch", extra="cpu")
-    from mggc_edge.compiler.to_onnx import ExportSettings
+    from mggc_edge.compiler.export_settings import ExportSettings
     from mggc_edge.models.weights import load_weights
     from mggc_edge.pipeline import export_folder
 
@@ -199,7 +197,7 @@ def export(
         tell=out.remark,
     )
     _say(out, result.remarks, latest=folder if out_folder is None else None)
-    with out.document(export_document(result, target), as_json=as_json, file=output) as taken:
+    with out.document(export_document(result), as_json=as_json, file=output) as taken:
         if not taken:
             out.result(export_page(result))
 
@@ -229,6 +227,7 @@ def _rewrite(
     size: tuple[int, int] | None,
     seed: int,
     io: Io,
+    opset: int | None,
     runtimes: tuple[str, ...],
     precisions: Precisions | None,
     tune: bool,
@@ -246,6 +245,7 @@ def _rewrite(
         effective=settings.to_json(),
         seed=seed,
         io=io,
+        opset=opset,
         runtimes=runtimes,
         precisions=precisions,
         tune=tune,

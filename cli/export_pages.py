@@ -6,25 +6,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge.cli.output import file_size, si
-from mggc_edge.cli.precisions import variant_documents, variant_lines
+from mggc_edge.cli.precisions import verdict_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import RenderableType
 
+    from mggc_edge.compiler.artifact_set import ArtifactSet
     from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.rewrite import Rewritten
-    from mggc_edge.compiler.runtimes import Further
+    from mggc_edge.compiler.runtimes import Further, RuntimeFile
     from mggc_edge.pipeline import Export
+
+    Row = tuple[Exported, int, int | None]  # a file, with parameters and MACs
 
 SCHEMA = "mggc-edge/export/1"
 
 
-def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
+def rewritten_document(result: Rewritten) -> dict[str, Any]:
     """Return the JSON document of an ONNX file that was rewritten; MACs are those of the file as it was.
 
     `original` is the file that was given; size and parameters of the new one stand with the artifact.
     """
     facts = result.before
+    first, *others = (row for one in result.sets for row in one.documents())
     return {
         "schema": SCHEMA,
         "out": str(result.folder),
@@ -38,76 +44,50 @@ def rewritten_document(result: Rewritten, target: str) -> dict[str, Any]:
             "size_bytes": result.source_bytes,
         },
         "compressed": None,
-        "artifacts": [
-            {**_artifact(result.generator, target), "parameters": result.after.parameters},
-            *variant_documents(result.generator, target),
-            *result.further.artifacts(target),
-        ],
-        "remarks": list(result.generator.remarks),
+        "artifacts": [{**first, "parameters": result.after.parameters}, *others],
+        "remarks": list(result.remarks),
     }
 
 
-def export_document(result: Export, target: str) -> dict[str, Any]:
+def export_document(result: Export) -> dict[str, Any]:
     """Return the JSON document of an export."""
     from mggc_edge.models.families import family_of
     from mggc_edge.pipeline import costs
 
-    files = [result.generator] + ([result.original] if result.original is not None else [])
     original = result.original or result.generator
+    compressed = costs(result.table, result.generator.artifact.size_bytes)
     return {
         "schema": SCHEMA,
         "out": str(result.folder),
         "family": family_of(result.table.spec).title(result.table.spec),
         "image_size": list(result.table.image_size),
-        "original": costs(result.original_table, original),
-        "compressed": costs(result.table, result.generator) if result.original is not None else None,
-        "artifacts": [
-            *(entry for one in files for entry in (_artifact(one, target), *variant_documents(one, target))),
-            *result.further.artifacts(target),
-        ],
+        "original": costs(result.original_table, original.artifact.size_bytes),
+        "compressed": compressed if result.original is not None else None,
+        "artifacts": [row for one in result.sets for row in one.documents()],
         "remarks": list(result.remarks),
-    }
-
-
-def _artifact(exported: Exported, target: str) -> dict[str, Any]:
-    return {
-        "path": str(exported.artifact.path),
-        "target": target,
-        "runtime": "onnxruntime",
-        "precision": exported.artifact.precision,
-        "sha256": exported.artifact.sha256,
-        "size_bytes": exported.artifact.size_bytes,
-        "accepted": True,
-        "reason": None,
-        "parity": exported.parity.to_json(),
-        "io": exported.artifact.settings["io"],
-        "picture_parity": None if exported.camera is None else exported.camera.to_json(),
-        "macs_executed": exported.macs_executed,
-        "passes": [report.to_json() for report in exported.passes],
-        "tuning": None if exported.tuned is None else exported.tuned.to_json(),
     }
 
 
 def export_page(result: Export) -> RenderableType:
     """Return the table of an export, and below it what the graph passes did."""
-    from mggc_edge.pipeline import costs
+    from mggc_edge.models.cost import macs, parameters
 
-    rows: list[tuple[Exported, int, int | None]] = []
-    for exported, table in ((result.original, result.original_table), (result.generator, result.table)):
-        if exported is not None:
-            cost = costs(table, exported)
-            rows.append((exported, cost["parameters"], cost["macs_true"]))
-    return _page(result.folder, result.table.image_size, rows, " to torch", result.further)
+    rows: list[Row] = []
+    for one in result.sets:
+        for exported, table in ((one.original, result.original_table), (one.generator, result.table)):
+            if exported is not None:
+                rows.append((exported, parameters(table), macs(table, "true")))
+    return _page(result.folder, result.table.image_size, rows, " to torch", result.sets)
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
     """Return the same table of an ONNX file that was rewritten."""
-    row = (result.generator, result.after.parameters, result.before.macs_true)
-    return _page(result.folder, result.image_size, [row], "\nto the file before", result.further)
+    rows = [(one.generator, result.after.parameters, result.before.macs_true) for one in result.sets]
+    return _page(result.folder, result.image_size, rows, "\nto the file before", result.sets)
 
 
 def _page(
-    folder: Path, size: tuple[int, int], rows: list[tuple[Exported, int, int | None]], reference: str, further: Further
+    folder: Path, size: tuple[int, int], rows: Sequence[Row], reference: str, sets: Sequence[ArtifactSet]
 ) -> RenderableType:
     from rich import box
     from rich.console import Group
@@ -126,18 +106,25 @@ def _page(
         page.add_column(label, justify="right", no_wrap=True)
     for exported, parameters, macs in rows:
         page.add_row(
-            exported.artifact.path.name,
+            _name(exported.artifact.path),
             file_size(exported.artifact.size_bytes),
             f"{parameters:,}",
             "-" if macs is None else si(macs),
             f"{exported.parity.max_abs:.1e}",
         )
-    lines: list[RenderableType] = [Text(line) for line in _runtime_lines(further)]
+    lines: list[RenderableType] = [Text(line) for one in sets for line in _runtime_lines(one.further)]
     lines += [line for exported, _, _ in rows for line in _tuning_lines(exported)]
     lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
-    lines += [line for exported, _, _ in rows for line in variant_lines(exported)]
+    lines += [line for one in sets for row in one.documents() if "calibration" in row for line in verdict_lines(row)]
     return Group(page, *lines) if lines else page
+
+
+def _name(path: Path) -> str:
+    """Return the name of a file, with its engine's folder where it lies in one."""
+    from mggc_edge.compiler.targets import TARGETS
+
+    return path.name if path.parent.name in TARGETS else f"{path.parent.name}/{path.name}"
 
 
 def _camera_line(exported: Exported) -> str:
@@ -150,8 +137,7 @@ def _camera_line(exported: Exported) -> str:
 def _runtime_lines(further: Further) -> list[str]:
     """Return a line for every file in a further runtime: how near it is to ONNX Runtime on the ONNX file."""
     lines = [
-        f"{file.path.name} in {file.runtime}: max |diff| {file.parity.max_abs:.1e} to onnxruntime"
-        + ("" if file.accepted else ", rejected")
+        f"{_name(file.path)} in {file.runtime}: max |diff| {file.parity.max_abs:.1e} to onnxruntime{_judged(file)}"
         for file in further.files
     ]
     engines = [model.engine for model in further.bundle.models] if further.bundle is not None else []
@@ -160,6 +146,14 @@ def _runtime_lines(further: Further) -> list[str]:
         for engine in engines
         if engine is not None
     ]
+
+
+def _judged(file: RuntimeFile) -> str:
+    """Return what is said of a file in a further runtime beside how near it is."""
+    if not file.accepted:
+        return ", rejected"
+    known = file.speed is not None and file.speed.ratio is not None and file.speed.said is None
+    return f", {file.speed.ratio:.2f} times as fast as fp32" if known and file.speed is not None else ""
 
 
 def _tuning_lines(exported: Exported) -> list[RenderableType]:
@@ -171,9 +165,8 @@ def _tuning_lines(exported: Exported) -> list[RenderableType]:
     if tuned is None or not tuned.trials:
         return []
     when = "measured here before" if tuned.cached else "measured here"
-    table = Table(
-        box=box.SIMPLE, pad_edge=False, title=f"passes for {exported.artifact.path.name}, {when}", title_justify="left"
-    )
+    title = f"passes for {exported.artifact.path.name} in {tuned.engine}, {when}"
+    table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
     table.add_column("pass", no_wrap=True)
     for label in ("times as fast", "99 %"):
         table.add_column(label, justify="right", no_wrap=True)
@@ -200,4 +193,4 @@ def _pass_lines(exported: Exported, macs: int | None) -> list[str]:
             lines.append(f"  {report.name}: {'; '.join(parts)}")
     if lines and exported.macs_executed not in (None, macs):
         lines.append(f"  executes {si(exported.macs_executed or 0)} MACs")
-    return [f"passes over {exported.artifact.path.name}:", *lines] if lines else []
+    return [f"passes over {_name(exported.artifact.path)}:", *lines] if lines else []

@@ -183,4 +183,6 @@ def _groups(found: Inspection) -> RenderableType:
     before = {group.name: group.size for group in found.original.groups} if found.original is not None else {}
     texts = [f"{shown(group.name)} {group.size}" + (f" of {before[group.name]}" if before else "") for group in groups]
     gates = sum(group.size for group in groups)
+    if found.table.spec.quantization != "none":  # channels are taken out of networks in floats
+        return f"[bold]{gates:,} channels in {len(groups)} groups, on 8-bit grids[/]  {', '.join(texts)}"
     return f"[bold]{gates:,} prunable channels in {len(groups)} groups[/]  {', '.join(texts)}"

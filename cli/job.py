@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _FREE = {"resume", "out_folder", "as_json", "output", "compute", "devices"}
 _FREE_OF_REQUEST = {"min_psnr"}
 _FREE_UNTIL_MEASURED = {"feature_net", "inception", "segmenter"}  # they take part in nothing before quality.json
+_FREE_UNTIL_EXPORTED = {"runtime", "precision", "min_precision_psnr"}  # and these in nothing before the export
 
 LEAST_RATE = 1e-8  # that a setting takes
 _FOLDERS = {"source": "DIR", "target": "DIR", "init": "DIR", "data": "ROOT"}  # of the flags that name one
@@ -60,7 +61,7 @@ def go_on(context: typer.Context, command: str, resume: str, out_folder: Path | 
 
     A setting may be another one while no stage that reads it is finished, see `jobs.changes`. A path may be another
     one, as files move: what was read is checked by its hash. What only measures may be another network until it has
-    measured, and "" leaves it out.
+    measured, and "" leaves it out; runtimes and precisions may be others until files were exported for them.
 
     Args:
         resume: the value of --resume, "" for none.
@@ -97,6 +98,10 @@ def _may_change(job: Job, name: str, now: object) -> bool:
         from mggc_edge.artifacts import QUALITY_FILE
 
         return not (job.folder / QUALITY_FILE).is_file()
+    if name in _FREE_UNTIL_EXPORTED:
+        from mggc_edge.artifacts import RECORD_FILE
+
+        return not (job.folder / RECORD_FILE).is_file()
     before, prefix = job.request.get(name), PREFIXES.get(name, "")
     named = isinstance(before, str) and isinstance(now, str) and now != ""
     # Where nothing is left to do, nothing is read, and no hash can tell.
@@ -181,6 +186,9 @@ def _way_on(error: MggcEdgeError, job: Job) -> str | None:
         return None if again else f"go on with: {line}"
     if isinstance(error, TrainingError):
         return _with_less(error, job, line)
+    for flag in ("--runtime", "--precision"):
+        if flag in error.hint and flag[2:] in job.typed and _may_change(job, flag[2:], ""):
+            return f"{error.hint}; go on with: {line} {flag} LIST"
     return f"{error.hint}; go on with: {line}" if isinstance(error, OutputError) else error.hint
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 
 RUNS = Path("runs")  # where results go that were given no folder
+# as `mggc_edge.compiler.runtimes`, which --help must not load
+RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 LATEST = "latest"  # in it, a link to the newest run
 MAX_NAME_BYTES = 120  # of what a folder is named after; a name of 255 bytes is as long as file systems allow
 

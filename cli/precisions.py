@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from mggc_edge.compiler.finishing import Exported
     from mggc_edge.compiler.precision.wanted import Precisions
     from mggc_edge.settings import Settings
 
@@ -66,28 +65,6 @@ def precisions_for(
     return Precisions(chosen, chosen_from(folder, settings, seed, tell), min_psnr, settings)
 
 
-def variant_documents(exported: Exported, target: str) -> list[dict[str, Any]]:
-    """Return the entries of `artifacts` for the files beside an fp32 one."""
-    return [
-        {
-            "path": str(variant.artifact.path),
-            "target": target,
-            "runtime": "onnxruntime",
-            "precision": variant.artifact.precision,
-            "sha256": variant.artifact.sha256,
-            "size_bytes": variant.artifact.size_bytes,
-            **variant.verdict(),
-            "macs_executed": exported.macs_executed,
-        }
-        for variant in exported.variants
-    ]
-
-
-def variant_lines(exported: Exported) -> list[RenderableType]:
-    """Return what became of every file of another precision, in words, with a table where layers were measured."""
-    return [line for document in variant_documents(exported, "") for line in verdict_lines(document)]
-
-
 def check_precisions(names: str, quantize: str) -> None:
     """Check the flags of `compress`: with --quantize 8 the grids of the file are trained, and no others are made."""
     from mggc_edge.artifacts import PRECISIONS
@@ -99,19 +76,27 @@ def check_precisions(names: str, quantize: str) -> None:
         )
 
 
-def verdict_lines(document: Mapping[str, Any]) -> list[RenderableType]:
-    """Return the same of one file's entry in `artifacts`."""
+def verdict_lines(document: Mapping[str, Any], name: str | None = None) -> list[RenderableType]:
+    """Return what became of a file of another precision, in words, with a table where layers were measured.
+
+    `document`: its entry in `artifacts`; `name`: that it is shown under.
+    """
     from rich.text import Text
 
     from mggc_edge.errors import printable
 
     lines: list[RenderableType] = [
-        Text(printable(f"{Path(document['path']).name} ({file_size(document['size_bytes'])}) {_verdict(document)}")),
+        Text(printable(f"{name or Path(document['path']).name} ({_facts(document)}) {_verdict(document)}")),
         *(Text(printable(f"  {line}")) for line in _in_float(document)),
     ]
     if document["sensitivity"] is not None:
         lines += _sensitivity(document["sensitivity"], document["min_psnr"])
     return lines
+
+
+def _facts(document: Mapping[str, Any]) -> str:
+    size = file_size(document["size_bytes"])
+    return size if document["runtime"] == "onnxruntime" else f"{size}, in {document['runtime']}"
 
 
 def _verdict(document: Mapping[str, Any]) -> str:

@@ -12,8 +12,9 @@ from mggc_edge._version import __version__
 
 if TYPE_CHECKING:
     from mggc_edge.artifacts import OnnxArtifact
+    from mggc_edge.compiler.export_settings import ExportSettings
     from mggc_edge.compiler.finishing import Exported
-    from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+    from mggc_edge.compiler.to_onnx import to_onnx
     from mggc_edge.errors import CheckFailedError, InputError, MggcEdgeError
     from mggc_edge.models.families import layer_table
     from mggc_edge.models.network import Network
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckFailedError": "mggc_edge.errors",
-    "ExportSettings": "mggc_edge.compiler.to_onnx",
+    "ExportSettings": "mggc_edge.compiler.export_settings",
     "Exported": "mggc_edge.compiler.finishing",
     "InputError": "mggc_edge.errors",
     "MggcEdgeError": "mggc_edge.errors",

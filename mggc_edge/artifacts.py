@@ -31,6 +31,7 @@ INT8_FILE = "generator.int8.onnx"  # in the place of GENERATOR_FILE where the ne
 GENERATOR_FILES = {"fp32": GENERATOR_FILE, "int8": INT8_FILE}
 PRECISIONS = ("fp32", "fp16", "int8")
 PLAN_FILE, ORIGINAL_FOLDER, SLIM_FOLDER, EXPORT_FOLDER = "plan.json", "original", "slim", "export"
+RECORD_FILE = f"{EXPORT_FOLDER}/exported.json"  # of `compress`: what became of every file that it exported
 DISCRIMINATOR_PLAN_FILE, REPORT_FILE = "discriminator-plan.json", "report.html"
 MEASUREMENTS = QUALITY_FILE, BENCH_FILE = "quality.json", "bench.json"  # made in the end, and can be made again
 Precision = Literal["fp32", "fp16", "int8"]

@@ -23,8 +23,9 @@ from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import LayerTable, Size
 from mggc_edge.models.selection import slim_spec
 from mggc_edge.models.spec import NetworkSpec
-from mggc_edge.opening import run_artifact, what_is
+from mggc_edge.opening import what_is
 from mggc_edge.pruning.plan import PruningPlan, read_plan
+from mggc_edge.run_folder import run_artifact
 
 if TYPE_CHECKING:
     from mggc_edge.compiler.facts import OnnxFacts

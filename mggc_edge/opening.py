@@ -12,25 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from mggc_edge.artifacts import (
     BYTES_IO,
     FLOAT_IO,
-    GENERATOR_FILES,
     MANIFEST_FILE,
     METADATA_PREFIX,
-    ORIGINAL_FOLDER,
-    SLIM_FOLDER,
     SPEC_FILE,
-    WEIGHTS_FILE,
-    another_file,
-    changed_file,
-    read_manifest,
-    sha256_of,
 )
 from mggc_edge.backends.base import BaseRunner, Runner
 from mggc_edge.backends.levels import LevelRunner
-from mggc_edge.backends.registry import ENDINGS, RUNTIMES, open_artifact
+from mggc_edge.backends.registry import ENDINGS, open_artifact
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.models.spec import SCHEMA as SPEC_SCHEMA
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.pruning.plan import SCHEMA as PLAN_SCHEMA
+from mggc_edge.run_folder import run_artifact, trained_hint
 from mggc_edge.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -41,7 +34,6 @@ if TYPE_CHECKING:
 Kind = Literal["checkpoint", "network", "spec", "plan", "artifact", "run"]
 MAX_JSON_BYTES = 64 * 2**20
 PYTORCH = "pytorch"  # what runs checkpoints
-TRAINED = ("latest_net_G.pth", "latest_net_G_A.pth")  # what a folder of `train` has, and of the well-known code
 
 
 @dataclass(frozen=True)
@@ -86,7 +78,7 @@ def what_is(path: Path) -> Kind:
             return "network"
         raise InputError(
             f"'{path}' is a folder without {MANIFEST_FILE} or {SPEC_FILE}",
-            hint=_trained_hint(path) or "give a checkpoint file, a run folder, or a folder with a saved network",
+            hint=trained_hint(path) or "give a checkpoint file, a run folder, or a folder with a saved network",
         )
     if not path.is_file():  # a pipe would be waited for, a device read without end
         raise InputError(f"'{path}' is neither a file nor a folder")
@@ -112,70 +104,6 @@ def _json_kind(path: Path) -> Kind:
     raise InputError(f"'{path}' is neither a network description nor a pruning plan: its schema is {schema!r}")
 
 
-def _trained_hint(folder: Path) -> str | None:
-    """Return a hint that names the generator's checkpoint in a folder of a training, None where there is none."""
-    for name in TRAINED:
-        if (folder / name).is_file():
-            return f"name the checkpoint in it: {folder / name}"
-    return None
-
-
-def run_artifact(folder: Path, ending: str = ".onnx") -> Path:
-    """Return the generator's ONNX file of a run folder, or its file of another ending.
-
-    Raises:
-        ArtifactError: the manifest names none, or the file is not there or has changed.
-    """
-    manifest = read_manifest(folder)
-    generators = [str(Path(file).with_suffix(ending)) for file in GENERATOR_FILES.values()]
-    for entry in manifest["files"]:
-        name = entry.get("path") if isinstance(entry, dict) else None
-        if isinstance(name, str) and Path(name).name in generators and "/" in name:
-            path = _named_in_manifest(folder, name)
-            if sha256_of(path) != entry.get("sha256"):
-                raise another_file(path, "export again, or open the file itself if you trust it")
-            return path
-    if manifest.get("command") == "train":
-        raise ArtifactError(f"'{folder}' is a run of `train` and has no exported generator", _trained_hint(folder))
-    if ending != ".onnx":
-        raise ArtifactError(f"the run '{folder}' has no {ending} file", hint="mggc-edge export --runtime writes one")
-    raise ArtifactError(f"the run '{folder}' has no exported generator")
-
-
-def run_network(folder: Path) -> tuple[Path, Size | None]:
-    """Return the saved network of a run folder, slim if it has been slimmed, and the picture size of the run.
-
-    Raises:
-        ArtifactError: the run has none, its files are not those of its manifest, or that is damaged.
-    """
-    manifest = read_manifest(folder)
-    settings = manifest.get("settings")
-    size = settings.get("image_size") if isinstance(settings, dict) else None
-    sides = [side for side in size if type(side) is int and side > 0] if isinstance(size, list) else []
-    for name in (SLIM_FOLDER, ORIGINAL_FOLDER):
-        if (folder / name / SPEC_FILE).is_file():
-            changed = changed_file(folder, (f"{name}/{SPEC_FILE}", f"{name}/{WEIGHTS_FILE}"))
-            if changed is not None:
-                raise another_file(folder / changed, f"name the folder itself if you trust it: {folder / name}")
-            return folder / name, (sides[0], sides[1]) if len(sides) == 2 else None
-    if manifest.get("command") == "train":
-        raise ArtifactError(f"'{folder}' is a run of `train`, with checkpoints", _trained_hint(folder))
-    raise ArtifactError(f"the run '{folder}' has no saved network", hint="export the checkpoint that it was made from")
-
-
-def _named_in_manifest(folder: Path, name: str) -> Path:
-    try:
-        path = (folder / name).resolve()
-        inside, there = path.is_relative_to(folder.resolve()), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # a name too long, with a zero in it, or a loop of links
-        raise ArtifactError(f"the manifest of '{folder}' names a file that cannot be: {error}") from error
-    if not inside:
-        raise ArtifactError(f"the manifest of '{folder}' names a file outside the folder")
-    if not there:
-        raise ArtifactError(f"'{path}' is named in the manifest, but it is not there")
-    return path
-
-
 def open_runner(
     path: str | Path,
     *,
@@ -190,7 +118,7 @@ def open_runner(
     """Return a runner, not yet entered, for a checkpoint, a saved network, a run folder, or an .onnx or .ort file.
 
     Args:
-        path: what to open. Of a run folder it is the compressed generator's ONNX file.
+        path: what to open. Of a run folder it is the compressed generator's file, see `run_artifact`.
         image_size: (height, width) for checkpoints, which have none of their own; None: the family's usual one. An
             .onnx file that leaves it open is checked for whether it can halve such pictures.
         bn, direction, norm_stats, max_bytes: for checkpoints, see `per_picture_norm` and `load_network`.
@@ -206,7 +134,7 @@ def open_runner(
     kind = what_is(path)
     if kind in ("run", "artifact"):
         if kind == "run":
-            path = run_artifact(path, RUNTIMES[runtime].ending if runtime and runtime in RUNTIMES else ".onnx")
+            path = run_artifact(path, runtime)
         return _open_artifact(path, image_size, runtime, precision)
     if kind in ("spec", "plan"):
         raise InputError(f"'{path}' is a {kind} without weights, and cannot be run")
@@ -243,7 +171,7 @@ def _open_checkpoint(
     from mggc_edge.models.checkpoint import MAX_BYTES
 
     require("torch", extra="torch")
-    from mggc_edge.compiler.to_onnx import check_generator, describe, reference_network, torch_runner
+    from mggc_edge.compiler.torch_graph import check_generator, describe, reference_network, torch_runner
     from mggc_edge.models.weights import load_network
 
     network = load_network(

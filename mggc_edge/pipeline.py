@@ -6,13 +6,12 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mggc_edge.artifacts import (
     EXPORT_FOLDER,
-    GENERATOR_FILES,
     ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
@@ -24,12 +23,13 @@ from mggc_edge.artifacts import (
     write_json,
     write_manifest,
 )
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
+from mggc_edge.compiler.artifact_set import ArtifactSet, Wanted, make_artifacts, runtime_facts
+from mggc_edge.compiler.export_settings import ExportSettings, camera_for
 from mggc_edge.compiler.finishing import Exported
-from mggc_edge.compiler.precision.variants import moved, near_variants, variant_entries, with_variants
 from mggc_edge.compiler.precision.wanted import Precisions
-from mggc_edge.compiler.quantized import precision_of
-from mggc_edge.compiler.runtimes import ONNX_RUNTIME, Checks, Further, for_runtimes
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.runtimes import Checks
+from mggc_edge.compiler.to_onnx import Exporter
 from mggc_edge.errors import SpecError, counted
 from mggc_edge.models.convert import per_picture_norm
 from mggc_edge.models.cost import macs, parameters
@@ -47,18 +47,23 @@ DROP_PICTURES = 8  # that the difference of dropped channels is measured on
 
 @dataclass(frozen=True)
 class Export:
-    """What `export_folder` made: the generator's file, the original's where a plan was applied, and what they cost.
-
-    `further`: what further runtimes run, see `mggc_edge.compiler.runtimes`.
-    """
+    """What `export_folder` made: the files, the original's among them where a plan was applied, and what they cost."""
 
     folder: Path
-    generator: Exported
-    original: Exported | None
+    sets: tuple[ArtifactSet, ...]
     table: LayerTable
     original_table: LayerTable
     remarks: tuple[str, ...]
-    further: Further = field(default_factory=Further)
+
+    @property
+    def generator(self) -> Exported:
+        """The generator's file."""
+        return self.sets[0].generator
+
+    @property
+    def original(self) -> Exported | None:
+        """The original's file; None without a plan."""
+        return self.sets[0].original
 
 
 def export_folder(
@@ -73,7 +78,7 @@ def export_folder(
     origin: Mapping[str, str] | None = None,
     seed: int = 0,
     drop_scales: bool = False,
-    runtimes: Sequence[str] = (),
+    runtimes: Sequence[str] = (ONNX_RUNTIME,),
     precisions: Precisions | None = None,
     tell: Tell = lambda _: None,
 ) -> Export:
@@ -140,38 +145,24 @@ def export_folder(
             files.append(file_entry(stage / PLAN_FILE, stage, parent=source_sha256))
             slim_files, parent = _saved(generator, stage, SLIM_FOLDER, parent)
             files += slim_files
-        target, file = stage / EXPORT_FOLDER / settings.target, GENERATOR_FILES[precision_of(generator.spec)]
-        how = ", choosing passes by measurement," if settings.measures_passes else ""
-        tell(f"exporting the generator{how} and proving it equal")
-        with _timed(timings, "export_generator"):
-            exported = to_onnx(generator, target / file, settings, parent_sha256=parent, origin=origin, seed=seed)
-        if precisions is not None:
-            with _timed(timings, "precisions"):
-                exported = with_variants(exported, precisions, target=settings.target, seed=seed, tell=tell)
-        files += [exported.artifact.to_json(stage), *variant_entries(exported, stage)]
-        original = None
+        where, original = stage / EXPORT_FOLDER / settings.target, None
+        made_from = Exporter(generator, settings, parent, origin=origin, seed=seed).source("exporting the generator")
         if plan is not None:
-            tell(f"exporting the original{how} and proving it equal")
-            with _timed(timings, "export_original"):
-                original = to_onnx(
-                    network,
-                    target / ORIGINAL_FILE,
-                    settings,
-                    parent_sha256=files[1]["sha256"],
-                    origin=origin,
-                    seed=seed,
-                )
-            files.append(original.artifact.to_json(stage))
-        done = [one.artifact for one in (exported, original) if one is not None] + near_variants(exported)
+            exporter = Exporter(network, settings, files[1]["sha256"], origin=origin, seed=seed)
+            original = exporter.source("exporting the original", ORIGINAL_FILE)
         min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
-        checks = Checks(settings.pictures, settings.atol, min_psnr)
-        further = Further()
-        if set(runtimes) - {ONNX_RUNTIME}:
-            tell(f"proving it in {', '.join(name for name in runtimes if name != ONNX_RUNTIME)}")
-            with _timed(timings, "runtimes"):
-                further = for_runtimes(done, runtimes, target=settings.target, checks=checks, seed=seed)
-        files += further.entries(stage, settings.target)
-        facts |= further.facts(stage, settings.target)
+        wanted = Wanted(
+            settings.target,
+            Checks(settings.pictures, settings.atol, min_psnr),
+            tuple(runtimes),
+            precisions,
+            tunes=settings.measures_passes,
+            camera=camera_for(generator.spec, settings, seed),
+            seed=seed,
+            tell=tell,
+        )
+        with _timed(timings, "export"):
+            sets = make_artifacts(where, made_from, original, wanted)
         in_effect = {
             **effective,
             **(origin or {}),
@@ -185,24 +176,20 @@ def export_folder(
         write_manifest(
             stage,
             command=command,
-            files=files,
+            files=[*files, *(entry for one in sets for entry in one.entries(stage))],
             settings=in_effect,
             source_sha256=source_sha256,
             timings_s={name: round(seconds, 3) for name, seconds in timings.items()},
             **facts,
+            **runtime_facts(sets, stage),
         )
-    for result in (exported, original):
-        remarks += result.remarks if result is not None else ()
-    remarks += further.remarks
-    table = layer_table(generator.spec, settings.image_size)
+    remarks += [remark for one in sets for remark in one.remarks]
     return Export(
         folder=folder,
-        generator=moved(exported, stage, folder),
-        original=None if original is None else moved(original, stage, folder),
-        table=table,
+        sets=tuple(one.moved(stage, folder) for one in sets),
+        table=layer_table(generator.spec, settings.image_size),
         original_table=original_table,
         remarks=tuple(dict.fromkeys(remarks)),
-        further=further.moved(stage, folder),
     )
 
 
@@ -272,11 +259,11 @@ def _saved(network: Network, root: Path, name: str, parent: str | None) -> tuple
     return files, str(files[-1]["sha256"])
 
 
-def costs(table: LayerTable, exported: Exported) -> dict[str, int]:
-    """Return what a network costs, as the JSON of `compress` and `export` has it."""
+def costs(table: LayerTable, size_bytes: int) -> dict[str, int]:
+    """Return what a network costs, as the JSON of `compress` and `export` has it; `size_bytes`: of its ONNX file."""
     return {
         "parameters": parameters(table),
         "macs_true": macs(table, "true"),
         "macs_paper": macs(table, "paper"),
-        "size_bytes": exported.artifact.size_bytes,
+        "size_bytes": size_bytes,
     }

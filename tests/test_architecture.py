@@ -61,7 +61,7 @@ MAY_IMPORT["benchmarks"] = {*BASE, "backends"}
 MAY_IMPORT["calibration"] = {*BASE, "backends"}
 MAY_IMPORT["compiler"] = {*BASE, "models", "backends", "quality", "benchmarks", "calibration"}
 MAY_IMPORT["report"] = {"artifacts", "errors"}
-for room in ("opening", "inspection", "pipeline", "jobs", "demonstration"):
+for room in ("run_folder", "opening", "inspection", "pipeline", "jobs", "demonstration"):
     MAY_IMPORT[room] = set(MAY_IMPORT)
 MAY_IMPORT["cli"] = set(MAY_IMPORT)
 
@@ -75,7 +75,7 @@ TOP_LEVEL = {
     "models/slim.py": {"torch"},
     "models/convert.py": {"torch"},
     "models/drop_scales.py": {"torch"},
-    "compiler/to_onnx.py": {"torch"},
+    "compiler/torch_graph.py": {"torch"},
     "compiler/quantized.py": {"torch"},
     "pruning/cost.py": {"torch"},
     "pruning/gates.py": {"torch"},
@@ -93,7 +93,7 @@ ENGINES = {
     "backends/trt_api.py": {"tensorrt"},
     "backends/trt_run.py": {"cuda", "pycuda", "torch"},
     "compiler": {"onnx", "onnx_ir", "onnxscript", "onnxsim"},
-    "compiler/to_onnx.py": {"torch", "onnx", "onnxscript", "onnxsim"},
+    "compiler/torch_graph.py": {"torch", "onnx", "onnxscript", "onnxsim"},
     "compiler/quantized.py": {"torch", "onnx"},
     "compiler/mobile_tool.py": {"onnxruntime"},
     "backends/openvino.py": {"openvino"},

@@ -15,7 +15,8 @@ import torch
 from onnx import TensorProto, helper
 
 from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, SLIM_FOLDER, SPEC_FILE, sha256_of
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.export_settings import ExportSettings
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.errors import ArtifactError, InputError, SpecError
 from mggc_edge.inspection import inspect_path
 from mggc_edge.models.cost import macs, parameters

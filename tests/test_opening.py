@@ -19,17 +19,19 @@ from onnx import TensorProto, helper
 from mggc_edge.artifacts import MANIFEST_FILE, MANIFEST_SCHEMA, sha256_of
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.export_settings import ExportSettings
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.errors import ArtifactError, InputError
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.weights import save_network
-from mggc_edge.opening import Geometry, geometry, in_floats, open_pair, open_runner, run_artifact, what_is
+from mggc_edge.opening import Geometry, geometry, in_floats, open_pair, open_runner, what_is
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.pruning.random import random_plan
 from mggc_edge.quality.parity import check_parity
+from mggc_edge.run_folder import run_artifact
 from mggc_edge.tensors import FloatArray
 
 SIZE = (16, 24)

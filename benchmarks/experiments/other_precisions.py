@@ -21,12 +21,13 @@ from typing import Any, get_args
 from mggc_edge.artifacts import tool_versions
 from mggc_edge.calibration.ranges import Finding, Method, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Wanted, from_folder
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import read_onnx
 from mggc_edge.compiler.precision.form import form_of
 from mggc_edge.compiler.precision.fp16 import floats_to_observe, to_fp16
 from mggc_edge.compiler.precision.int8 import find_layers, named, quantized, tensors_to_observe
 from mggc_edge.compiler.precision.judge import FloatOutputs, speeds
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.machine import this_machine
 from mggc_edge.models.weights import load_network
 from mggc_edge.settings import Settings

@@ -25,9 +25,10 @@ from mggc_edge.artifacts import tool_versions
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.targets import TARGETS, this_target
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.machine import this_machine
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table

@@ -38,11 +38,12 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.calibration.ranges import Finding, find_ranges
 from mggc_edge.calibration.samples import Wanted, built_in
 from mggc_edge.cli.bench_profile import profile_markdown, profiles
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import read_onnx
 from mggc_edge.compiler.precision.form import form_of
 from mggc_edge.compiler.precision.int8 import find_layers, named, quantized, tensors_to_observe
 from mggc_edge.compiler.targets import this_target
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.machine import BF16_SETS, this_machine
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table

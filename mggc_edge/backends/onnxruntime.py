@@ -19,6 +19,7 @@ _DTYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64", "tensor(uint8)": "uint8",
     "tensor(int8)": "int8", "tensor(int32)": "int32", "tensor(int64)": "int64", "tensor(bool)": "bool",
 }  # fmt: skip
+ONNX_RUNTIME = "onnxruntime"  # of .onnx files
 ORT_MOBILE = "ort-mobile"  # the runtime of .ort files, which builds without ONNX parser and graph passes run too
 # Where a processor has no instructions for 8-bit sums, ONNX Runtime adds products of uint8 and int8 in 16 bits and cuts
 # off what is beyond them, unless it is told to take int8 weights as uint8. The sums are then exact, and slower.
@@ -39,7 +40,7 @@ class OnnxRuntimeRunner(BaseRunner):
             that is not there, or does not start, is an error.
     """
 
-    engine = "onnxruntime"
+    engine = ONNX_RUNTIME
 
     def __init__(self, path: Path, *, threads: int = 0, provider: str = "cpu") -> None:
         super().__init__(path.name)

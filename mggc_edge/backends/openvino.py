@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # Precision that a float32 file is run in -> OpenVINO's name. Left to itself, OpenVINO takes bfloat16 wherever the
 # processor has it; so it is always told.
+OPENVINO = "openvino"
 EXECUTION = {"fp32": "f32", "bf16": "bf16"}
 _DTYPES = {
     "f32": "float32", "f16": "float16", "f64": "float64", "u8": "uint8", "i8": "int8", "i32": "int32", "i64": "int64",
@@ -42,6 +43,11 @@ def properties(threads: int, precision: str) -> dict[str, Any]:
     return {**chosen, "INFERENCE_NUM_THREADS": threads} if threads else chosen
 
 
+def openvino_version() -> str:
+    """Return the version of OpenVINO, without build and branch; MissingDependencyError where it is not installed."""
+    return str(require("openvino", extra="openvino").__version__).split("-")[0]
+
+
 class OpenVinoRunner(BaseRunner):
     """Runs an .onnx file with OpenVINO's CPU plugin.
 
@@ -54,7 +60,7 @@ class OpenVinoRunner(BaseRunner):
         InputError: there is no such precision, or this processor has no bfloat16.
     """
 
-    engine = "openvino"
+    engine = OPENVINO
 
     def __init__(self, path: Path, *, threads: int = 0, precision: str = "fp32") -> None:
         super().__init__(path.name)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from mggc_edge.backends.base import BaseRunner
-from mggc_edge.backends.onnxruntime import ORT_MOBILE, OnnxRuntimeRunner
-from mggc_edge.backends.openvino import OpenVinoRunner
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, ORT_MOBILE, OnnxRuntimeRunner
+from mggc_edge.backends.openvino import OPENVINO, OpenVinoRunner
 from mggc_edge.backends.tensorrt import TrtRunner, tensorrt_ability
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from mggc_edge.lazy import install_line, require
@@ -35,9 +35,9 @@ class Runtime:
 RUNTIMES: Mapping[str, Runtime] = {
     runtime.name: runtime
     for runtime in (
-        Runtime("onnxruntime", ".onnx", OnnxRuntimeRunner, ("threads", "provider")),
+        Runtime(ONNX_RUNTIME, ".onnx", OnnxRuntimeRunner, ("threads", "provider")),
         Runtime(ORT_MOBILE, ".ort", OnnxRuntimeRunner, ("threads", "provider")),
-        Runtime("openvino", ".onnx", OpenVinoRunner, ("threads", "precision")),
+        Runtime(OPENVINO, ".onnx", OpenVinoRunner, ("threads", "precision")),
         Runtime("tensorrt", ".engine", TrtRunner, ()),
     )
 }

@@ -18,16 +18,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mggc_edge.artifacts import BYTES_IO, METADATA_PREFIX, writing
+from mggc_edge.artifacts import BYTES_IO, METADATA_PREFIX, OnnxArtifact, sha256_of, writing
 from mggc_edge.backends.levels import LevelRunner
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.compiler.finishing import random_pictures
+from mggc_edge.compiler.facts import read_onnx
+from mggc_edge.compiler.finishing import Exported, random_pictures
 from mggc_edge.compiler.sizes import picture_input
 from mggc_edge.errors import ArtifactError, SettingError
 from mggc_edge.lazy import require
@@ -77,6 +78,46 @@ def camera_ready(model: onnx.ModelProto, input_format: PictureFormat, output_for
     require("onnx.helper", extra="onnx").set_model_props(ready, metadata)
     require("onnx", extra="onnx").checker.check_model(ready)
     return ready
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How bytes are put around files of floats.
+
+    Attributes:
+        formats: of the floats that go in and come out.
+        size: (height, width) of the pictures that the two are compared on.
+        pictures, batches, seed: how many random ones, of which batch sizes.
+    """
+
+    formats: tuple[PictureFormat, PictureFormat]
+    size: Size
+    pictures: int
+    batches: tuple[int, ...] = (1,)
+    seed: int = 0
+
+    def around(self, exported: Exported) -> Exported:
+        """Put bytes around a file, and around those of other precisions beside it, in their places.
+
+        Raises:
+            CheckFailedError: a picture of bytes differs by more than one level from that of the floats.
+        """
+        artifact, report = self._around(exported.artifact, exported.artifact.parent_sha256)
+        variants = [replace(one, artifact=self._around(one.artifact, artifact.sha256)[0]) for one in exported.variants]
+        return replace(exported, artifact=artifact, camera=report, variants=tuple(variants))
+
+    def _around(self, artifact: OnnxArtifact, parent: str | None) -> tuple[OnnxArtifact, ParityReport]:
+        """Put bytes around a file; `parent`: hash of what it was made from, once that has bytes around it too."""
+        path, model = artifact.path, read_onnx(artifact.path)
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+        metadata[f"{METADATA_PREFIX}parent_sha256"] = parent or ""
+        require("onnx.helper", extra="onnx").set_model_props(model, metadata)
+        report, inputs, outputs = make_camera_ready(
+            path, model, self.formats, self.size, pictures=self.pictures, batches=self.batches, seed=self.seed
+        )
+        sha256, size_bytes = sha256_of(path), path.stat().st_size
+        made = replace(artifact, sha256=sha256, size_bytes=size_bytes, inputs=inputs, outputs=outputs)
+        return replace(made, parent_sha256=parent), report
 
 
 def make_camera_ready(

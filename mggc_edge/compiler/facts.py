@@ -139,10 +139,15 @@ def onnx_facts(path: Path) -> OnnxFacts:
         macs_true=macs_true,
         macs_paper=macs_paper,
         macs_executed=counted[0],
-        opset=max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0),
+        opset=opset_of(model),
         metadata=metadata,
         spec=_spec(metadata),
     )
+
+
+def opset_of(model: onnx.ModelProto) -> int:
+    """Return the version of ONNX's own operators that a model is written in; 0 where it says none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact
+from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, sha256_of
 from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import PassReport
 from mggc_edge.errors import MissingDependencyError
 from mggc_edge.lazy import require
 from mggc_edge.quality.parity import ParityReport
-from mggc_edge.tensors import Array
+from mggc_edge.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -93,6 +94,37 @@ def rewriting(target: str, passes: Sequence[str], macs: tuple[int | None, int | 
     metadata = {"target": target, "passes": ",".join(passes)}
     metadata |= {name: str(count) for name, count in zip(("macs_true", "macs_paper"), macs, strict=True) if count}
     return {METADATA_PREFIX + key: value for key, value in metadata.items()}
+
+
+def rewritten_settings(target: str, io: str, passes: Sequence[PassReport], tuned: Tuned | None) -> dict[str, Any]:
+    """Return what the manifest says of how a graph was rewritten."""
+    return {
+        "target": target,
+        "io": io,
+        "passes": [report.to_json() for report in passes],
+        "tuning": None if tuned is None else tuned.to_json(),
+    }
+
+
+def written_artifact(
+    path: Path,
+    *,
+    tensors: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+    precision: str,
+    parent_sha256: str | None,
+    settings: Mapping[str, Any],
+) -> OnnxArtifact:
+    """Return a file that has just been written, with hash and size as it lies there; `tensors`: inputs and outputs."""
+    return OnnxArtifact(
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        inputs=tensors[0],
+        outputs=tensors[1],
+        precision=precision,
+        parent_sha256=parent_sha256,
+        settings=settings,
+    )
 
 
 def random_pictures(

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from mggc_edge.artifacts import (
     GENERATOR_FILE,
     METADATA_PREFIX,
     ORIGINAL_FILE,
-    OnnxArtifact,
     file_entry,
     new_folder,
     sha256_of,
@@ -27,24 +26,33 @@ from mggc_edge.artifacts import (
     writing,
 )
 from mggc_edge.backends.base import Runner
-from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
+from mggc_edge.compiler.artifact_set import ArtifactSet, Source, Wanted, make_artifacts, runtime_facts
 from mggc_edge.compiler.bounds import check_runnable
-from mggc_edge.compiler.camera import formats_of, make_camera_ready
+from mggc_edge.compiler.camera import Camera, formats_of
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
-from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, simplified, strip
-from mggc_edge.compiler.passes.contract import apply_passes
-from mggc_edge.compiler.precision.variants import moved, near_variants, variant_entries, with_variants
+from mggc_edge.compiler.finishing import (
+    Exported,
+    random_pictures,
+    rewriting,
+    rewritten_settings,
+    simplified,
+    strip,
+    written_artifact,
+)
+from mggc_edge.compiler.opset import in_opset
+from mggc_edge.compiler.passes.contract import MIN_OPSET, PassReport, apply_passes
 from mggc_edge.compiler.precision.wanted import Precisions, Tell
-from mggc_edge.compiler.runtimes import Checks, Further, for_runtimes
+from mggc_edge.compiler.runtimes import Checks
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
-from mggc_edge.compiler.tune import TuneSettings, passes_for
+from mggc_edge.compiler.tune import Tuned, TuneSettings, can_tune, passes_for
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
 from mggc_edge.quality.parity import ParityReport, check_parity, only_output
 from mggc_edge.settings import Settings
-from mggc_edge.tensors import Array
+from mggc_edge.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -59,17 +67,25 @@ class Rewritten:
     Attributes:
         before, after: of the file that was given, its MACs at the fixed size, and of the new one.
         source_bytes: size of the file that was given.
-        further: what further runtimes run.
     """
 
     folder: Path
     source: Path
-    generator: Exported
+    sets: tuple[ArtifactSet, ...]
     before: OnnxFacts
     after: OnnxFacts
     source_bytes: int
     image_size: Size
-    further: Further = field(default_factory=Further)
+
+    @property
+    def generator(self) -> Exported:
+        """The new file."""
+        return self.sets[0].generator
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What is to be said, once."""
+        return tuple(dict.fromkeys(remark for one in self.sets for remark in one.remarks))
 
 
 def rewrite_folder(
@@ -83,7 +99,8 @@ def rewrite_folder(
     effective: Mapping[str, Any],
     seed: int = 0,
     io: str = FLOAT_IO,
-    runtimes: Sequence[str] = (),
+    opset: int | None = None,
+    runtimes: Sequence[str] = (ONNX_RUNTIME,),
     precisions: Precisions | None = None,
     tune: bool = False,
     tell: Tell = lambda _: None,
@@ -103,6 +120,8 @@ def rewrite_folder(
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
+        opset: version of the operators of the new file; None: that of the old one, or the nearest that passes and the
+            target read.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         precisions: what is made of the new file.
         tune: measure which of the target's passes pay, where the target is this machine.
@@ -110,16 +129,17 @@ def rewrite_folder(
 
     Raises:
         ArtifactError: the file is damaged, is none of these, has another picture size or cannot halve the one that was
-            asked for, has an opset that the target does not read, or cannot be run; or it gives values that are not
+            asked for, has operators that the target's opsets lack, or cannot be run; or it gives values that are not
             finite, so that nothing can be proven.
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
     passes = choose_passes(settings["export.passes"], target)
-    tuning = TuneSettings.from_settings(settings) if tune else None
+    tunes = tune and settings["export.tune"] and can_tune(settings["export.passes"], target)
+    tuning = TuneSettings.from_settings(settings) if tunes else None
     check_onnx(source)
     before = onnx_facts(source)
-    TARGETS[target].check_opset(before.opset)
+    wanted_opset = _opset(before.opset, target, opset, passes=bool(passes))
     model = read_onnx(source)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
@@ -130,13 +150,107 @@ def rewrite_folder(
         check_runnable(copy)  # which takes the shapes out of what it looks at
         del copy
     remarks: tuple[str, ...] = ()
+    if before.opset != wanted_opset:
+        model = in_opset(model, wanted_opset)
+        remarks = (f"its operators are those of opset {wanted_opset} now; '{source}' has opset {before.opset}",)
     if settings["export.simplify"]:
         model, remark = simplified(model)
-        remarks = (remark,) if remark else ()
+        remarks += (remark,) if remark else ()
     sized = count_macs(model)  # where a size was open before
+    sha256 = sha256_of(source)
+    counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
+    hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
+
+    def make(path: Path, engine: str) -> Exported:
+        tune_in = None if tuning is None else tuning.within(engine)
+        made, reports, tuned = _rewritten(model, source, settings, target, tune_in, seed)
+        applied = [name for name in before.metadata.get("passes", "").split(",") if name]
+        applied += [report.name for report in reports if report.applied and report.name not in applied]
+        metadata = {entry.key: entry.value for entry in made.metadata_props}
+        metadata |= {**rewriting(target, applied, counts), f"{METADATA_PREFIX}parent_sha256": sha256}
+        require("onnx.helper", extra="onnx").set_model_props(made, metadata)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(made.SerializeToString())
+        parity, tensors = _proven(source, path, before, size, settings, seed)
+        parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
+        said = rewritten_settings(target, io, reports, tuned)
+        artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=sha256, settings=said)
+        more = tuned.remarks if tuned is not None else ()
+        return Exported(artifact, parity, (*remarks, *more), reports, tuned, count_macs(made)[0])
+
+    with new_folder(folder) as stage:
+        place = stage / EXPORT_FOLDER / target
+        original = place / ORIGINAL_FILE
+        with writing(original):
+            place.mkdir(parents=True)
+            shutil.copyfile(source, original)
+        beside = []
+        if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
+            tensors = before.inputs, before.outputs
+            beside.append(
+                written_artifact(original, tensors=tensors, precision="fp32", parent_sha256=None, settings={})
+            )
+        min_psnr = settings["quantize.min_psnr"] if precisions is None else precisions.min_psnr
+        sets = make_artifacts(
+            place,
+            Source(f"rewriting '{source}'", GENERATOR_FILE, make, "choosing passes by measurement" if tunes else ""),
+            None,
+            Wanted(
+                target,
+                Checks(settings["export.parity_pictures"], settings["export.atol"], min_psnr),
+                tuple(runtimes),
+                precisions,
+                tunes=tunes,
+                camera=_camera(source, before, size, settings, seed) if io == BYTES_IO else None,
+                seed=seed,
+                tell=tell,
+            ),
+            beside,
+        )
+        after = onnx_facts(sets[0].generator.artifact.path)
+        files = [entry for one in sets for entry in one.entries(stage)]
+        write_manifest(
+            stage,
+            command=command,
+            files=[files[0], file_entry(original, stage), *files[1:]],
+            settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
+            source_sha256=sha256,
+            timings_s={},
+            **runtime_facts(sets, stage),
+        )
+    return Rewritten(
+        folder,
+        source,
+        tuple(one.moved(stage, folder) for one in sets),
+        before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
+        after=after,
+        source_bytes=source.stat().st_size,
+        image_size=size,
+    )
+
+
+def _opset(there: int, target: str, asked: int | None, *, passes: bool) -> int:
+    """Return the version of the operators that a file of opset `there` is written in.
+
+    Raises:
+        ArtifactError: the target does not read the one that was asked for.
+    """
+    if asked is not None:
+        TARGETS[target].check_opset(asked)
+        return asked
+    read = TARGETS[target].opsets
+    low, high = (MIN_OPSET if passes else 0, there) if read is None else (max(read.lowest, MIN_OPSET), read.highest)
+    return min(max(there, low), max(high, low))
+
+
+def _rewritten(
+    model: onnx.ModelProto, source: Path, settings: Settings, target: str, tuning: TuneSettings | None, seed: int
+) -> tuple[onnx.ModelProto, tuple[PassReport, ...], Tuned | None]:
+    """Return a graph after the passes of a target, what became of their sites, and how they were chosen."""
     try:
         passes, tuned = passes_for(model, settings["export.passes"], target, tuning, seed=seed)
-        model, reports = apply_passes(model, passes)
+        made, reports = apply_passes(model, passes)
     except MggcEdgeError:
         raise
     except Exception as error:  # onnx-ir raises many kinds for graphs that contradict themselves
@@ -145,76 +259,17 @@ def rewrite_folder(
             f"'{source}' cannot be rewritten: {reason}",
             hint="leave the passes out: --set export.passes=none",
         ) from error
-    remarks += tuned.remarks if tuned is not None else ()
-    strip(model)
-    sha256 = sha256_of(source)
-    counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
-    applied = [name for name in before.metadata.get("passes", "").split(",") if name]
-    applied += [report.name for report in reports if report.applied and report.name not in applied]
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    metadata |= {**rewriting(target, applied, counts), f"{METADATA_PREFIX}parent_sha256": sha256}
-    require("onnx.helper", extra="onnx").set_model_props(model, metadata)
-    with new_folder(folder) as stage:
-        place = stage / EXPORT_FOLDER / target
-        path, original = place / GENERATOR_FILE, place / ORIGINAL_FILE
-        with writing(path):
-            place.mkdir(parents=True)
-            path.write_bytes(model.SerializeToString())
-            shutil.copyfile(source, original)
-        parity, artifact = _proven(source, path, before, size, settings, seed)
-        artifact = replace(
-            artifact,
-            parent_sha256=sha256,
-            settings={"target": target, "io": io, "passes": [report.to_json() for report in reports]},
-        )
-        hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
-        parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
-        camera = None
-        if io == BYTES_IO:
-            tensors = artifact.inputs[0], artifact.outputs[0]
-            values, color = settings["export.picture_range"], settings["export.picture_color"]
-            formats = formats_of(source, tensors, before.metadata, values, color)
-            count, batches = settings["export.parity_pictures"], (before.inputs[0].shape[0] or 1,)
-            camera, inputs, outputs = make_camera_ready(
-                path, model, formats, size, pictures=count, batches=batches, seed=seed
-            )
-            artifact = replace(
-                artifact, inputs=inputs, outputs=outputs, sha256=sha256_of(path), size_bytes=path.stat().st_size
-            )
-        after = onnx_facts(path)
-        exported = Exported(artifact, parity, remarks, reports, tuned, after.macs_executed, camera=camera)
-        exported = with_variants(exported, precisions, target=target, seed=seed, tell=tell)
-        min_psnr = settings["quantize.min_psnr"] if precisions is None else precisions.min_psnr
-        checks = Checks(settings["export.parity_pictures"], settings["export.atol"], min_psnr)
-        done = [artifact, *near_variants(exported)]
-        if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
-            done.append(replace(artifact, path=original, sha256=sha256, parent_sha256=None))
-        further = for_runtimes(done, runtimes, target=target, checks=checks, seed=seed)
-        exported = replace(exported, remarks=(*exported.remarks, *further.remarks))
-        write_manifest(
-            stage,
-            command=command,
-            files=[
-                artifact.to_json(stage),
-                *variant_entries(exported, stage),
-                file_entry(original, stage),
-                *further.entries(stage, target),
-            ],
-            settings={**effective, "image_size": list(size), "target": target, "io": io, "seed": seed},
-            source_sha256=sha256,
-            timings_s={},
-            **further.facts(stage, target),
-        )
-    return Rewritten(
-        folder,
-        source,
-        moved(exported, stage, folder),
-        before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
-        after=after,
-        source_bytes=source.stat().st_size,
-        image_size=size,
-        further=further.moved(stage, folder),
-    )
+    strip(made)
+    return made, reports, tuned
+
+
+def _camera(source: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int) -> Camera:
+    """Return what puts bytes around the new files; see `formats_of` for what it raises."""
+    with _runner(source) as runner:  # which infers what the file does not say
+        tensors = runner.inputs[0], runner.outputs[0]
+    values, color = settings["export.picture_range"], settings["export.picture_color"]
+    formats = formats_of(source, tensors, before.metadata, values, color)
+    return Camera(formats, size, settings["export.parity_pictures"], (before.inputs[0].shape[0] or 1,), seed)
 
 
 def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Size | None) -> Size:
@@ -253,7 +308,8 @@ def _not_pictures(source: Path) -> ArtifactError:
 
 def _proven(
     source: Path, path: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int
-) -> tuple[ParityReport, OnnxArtifact]:
+) -> tuple[ParityReport, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
+    """Return how a new file compares with the one that was given, and its inputs and outputs."""
     shape = before.inputs[0].shape
     batch, channels = shape[0] or 1, shape[1]
     assert channels is not None
@@ -266,20 +322,11 @@ def _proven(
         reach = _reach(old, next(pictures()), source)
         with _runner(path, rewritten_from=source) as new:
             report = check_parity(old, new, pictures(), atol=settings["export.atol"] * reach, data_range=2 * reach)
-            inputs, outputs = new.inputs, new.outputs
+            tensors = new.inputs, new.outputs
         if not math.isfinite(report.max_abs):
             for picture in pictures():
                 _reach(old, picture, source)
-    artifact = OnnxArtifact(
-        path=path,
-        sha256=sha256_of(path),
-        size_bytes=path.stat().st_size,
-        inputs=inputs,
-        outputs=outputs,
-        precision="fp32",
-        parent_sha256=None,
-    )
-    return report, artifact
+    return report, tensors
 
 
 @contextlib.contextmanager

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mggc_edge.artifacts import METADATA_PREFIX, PORTABLE, OnnxArtifact, file_entry, sha256_of
+from mggc_edge.artifacts import METADATA_PREFIX, ORIGINAL_FILE, PORTABLE, OnnxArtifact, file_entry, sha256_of
 from mggc_edge.backends.base import Runner
-from mggc_edge.backends.onnxruntime import ORT_MOBILE, OnnxRuntimeRunner
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, ORT_MOBILE, OnnxRuntimeRunner
+from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.backends.registry import ENGINES, open_artifact
 from mggc_edge.compiler.finishing import random_pictures
 from mggc_edge.compiler.mobile import CONFIG_FILE, Platform, Usability, convert_to_ort, platform_of, platform_remark
+from mggc_edge.compiler.precision.judge import Speed
 from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
@@ -25,7 +27,7 @@ from mggc_edge.quality.parity import ParityReport, check_parity, only_output
 from mggc_edge.tensors import Array
 
 LEVEL = 1.0  # of 255: as far as the bytes of two runtimes may differ
-ONNX_RUNTIME, OPENVINO, TENSORRT = "onnxruntime", "openvino", "tensorrt"
+TENSORRT = "tensorrt"
 EXPORT_RUNTIMES = (ONNX_RUNTIME, ORT_MOBILE, OPENVINO, TENSORRT)
 
 
@@ -54,6 +56,7 @@ class RuntimeFile:
         parent_sha256: hash of the ONNX file, None where it is that.
         parity: to ONNX Runtime on the ONNX file.
         accepted, reason: whether it may be used, and if not, why.
+        speed: against the float32 file in the same runtime; None where that was not looked at.
         usability: of a .ort file, what accelerators of phones could do.
         platform: of a .ort file, what it was converted for; None: for any.
     """
@@ -67,6 +70,7 @@ class RuntimeFile:
     parity: ParityReport
     accepted: bool = True
     reason: str | None = None
+    speed: Speed | None = None
     usability: tuple[Usability, ...] = ()
     platform: Platform | None = None
 
@@ -83,6 +87,8 @@ class RuntimeFile:
             "reason": self.reason,
             "parity": self.parity.to_json(),
         }
+        if self.speed is not None:
+            entry |= {"reason": self.speed.said if self.accepted else self.reason, "speed": self.speed.to_json()}
         if self.runtime == ORT_MOBILE:
             entry |= {"platform": self.platform, "usability": [row.to_json() for row in self.usability]}
         return entry
@@ -109,11 +115,10 @@ class Further:
         found += [file_entry(self.config, root)] if self.config is not None else []
         return found + (self.bundle.file_entries(root) if self.bundle is not None else [])
 
-    def facts(self, root: Path, target: str) -> dict[str, Any]:
-        """Return what else the manifest says: `runtimes`, where an ONNX file was proven in a further runtime."""
+    def same_files(self, root: Path, target: str) -> list[dict[str, Any]]:
+        """Return what the manifest of the folder `root` says of ONNX files that were proven in a further runtime."""
         same = [file for file in self.files if file.parent_sha256 is None]
-        rows = [{**file.to_json(target), "path": file.path.relative_to(root).as_posix()} for file in same]
-        return {"runtimes": rows} if rows else {}
+        return [{**file.to_json(target), "path": file.path.relative_to(root).as_posix()} for file in same]
 
     def moved(self, stage: Path, folder: Path) -> Further:
         """Return the same with the paths that the files have now."""
@@ -121,6 +126,37 @@ class Further:
         config = None if self.config is None else folder / self.config.relative_to(stage)
         bundle = None if self.bundle is None else self.bundle.moved(stage, folder)
         return replace(self, files=files, config=config, bundle=bundle)
+
+    def files_in(self, runtime: str) -> dict[str, RuntimeFile]:
+        """Return the files of the compressed generator, or of the only one, in a runtime, by precision."""
+        return {file.precision: file for file in self.files if file.runtime == runtime and not _is_original(file.path)}
+
+    def with_speeds(self, runtime: str, found: Mapping[str, Speed], others: Collection[str]) -> Further:
+        """Return the same with what was measured in a runtime: what is not faster is rejected.
+
+        Args:
+            found: by precision.
+            others: the precisions that are held against float32; of those that were not measured this is said.
+        """
+
+        def judged(file: RuntimeFile) -> RuntimeFile:
+            if file.runtime != runtime or file.precision not in others or _is_original(file.path):
+                return file
+            speed = found.get(file.precision, Speed())
+            reason = file.reason or speed.reason
+            return replace(file, speed=speed, accepted=reason is None, reason=reason)
+
+        files = tuple(map(judged, self.files))
+        rejected = [new for new, old in zip(files, self.files, strict=True) if old.accepted and not new.accepted]
+        return replace(self, files=files, remarks=(*self.remarks, *map(_rejection, rejected)))
+
+
+def _rejection(file: RuntimeFile) -> str:
+    return f"'{file.path.name}' in {file.runtime} is rejected: {file.reason}"
+
+
+def _is_original(path: Path) -> bool:
+    return path.name.split(".")[0] == ORIGINAL_FILE.split(".")[0]
 
 
 def check_installed(runtimes: Sequence[str]) -> None:
@@ -131,7 +167,13 @@ def check_installed(runtimes: Sequence[str]) -> None:
 
 
 def for_runtimes(
-    exported: Sequence[OnnxArtifact], runtimes: Sequence[str], *, target: str, checks: Checks, seed: int = 0
+    exported: Sequence[OnnxArtifact],
+    runtimes: Sequence[str],
+    *,
+    target: str,
+    checks: Checks,
+    calibration: Path | None = None,
+    seed: int = 0,
 ) -> Further:
     """Make and prove what further runtimes run, beside the ONNX files that were exported.
 
@@ -140,6 +182,7 @@ def for_runtimes(
         runtimes: of `EXPORT_RUNTIMES`.
         target: what the graphs were rewritten for.
         checks: see `Checks`.
+        calibration: ranges that an int8 file was made with, which go into TensorRT's bundle.
         seed: of the random pictures.
 
     Raises:
@@ -163,12 +206,16 @@ def for_runtimes(
         remarks += [f"on phones, {row.sentence()}" for row in files[0].usability]
     if OPENVINO in runtimes:
         files += [_proven(one, path, OPENVINO, checks, seed) for path, one in onnx_files.items()]
-    remarks += [f"'{one.path.name}' in {one.runtime} is rejected: {one.reason}" for one in files if not one.accepted]
+    remarks += [_rejection(one) for one in files if not one.accepted]
     bundle = None
     if TENSORRT in runtimes:  # those that take the same pictures as the first
         same = [one for one in exported if one.inputs == exported[0].inputs]
         bundle = write_bundle(
-            exported[0].path.parent / BUNDLE_FOLDER, same, seed=seed, min_precision_psnr=checks.min_psnr
+            exported[0].path.parent / BUNDLE_FOLDER,
+            same,
+            seed=seed,
+            min_precision_psnr=checks.min_psnr,
+            calibration=calibration,
         )
         remarks += bundle.remarks
         if target not in (TENSORRT, PORTABLE):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mggc_edge.compiler.facts import constants_of, read_onnx
+from mggc_edge.compiler.facts import constants_of, opset_of, read_onnx
 from mggc_edge.errors import counted
 from mggc_edge.lazy import require
 from mggc_edge.tensors import Array
@@ -56,7 +56,7 @@ class Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         to_array = require("onnx.numpy_helper", extra="onnx").to_array
         self.nodes: Sequence[onnx.NodeProto] = model.graph.node
-        self.opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+        self.opset = opset_of(model)
         self.maker = {name: node for node in self.nodes for name in node.output if name}
         self.constants: dict[str, Array] = {name: to_array(tensor) for name, tensor in constants_of(model).items()}
         self.readers: dict[str, list[onnx.NodeProto]] = {}

@@ -5,7 +5,8 @@ site the graph with the list less that pass. A pass stays where leaving it out i
 so two that only pay together (a convolution for a transposed one, and a fast DepthToSpace) both do. Where more than one
 pass goes, the graph without them is held against the whole list once more, and the list wins if it is faster.
 
-What was found is kept below the user's cache folder, by graph, target, machine, threads and versions.
+It is measured in the engine that is to run the graph: what saves one of them work may cost another some. What was found
+is kept below the user's cache folder, by graph, target, machine, engine, threads and versions.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge._version import __version__
 from mggc_edge.artifacts import atomic_write
-from mggc_edge.backends.onnxruntime import onnxruntime_version
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, ORT_MOBILE, onnxruntime_version
+from mggc_edge.backends.openvino import OPENVINO, openvino_version
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import BenchmarkReport, Comparison
 from mggc_edge.benchmarks.workload import Workload
@@ -38,6 +40,9 @@ SCHEMA = "mggc-edge/tuning/1"
 LIST = "the target's list"
 MOST = 7  # passes that are tried: so many models beside the list are measured together
 Measure = Callable[..., BenchmarkReport]
+# Engines that passes are chosen by, with what says their version. A .ort file is made of the .onnx file that ONNX
+# Runtime runs; TensorRT builds its engines elsewhere.
+ENGINES: Mapping[str, Callable[[], str]] = {ONNX_RUNTIME: onnxruntime_version, OPENVINO: openvino_version}
 
 
 @dataclass(frozen=True)
@@ -47,17 +52,23 @@ class TuneSettings:
     Attributes:
         pairs, processes, max_seconds: of a measurement, see `mggc_edge.benchmarks.harness.measure`.
         threads: that the graph is to run with; None: one for every core.
+        engine: that it is to run in, a key of `ENGINES`.
     """
 
     pairs: int = 12
     processes: int = 6
     max_seconds: float = 60.0
     threads: int | None = None
+    engine: str = ONNX_RUNTIME
 
     @classmethod
     def from_settings(cls, settings: Settings) -> TuneSettings:
         """Return what the settings in effect say."""
         return cls(settings["export.tune_pairs"], settings["export.tune_processes"], settings["export.tune_seconds"])
+
+    def within(self, engine: str) -> TuneSettings:
+        """Return the same for another engine."""
+        return replace(self, engine=engine)
 
 
 @dataclass(frozen=True)
@@ -96,12 +107,14 @@ class Tuned:
     Attributes:
         passes: their names.
         trials: what was measured; empty where nothing had to be.
+        engine: in which it was measured.
         cached: whether it was measured another time.
         remark: what is to be said; None: nothing.
     """
 
     passes: tuple[str, ...]
     trials: tuple[Trial, ...] = ()
+    engine: str = ONNX_RUNTIME
     cached: bool = False
     remark: str | None = None
 
@@ -120,6 +133,7 @@ class Tuned:
         return {
             "passes": list(self.passes),
             "trials": [trial.to_json() for trial in self.trials],
+            "engine": self.engine,
             "cached": self.cached,
             "remark": self.remark,
         }
@@ -152,6 +166,12 @@ def can_tune(passes: str, target: str, machine: Machine | None = None) -> bool:
     return passes.strip() == AUTO and target == this_target(machine) and bool(TARGETS[target].passes)
 
 
+def engines_for(runtimes: Sequence[str]) -> tuple[str, ...]:
+    """Return the engines that graphs for these runtimes are tuned in, the one of the first graph at the front."""
+    found = [OPENVINO] if OPENVINO in runtimes else []
+    return tuple(found) if found and not {ONNX_RUNTIME, ORT_MOBILE} & set(runtimes) else (ONNX_RUNTIME, *found)
+
+
 def tune(
     model: onnx.ModelProto,
     target: str,
@@ -181,12 +201,12 @@ def tune(
     _, reports = apply_passes(model, choose_passes(",".join(names), target))
     sites = [report.name for report in reports if report.applied]
     if not sites or len(sites) > MOST:
-        return Tuned(names)
+        return Tuned(names, engine=settings.engine)
     place = (cache_folder() if cache is None else cache) / f"{_key(model, target, names, settings)}.json"
-    if (known := _read(place, names)) is not None:
+    if (known := _read(place, names, settings.engine)) is not None:
         return known
     with tempfile.TemporaryDirectory() as folder:
-        files = _Files(model, target, Path(folder))
+        files = _Files(model, target, Path(folder), settings.engine)
         lists = {LIST: names, **{name: tuple(other for other in names if other != name) for name in sites}}
         report = measured([files.workload(name, chosen) for name, chosen in lists.items()], **_how(settings, seed))
         found = {comparison.b: comparison for comparison in report.comparisons}
@@ -194,6 +214,7 @@ def tune(
         if disturbed:
             return Tuned(
                 names,
+                engine=settings.engine,
                 remark=f"passes were not tuned: other processes disturbed the measurement ({', '.join(disturbed)}); "
                 f"the list of '{target}' is taken",
             )
@@ -206,8 +227,8 @@ def tune(
                 trial if trial.kept else Trial(trial.name, True, trial.speedup, trial.ci99, again) for trial in trials
             )
             chosen = names
-    tuned = Tuned(chosen, trials)
-    return Tuned(chosen, trials, remark=_write(place, tuned))
+    tuned = Tuned(chosen, trials, settings.engine)
+    return replace(tuned, remark=_write(place, tuned))
 
 
 def cache_folder() -> Path:
@@ -219,15 +240,15 @@ def cache_folder() -> Path:
 class _Files:
     """The graph with one list of passes or another, as files."""
 
-    def __init__(self, model: onnx.ModelProto, target: str, folder: Path) -> None:
-        self._model, self._target, self._folder = model, target, folder
+    def __init__(self, model: onnx.ModelProto, target: str, folder: Path, engine: str) -> None:
+        self._model, self._target, self._folder, self._engine = model, target, folder, engine
 
     def workload(self, name: str, passes: Sequence[str]) -> Workload:
         """Write the graph with these passes, and return what is measured."""
         rewritten, _ = apply_passes(self._model, choose_passes(",".join(passes) or NONE, self._target))
         path = self._folder / f"{name.replace(' ', '-')}.onnx"
         path.write_bytes(rewritten.SerializeToString())
-        return Workload(name, path)
+        return Workload(name, path, runtime=self._engine)
 
 
 def _how(settings: TuneSettings, seed: int) -> dict[str, Any]:
@@ -274,7 +295,7 @@ def _key(model: onnx.ModelProto, target: str, names: Sequence[str], settings: Tu
     machine = this_machine()
     facts = {
         "mggc-edge": __version__,
-        "onnxruntime": onnxruntime_version(),
+        settings.engine: ENGINES[settings.engine](),
         "processor": machine.processor,
         "instruction_sets": list(machine.instruction_sets),
         "threads": settings.threads or machine.cores,
@@ -285,14 +306,16 @@ def _key(model: onnx.ModelProto, target: str, names: Sequence[str], settings: Tu
     return hashlib.sha256(head + graph.SerializeToString(deterministic=True)).hexdigest()
 
 
-def _read(place: Path, names: Sequence[str]) -> Tuned | None:
+def _read(place: Path, names: Sequence[str], engine: str) -> Tuned | None:
     """Return what was found another time; None where nothing was, or what is there makes no sense."""
     try:
         document = json.loads(place.read_text(encoding="utf-8"))
         passes, trials = document["passes"], document["trials"]
         if document["schema"] != SCHEMA or not set(passes) <= set(names):
             return None
-        return Tuned(tuple(name for name in names if name in passes), tuple(map(_trial_of, trials)), cached=True)
+        return Tuned(
+            tuple(name for name in names if name in passes), tuple(map(_trial_of, trials)), engine, cached=True
+        )
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
-from mggc_edge.artifacts import BENCH_FILE, DISCRIMINATOR_PLAN_FILE, ORIGINAL_FOLDER, PLAN_FILE, SLIM_FOLDER, SPEC_FILE
+from mggc_edge.artifacts import (
+    BENCH_FILE,
+    DISCRIMINATOR_PLAN_FILE,
+    ORIGINAL_FOLDER,
+    PLAN_FILE,
+    RECORD_FILE,
+    SLIM_FOLDER,
+    SPEC_FILE,
+)
 from mggc_edge.jobs.folder import WORK_FOLDER, Job
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
 from mggc_edge.settings import Settings
@@ -54,6 +62,14 @@ READERS: Mapping[str, Reader] = {
             "train.lambda_l1", "train.pool",
         ),
         (f"{SLIM_FOLDER}/{SPEC_FILE}",),
+    ),
+    "export": Reader(
+        (
+            "export.*", "compress.targets", "calibration.*", "precision.*", "quantize.activations",
+            "quantize.keep_float", "quantize.last_layer", "quantize.min_psnr", "quantize.sensitivity",
+            "quantize.weight_bits",
+        ),
+        (RECORD_FILE,),
     ),
     "bench": Reader(("bench.*", "quick.bench_pairs"), (BENCH_FILE,)),
 }  # fmt: skip

@@ -31,6 +31,7 @@ from mggc_edge.jobs.devices import Devices
 from mggc_edge.jobs.distances import feature_networks
 from mggc_edge.jobs.encoders import ChosenEncoder, check_encoder
 from mggc_edge.jobs.estimate import estimate
+from mggc_edge.jobs.exports import check_exports
 from mggc_edge.jobs.folder import LOG_FILE, WORK_FOLDER, Job, alone_in
 from mggc_edge.jobs.hooks import Hooks
 from mggc_edge.jobs.launch import gathered
@@ -90,6 +91,7 @@ def compress(
         if request.plan is not None:
             job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
+        check_exports(job.settings, request)
         encoder = check_encoder(job.settings, request)
         perceptual = check_slimming(job.settings, request, generator, budget)
         if perceptual is not None and plan is None:

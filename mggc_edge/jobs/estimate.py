@@ -10,10 +10,13 @@ from pathlib import Path
 import torch
 
 from mggc_edge import artifacts
-from mggc_edge.artifacts import BENCH_FILE, QUALITY_FILE
+from mggc_edge.artifacts import BENCH_FILE, QUALITY_FILE, RECORD_FILE
+from mggc_edge.compiler.targets import AUTO, this_target
+from mggc_edge.compiler.tune import TuneSettings, can_tune, engines_for
 from mggc_edge.errors import ArtifactError, counted
 from mggc_edge.jobs.choose import Work, batch_size, prune_steps
 from mggc_edge.jobs.encoders import ChosenEncoder, encoder_seconds, encoder_steps
+from mggc_edge.jobs.exports import targets_of
 from mggc_edge.jobs.methods import METHODS
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
@@ -35,7 +38,9 @@ CALIBRATE_PASSES = 3.0  # for each picture on which ranges of activations are fo
 FINETUNE_PASSES = 2.5
 FIT_PASSES = 0.5
 FITTED = Path(artifacts.ORIGINAL_FOLDER, "discriminator", artifacts.WEIGHTS_FILE)
-EXPORT_S, PROCESS_S = 8.0, 0.7  # exporting and proving both generators; starting one process that measures
+EXPORT_S, TARGET_S = 8.0, 2.0  # exporting both generators and proving them equal; doing so for a further target
+PROCESS_S, TUNE_WARM_S = 0.7, 0.5  # starting one process that measures; its warm-up where passes are chosen
+TUNED = 4  # graphs among which passes are chosen: the target's list, and about three passes left out of it
 TRIED_STEPS, TRIED_S = 3, 4.0  # steps that are measured; no more of them once so many seconds have passed
 
 
@@ -129,14 +134,27 @@ def _small_encoder_seconds(settings: Settings, chosen: ChosenEncoder, material: 
 def _proving(work: Work, tests: int, request: CompressRequest, budget: float, once: float) -> float:
     """Return the seconds from the slim generator to the end."""
     folder, settings = work.job.folder, work.job.settings
-    portable = folder / artifacts.EXPORT_FOLDER / artifacts.PORTABLE
-    seconds = 0.0 if any((portable / name).is_file() for name in artifacts.GENERATOR_FILES.values()) else EXPORT_S
+    seconds = 0.0 if (folder / RECORD_FILE).is_file() else _exporting(settings, request, budget, once)
     if not (folder / QUALITY_FILE).is_file():
         seconds += tests * (1 + budget) * once
     if not (folder / BENCH_FILE).is_file():
         pairs = settings["quick.bench_pairs"] if request.quick else settings["bench.pairs"]
         seconds += 2 * settings["bench.processes"] * (PROCESS_S + settings["bench.warmup_seconds"])
         seconds += min(pairs * (1 + budget) * once, settings["bench.max_seconds"])
+    return seconds
+
+
+def _exporting(settings: Settings, request: CompressRequest, budget: float, once: float) -> float:
+    """Return the seconds of exporting for all targets, with the choice of passes where it is measured."""
+    targets = targets_of(settings, request.runtimes)
+    seconds = EXPORT_S + TARGET_S * (len(targets) - 1)
+    here = this_target()
+    if request.quick or not settings["export.tune"] or here not in targets or not can_tune(AUTO, here):
+        return seconds
+    tune = TuneSettings.from_settings(settings)
+    for latency in (once, budget * once):
+        process = tune.processes * (PROCESS_S + TUNE_WARM_S)
+        seconds += min(TUNED * (process + tune.pairs * latency), tune.max_seconds) * len(engines_for(targets[here]))
     return seconds
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mggc_edge.compiler.to_onnx import check_generator
+from mggc_edge.compiler.torch_graph import check_generator
 from mggc_edge.errors import CheckpointError, InputError, SpecError
 from mggc_edge.models.convert import BatchNormMode, per_picture_norm
 from mggc_edge.models.families import family_of, layer_table
@@ -15,7 +15,8 @@ from mggc_edge.models.family import NormStats
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import load_network, weights_file_sha256, weights_sha256
-from mggc_edge.opening import run_network, what_is
+from mggc_edge.opening import what_is
+from mggc_edge.run_folder import run_network
 
 DISCRIMINATOR_FOLDER = "discriminator"  # beside a saved generator
 

@@ -10,11 +10,8 @@ from mggc_edge.artifacts import (
     BENCH_FILE,
     DISCRIMINATOR_PLAN_FILE,
     EXPORT_FOLDER,
-    GENERATOR_FILES,
-    ORIGINAL_FILE,
     ORIGINAL_FOLDER,
     PLAN_FILE,
-    PORTABLE,
     QUALITY_FILE,
     REPORT_FILE,
     SLIM_FOLDER,
@@ -26,22 +23,12 @@ from mggc_edge.artifacts import (
     write_json,
     write_manifest,
 )
-from mggc_edge.benchmarks.harness import measure
-from mggc_edge.benchmarks.workload import Workload
-from mggc_edge.compiler.finishing import Exported
-from mggc_edge.compiler.precision.variants import with_variants
-from mggc_edge.compiler.quantized import precision_of
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.benchmarks.extent import Extent
 from mggc_edge.jobs.choose import Work
+from mggc_edge.jobs.exports import Exports, export_all
 from mggc_edge.jobs.folder import JOB_FILE, command_line, files_below
+from mggc_edge.jobs.latency import SIDES, candidates, measure_fastest
 from mggc_edge.jobs.networks import DISCRIMINATOR_FOLDER
-from mggc_edge.jobs.precisions import (
-    artifact_documents,
-    fastest_second,
-    precisions_for,
-    variant_parents,
-    variant_workloads,
-)
 from mggc_edge.jobs.proof import Yardsticks, measure_quality
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.cost import macs
@@ -81,14 +68,13 @@ def prove(
     """
     job, folder = work.job, work.job.folder
     with job.stage("export"):
-        exports = _export(work, request, original, slim, material)
-    paths = {name: exported.artifact.path for name, exported in exports.items()}
+        exports = export_all(work, request, original, slim, material)
     if (quality := _saved(folder / QUALITY_FILE)) is None:
         with job.stage("quality"):
             quality = measure_quality(
                 folder,
-                paths["original"],
-                paths["compressed"],
+                folder / exports.portable("original"),
+                folder / exports.portable("compressed"),
                 material,
                 output_format=original.spec.output_format,
                 yardsticks=yardsticks,
@@ -105,29 +91,13 @@ def prove(
     tables = {"original": original.table, "compressed": layer_table(slim.spec, original.table.image_size)}
     if (bench := _saved(folder / BENCH_FILE)) is None:
         work.tell("measuring latency: fresh processes, in pairs")
-        workloads = [
-            Workload(
-                name,
-                exported.artifact.path,
-                precision=exported.artifact.precision,
-                macs_true=macs(tables[name], "true"),
-                macs_paper=macs(tables[name], "paper"),
-            )
-            for name, exported in exports.items()
-        ]
-        workloads += variant_workloads(exports["compressed"], workloads[-1])
         with job.stage("bench"):
-            report = measure(
-                workloads,
-                pairs=job.settings["quick.bench_pairs"] if request.quick else job.settings["bench.pairs"],
-                processes=job.settings["bench.processes"],
-                max_seconds=job.settings["bench.max_seconds"],
-                margin=job.settings["bench.margin"],
-                warmup_seconds=job.settings["bench.warmup_seconds"],
+            bench = measure_fastest(
+                candidates(folder, exports, tables),
+                Extent.of(job.settings, job.settings["quick.bench_pairs"] if request.quick else None),
                 seed=job.seed,
                 progress=lambda done, count, _: work.watch(Progress("bench", done, count, {}, None)),
-            )
-            bench = fastest_second(report).to_json()
+            ).to_json()
             write_json(folder / BENCH_FILE, bench)
     convention = request.macs_convention
     document = {
@@ -140,87 +110,14 @@ def prove(
         "macs_convention": convention,
         "encoder": job.facts.get("encoder"),
         "slimming": job.facts.get("slimming"),
-        **{
-            name: {**costs(tables[name], exported), "size_bytes": exported.float_bytes}
-            for name, exported in exports.items()
-        },
-        "size": size_document(exports["original"], exports["compressed"]),
-        "artifacts": [
-            entry
-            for exported in exports.values()
-            for entry in (_artifact(folder, exported), *artifact_documents(folder, exported))
-        ],
+        **{name: costs(tables[name], exports.float_bytes[name]) for name in SIDES},
+        "size": exports.size,
+        "artifacts": list(exports.artifacts),
         "quality": _quality(quality),
-        "latency": latency_summary(bench),
+        "latency": latency_summary(bench, exports.artifacts),
     }
-    _write_down(work, document, original.table.image_size, material.split_sha256)
+    _write_down(work, document, exports, original.table.image_size, material.split_sha256)
     return document
-
-
-def _export(
-    work: Work, request: CompressRequest, original: Network, slim: Network, material: Material
-) -> dict[str, Exported]:
-    job = work.job
-    settings = ExportSettings.from_settings(job.settings, image_size=original.table.image_size, bn=request.bn)
-    exports = {}
-    for name, network, saved, file in (
-        ("original", original, ORIGINAL_FOLDER, ORIGINAL_FILE),
-        ("compressed", slim, SLIM_FOLDER, GENERATOR_FILES[precision_of(slim.spec)]),
-    ):
-        work.tell(f"exporting the {name} generator and proving it equal")
-        exports[name] = to_onnx(
-            network,
-            job.folder / EXPORT_FOLDER / PORTABLE / file,
-            settings,
-            parent_sha256=sha256_of(job.folder / saved / WEIGHTS_FILE),
-            origin={"direction": request.direction, "norm_stats": request.norm_stats},
-            seed=job.seed,
-        )
-        for remark in exports[name].remarks:
-            work.tell(f"note: {remark}")
-    precisions = precisions_for(request, job.settings, material, job.seed)
-    exports["compressed"] = with_variants(
-        exports["compressed"], precisions, target=PORTABLE, seed=job.seed, tell=work.tell
-    )
-    return exports
-
-
-def size_document(original: Exported, compressed: Exported) -> dict[str, Any]:
-    """Return how much smaller the compressed generator is, on disk and in memory, and what of it makes it so.
-
-    A ratio is that of channels, original : compressed with both in float32, times that of bits, compressed in float32 :
-    compressed as it is. In memory: the tensors of the file, as they lie there once it is read.
-    """
-    a, b = original.artifact.size_bytes, compressed.artifact.size_bytes
-    sizes = {
-        "disk": (a, compressed.float_bytes, b),
-        "memory": (original.weights_bytes, compressed.float_weights_bytes, compressed.weights_bytes),
-    }
-    return {
-        where: {
-            "original_bytes": before,
-            "compressed_bytes": after,
-            "ratio": before / after,
-            "channels": before / floats,
-            "bits": floats / after,
-        }
-        for where, (before, floats, after) in sizes.items()
-    }
-
-
-def _artifact(folder: Path, exported: Exported) -> dict[str, Any]:
-    artifact = exported.artifact
-    return {
-        "path": artifact.path.relative_to(folder).as_posix(),
-        "target": PORTABLE,
-        "runtime": "onnxruntime",
-        "precision": artifact.precision,
-        "sha256": artifact.sha256,
-        "accepted": True,
-        "reason": None,
-        "parity_psnr": exported.parity.psnr,
-        "equal_levels": None if exported.grids is None else exported.grids.equal,
-    }
 
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,11 +128,13 @@ def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
     return {name: quality.get(name) for name in names.split()}
 
 
-def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int], split_sha256: str) -> None:
+def _write_down(
+    work: Work, document: Mapping[str, Any], exports: Exports, size: tuple[int, int], split_sha256: str
+) -> None:
     """Write the manifest, then the report, which reads it, and the manifest with the report in it."""
     job = work.job
     sources = job.facts["sources"]
-    parents = _parents(job.folder, sources)
+    parents = _parents(job.folder, sources, exports)
 
     def manifest(*, complete: bool) -> None:
         write_manifest(
@@ -273,18 +172,13 @@ def _write_down(work: Work, document: Mapping[str, Any], size: tuple[int, int], 
     job.clear_work()
 
 
-def _parents(folder: Path, sources: Mapping[str, str]) -> dict[str, str]:
+def _parents(folder: Path, sources: Mapping[str, str], exports: Exports) -> dict[str, str | None]:
     """Return the hash of the file that each file was made from, by its path in the run folder.
 
     A discriminator that nobody gave was fitted to the original. What came from more than one file has no parent.
     """
-    original, slim = (sha256_of(folder / name / WEIGHTS_FILE) for name in (ORIGINAL_FOLDER, SLIM_FOLDER))
-    parents = {
-        PLAN_FILE: sources["generator"],
-        f"{EXPORT_FOLDER}/{PORTABLE}/{ORIGINAL_FILE}": original,
-        **{f"{EXPORT_FOLDER}/{PORTABLE}/{file}": slim for file in GENERATOR_FILES.values()},
-        **variant_parents(folder),
-    }
+    original = sha256_of(folder / ORIGINAL_FOLDER / WEIGHTS_FILE)
+    parents = {PLAN_FILE: sources["generator"], **exports.parents}
     judge = folder / ORIGINAL_FOLDER / DISCRIMINATOR_FOLDER / WEIGHTS_FILE
     networks = {ORIGINAL_FOLDER: sources["generator"], SLIM_FOLDER: original}
     if judge.is_file():

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from mggc_edge.artifacts import PRECISIONS
+from mggc_edge.compiler.runtimes import EXPORT_RUNTIMES, TENSORRT
 from mggc_edge.errors import InputError, SettingError
 from mggc_edge.models.convert import BatchNormMode
 from mggc_edge.models.cost import MacsConvention
@@ -44,6 +45,7 @@ class CompressRequest:
         quantize: "8" finetunes, and by gan-slimming prunes, on the 8-bit grids that are exported.
         align: multiple that widths are rounded to, see `mggc_edge.pruning.align`; 1: none.
         precision: of the files of the compressed generator, names with commas; fp32 is always one.
+        runtime: that files are made for, or proven in, names with commas.
         min_precision_psnr: to the fp32 file, in dB, below which one of another precision is rejected.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
 
@@ -80,6 +82,7 @@ class CompressRequest:
     min_psnr: float | None = None
     align: int = 1
     precision: str = "fp32"
+    runtime: str = "onnxruntime"
     min_precision_psnr: float = 35.0
 
     def __post_init__(self) -> None:
@@ -120,6 +123,14 @@ class CompressRequest:
         for name in self.precisions:
             if name not in PRECISIONS:
                 raise SettingError(f"precision must be some of {', '.join(PRECISIONS)}, not {name!r}")
+        for name in self.runtimes:
+            if name not in EXPORT_RUNTIMES:
+                raise SettingError(f"runtime must be some of {', '.join(EXPORT_RUNTIMES)}, not {name!r}")
+        if self.quantize == "8" and TENSORRT in self.runtimes:
+            raise SettingError(
+                "--quantize 8 trains grids of uint8 levels, and TensorRT takes int8 levels alone",
+                hint=f"leave {TENSORRT} out of --runtime, or give --precision int8 in the place of --quantize 8",
+            )
         if not 0 <= self.min_precision_psnr <= 1000:
             raise SettingError(
                 f"min_precision_psnr must be a number of dB from 0 to 1000, not {self.min_precision_psnr:g}"
@@ -135,6 +146,11 @@ class CompressRequest:
     def precisions(self) -> tuple[str, ...]:
         """The names in `precision`."""
         return tuple(name.strip() for name in self.precision.split(","))
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """The names in `runtime`."""
+        return tuple(name.strip() for name in self.runtime.split(","))
 
     @property
     def has_pictures(self) -> bool:

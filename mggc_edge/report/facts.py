@@ -53,6 +53,7 @@ class Latency:
         ci95, ci99: 95 % and 99 % interval of the speed-up.
         realisation: the speed-up divided by the ratio of the MACs.
         device, runtime, precision: where and with what it was measured.
+        original_runtime: with what the original was, where that is another one; in fp32.
         verdict: what the benchmark says that the samples allow to say; None where it says nothing.
         reason: why that is nothing.
         disturbed: codes of what disturbed the samples, so that not even their interval holds.
@@ -74,6 +75,7 @@ class Latency:
     disturbed: tuple[str, ...] = ()
     warnings: tuple[tuple[str, str], ...] = ()
     left_out: int = 0
+    original_runtime: str | None = None
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -96,9 +98,13 @@ class Latency:
 
     @property
     def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100."""
+        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100.
+
+        Another precision than the original's, or another engine, may well bring more than that.
+        """
         real = self.realisation
-        return real is not None and round(real, 2) > 1 and (self.speedup or 0) > real
+        alike = self.precision in (None, "fp32") and self.original_runtime in (None, self.runtime)
+        return alike and real is not None and round(real, 2) > 1 and (self.speedup or 0) > real
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,22 @@ from mggc_edge.errors import ArtifactError
 from mggc_edge.report.page import build_report
 
 
-def latency_summary(bench: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a measurement says of latency: the verdict goes by `ci99`, and by `warnings` that forbid one."""
+def latency_summary(bench: Mapping[str, Any], artifacts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a measurement says of latency: the verdict goes by `ci99`, and by `warnings` that forbid one.
+
+    `artifacts`: the run's entries, among which the measured files are found by their hashes.
+    """
     original, compressed = bench["runs"][:2]
     comparison = bench["comparisons"][0]
+    sha256 = [model.get("sha256") for model in bench.get("models", [])][1:2]
+    file = next((row for row in artifacts if row.get("sha256") in sha256), {})
     return {
         "device": bench["context"]["device"],
         "runtime": compressed["runtime"],
         "precision": compressed["precision"],
+        "original_runtime": original["runtime"],
+        "target": file.get("target"),
+        "path": file.get("path"),
         "original_ms": original["latency_ms"]["p50"],
         "compressed_ms": compressed["latency_ms"]["p50"],
         "speedup": comparison["ratio"],
@@ -56,5 +64,7 @@ def renew_latency(run: Path, bench: Mapping[str, Any]) -> None:
     write_json(path, bench)
     renew_entry(run, path)
     manifest = read_manifest(run)
-    write_json(run / MANIFEST_FILE, {**manifest, "result": {**manifest["result"], "latency": latency_summary(bench)}})
+    result = manifest["result"]
+    latency = latency_summary(bench, result.get("artifacts", []))
+    write_json(run / MANIFEST_FILE, {**manifest, "result": {**result, "latency": latency}})
     renew_entry(run, build_report(run))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from mggc_edge.artifacts import (
 from mggc_edge.errors import ArtifactError
 from mggc_edge.report.curves import read_log
 from mggc_edge.report.facts import (
-    COLUMNS,
     Artifact,
     Cost,
     Distance,
@@ -35,16 +33,16 @@ from mggc_edge.report.facts import (
     Plan,
     Quality,
     RunFacts,
-    Sample,
     Size,
 )
 from mggc_edge.report.fields import Fields, read_fields
 from mggc_edge.report.power import read_power
+from mggc_edge.report.samples import read_samples
 
 PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
-QUALITY_SCHEMA, SAMPLES_SCHEMA = "mggc-edge/quality/1", "mggc-edge/samples/1"
-SAMPLES_FOLDER, LOG_FILE, PNG = "samples", "logs/metrics.jsonl", b"\x89PNG\r\n\x1a\n"
-MAX_SAMPLES, MAX_PICTURE_BYTES, MAX_SIDE, MAX_GROUPS = 12, 8 * 2**20, 4096, 1000
+QUALITY_SCHEMA = "mggc-edge/quality/1"
+SAMPLES_FOLDER, LOG_FILE = "samples", "logs/metrics.jsonl"
+MAX_GROUPS = 1000
 
 
 def read_run(run: Path) -> RunFacts:
@@ -96,7 +94,7 @@ def _read_run(run: Path) -> RunFacts:
     with _without(run / QUALITY_FILE):
         quality = _quality(read_fields(run / QUALITY_FILE, QUALITY_SCHEMA))
     with _without(run / SAMPLES_FOLDER):
-        samples = _samples(run / SAMPLES_FOLDER)
+        samples = read_samples(run / SAMPLES_FOLDER)
     with _without(run / LOG_FILE):
         log = read_log(run / LOG_FILE)
     files = {entry.text("path") or "": entry.number("size_bytes") for entry in manifest.objects("files")}
@@ -242,6 +240,7 @@ def _latency(fields: Fields | None) -> Latency | None:
         runtime=fields.text("runtime"),
         precision=fields.text("precision"),
         verdict=fields.text("verdict"),
+        original_runtime=fields.text("original_runtime"),
         **_doubts(fields),
     )
 
@@ -277,6 +276,7 @@ def _benched(bench: Fields | None, measured: tuple[Measured, Measured] | None) -
         runtime=runs[1].text("runtime"),
         precision=runs[1].text("precision"),
         verdict=None if comparison is None else comparison.text("verdict"),
+        original_runtime=runs[0].text("runtime"),
         **({} if comparison is None else _doubts(comparison)),
     )
 
@@ -361,40 +361,3 @@ def _artifact(fields: Fields) -> Artifact:
         accepted=fields.flag("accepted"),
         reason=fields.text("reason"),
     )
-
-
-def _samples(folder: Path) -> tuple[Sample, ...]:
-    index = read_fields(folder / "index.json", SAMPLES_SCHEMA)
-    if index is None:
-        return ()
-    samples: list[Sample] = []
-    for row in index.objects("rows")[:MAX_SAMPLES]:
-        pictures = {}
-        for column in COLUMNS:
-            name = row.text(column)
-            if name is not None:
-                if name != Path(name).name or "\\" in name or "\0" in name:
-                    index.damaged(f"'{name}' is no name of a picture beside it")
-                pictures[column] = _picture(folder / name)
-        if "original" not in pictures or "compressed" not in pictures:
-            index.damaged("a row lacks the original's picture or the compressed generator's")
-        samples.append(Sample(row.text("name") or f"picture {len(samples) + 1}", pictures))
-    return tuple(samples)
-
-
-def _picture(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ArtifactError(f"'{path}' is not there, although index.json names it")
-        if path.stat().st_size > MAX_PICTURE_BYTES:
-            raise ArtifactError(f"'{path}' is too large for a sample")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"'{path}' cannot be read: {error}") from error
-    # PNG: signature, then the IHDR chunk: length 13, type, width and height as big-endian 32-bit numbers
-    if len(data) < 33 or not data.startswith(PNG + b"\0\0\0\x0dIHDR"):
-        raise ArtifactError(f"'{path}' is no PNG picture")
-    width, height = struct.unpack(">II", data[16:24])
-    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
-        raise ArtifactError(f"'{path}' claims to be {width} x {height} pixels")
-    return data

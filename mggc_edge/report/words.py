@@ -96,11 +96,14 @@ def times(ratio: float, better: str, worse: str) -> str:
 
 
 def place(latency: Latency) -> str:
-    """Return where a latency was measured: " on x86 with ONNX Runtime, fp32"."""
-    engine = ENGINES.get(latency.runtime or "", latency.runtime)
+    """Return where a latency was measured: " on x86 with ONNX Runtime in fp32"."""
+    engine, other = (ENGINES.get(name or "", name) for name in (latency.runtime, latency.original_runtime))
     text = f" on {latency.device}" if latency.device else ""
     text += f" with {engine}" if engine else ""
-    return text + (f" in {latency.precision}" if latency.precision and text else "")
+    text += f" in {latency.precision}" if latency.precision and text else ""
+    if other in (None, engine):
+        return text
+    return f"{text}, against the original with {other}"
 
 
 def image_size(plan: Plan) -> str:

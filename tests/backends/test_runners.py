@@ -22,7 +22,9 @@ from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.openvino import OpenVinoRunner
 from mggc_edge.backends.pytorch import PyTorchRunner
 from mggc_edge.backends.registry import open_artifact
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
+from mggc_edge.compiler.export_settings import ExportSettings
+from mggc_edge.compiler.to_onnx import to_onnx
+from mggc_edge.compiler.torch_graph import torch_runner
 from mggc_edge.errors import ArtifactError, FeedError, MissingDependencyError
 from mggc_edge.machine import this_machine
 from mggc_edge.models.families import layer_table

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from mggc_edge.artifacts import file_entry
+from mggc_edge.artifacts import file_entry, write_manifest
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.cli.bench import _choice
@@ -145,8 +145,27 @@ def test_where_the_original_has_no_such_precision_its_float32_file_stands_in(
     ]  # fmt: skip
 
 
+def test_an_engine_with_graphs_of_its_own_is_measured_with_them(
+    run_with_everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mggc_edge.compiler.targets.this_target", lambda: "x86-avx2")
+    run = tmp_path / "run"
+    shutil.copytree(run_with_everything / "export/portable", run / "export/x86-avx2")
+    shutil.copytree(run_with_everything / "export/portable", run / "export/x86-avx2/openvino")
+    (run / "export/x86-avx2/openvino/original.fp32.onnx").unlink()  # as of a file that was given
+    files = [file_entry(path, run) for path in sorted(run.rglob("*")) if path.is_file()]
+    write_manifest(run, command="export", files=files, settings={})
+    models = workloads([run], None, Choice(("onnxruntime", "openvino")))
+    assert [(model.name, model.runtime, model.path.parent.name, model.path.name) for model in models] == [
+        ("original, onnxruntime", "onnxruntime", "x86-avx2", "original.fp32.onnx"),
+        ("original, openvino", "openvino", "x86-avx2", "original.fp32.onnx"),
+        ("compressed x86-avx2/fp32.onnx", "onnxruntime", "x86-avx2", "generator.fp32.onnx"),
+        ("compressed openvino/fp32.onnx", "openvino", "openvino", "generator.fp32.onnx"),
+    ]
+
+
 def test_neither_side_of_a_run_is_left_out_silently(run_with_everything: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from mggc_edge import opening
+    from mggc_edge import run_folder
     from mggc_edge.compiler import facts
 
     real, int8 = facts.onnx_facts, run_with_everything / "export/portable/generator.int8.onnx"
@@ -154,7 +173,7 @@ def test_neither_side_of_a_run_is_left_out_silently(run_with_everything: Path, m
         facts, "onnx_facts",
         lambda path: replace(real(path), precision="int8") if "int8" in path.name else real(path),
     )  # fmt: skip
-    monkeypatch.setattr(opening, "run_artifact", lambda run: int8.resolve())
+    monkeypatch.setattr(run_folder, "run_artifact", lambda run: int8.resolve())
     manifest = json.loads((run_with_everything / "manifest.json").read_text())
     manifest["files"] = [entry for entry in manifest["files"] if "generator.fp32" not in entry["path"]]
     monkeypatch.setattr("mggc_edge.artifacts.read_manifest", lambda root: manifest)

@@ -22,6 +22,7 @@ from mggc_edge.artifacts import sha256_of
 from mggc_edge.cli.compress_page import page
 from mggc_edge.cli.job import run_job
 from mggc_edge.cli.output import Output
+from mggc_edge.compiler.targets import this_target
 from mggc_edge.errors import InputError, TrainingError
 from mggc_edge.jobs.folder import alone_in, resume_job, start_job
 from mggc_edge.models.network import Network
@@ -34,6 +35,7 @@ from tests.cli.conftest import Command, Ran
 from tests.jobs.job_processes import QUICK, write_networks, write_pairs, write_pictures
 from tests.quality.label_pictures import label_picture
 
+TARGETS = tuple(dict.fromkeys(("portable", this_target())))  # that are exported for by default
 PROGRAM = (sys.executable, "-m", "mggc_edge.cli")
 
 
@@ -114,14 +116,15 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
         for artifact in document["artifacts"]
     ] == [
         {
-            "path": f"export/portable/{file}",
-            "target": "portable",
+            "path": f"export/{target}/{file}",
+            "target": target,
             "runtime": "onnxruntime",
             "precision": "fp32",
             "accepted": True,
             "reason": None,
         }
-        for file in ("original.fp32.onnx", "generator.fp32.onnx")
+        for target in TARGETS
+        for file in ("generator.fp32.onnx", "original.fp32.onnx")
     ]
     assert [a["sha256"] for a in document["artifacts"]] == [sha256_of(run / a["path"]) for a in document["artifacts"]]
     quality, latency = document["quality"], document["latency"]
@@ -129,6 +132,8 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     assert -1 <= quality["ssim_to_original"] <= 1
     assert (quality["kid"], quality["frechet"]) == (None, None)
     assert (latency["runtime"], latency["precision"]) == ("onnxruntime", "fp32")
+    assert (latency["target"], latency["original_runtime"]) == (this_target(), "onnxruntime")
+    assert latency["path"] == f"export/{this_target()}/generator.fp32.onnx"
     assert min(latency["original_ms"], latency["compressed_ms"], latency["speedup"], latency["realisation"]) > 0
     assert latency["ci95"] is None  # a single process was measured
     assert (latency["ci99"], latency["verdict"], latency["pairs_left_out"]) == (None, "inconclusive", 0)
@@ -181,7 +186,8 @@ def test_the_folder_is_what_the_command_line_promises_and_its_manifest_describes
         "manifest.json", "job.json", "plan.json", "discriminator-plan.json", "quality.json", "bench.json",
         "report.html", "logs/metrics.jsonl", "original/spec.json", "original/weights.safetensors",
         "original/discriminator/spec.json", "original/discriminator/weights.safetensors", "slim/spec.json",
-        "slim/weights.safetensors", "export/portable/original.fp32.onnx", "export/portable/generator.fp32.onnx",
+        "slim/weights.safetensors", "export/exported.json",
+        *(f"export/{target}/{name}.fp32.onnx" for target in TARGETS for name in ("original", "generator")),
         "samples/index.json", "samples/000-input.png", "samples/000-original.png", "samples/000-compressed.png",
     }  # fmt: skip
     manifest = json.loads(files.pop("manifest.json").read_text())
@@ -208,8 +214,8 @@ def test_the_manifest_says_what_every_file_was_made_from(given: Path, finished: 
         **{f"original/{part}": source for part in ("spec.json", "weights.safetensors")},
         **{f"original/discriminator/{part}": original for part in ("spec.json", "weights.safetensors")},
         **{f"slim/{part}": original for part in ("spec.json", "weights.safetensors")},
-        "export/portable/original.fp32.onnx": original,
-        "export/portable/generator.fp32.onnx": sha["slim/weights.safetensors"],
+        **{f"export/{target}/original.fp32.onnx": original for target in TARGETS},
+        **{f"export/{target}/generator.fp32.onnx": sha["slim/weights.safetensors"] for target in TARGETS},
     }
     assert judge != original
     network = weights_sha256(load_network(given / "generator.pth"))
@@ -231,8 +237,11 @@ def test_what_is_said_on_the_way_goes_to_stderr(finished: Path) -> None:
         "training the encoder on 12 pictures: 6 steps",
         "pruning to 0.5 of the MACs: 8 steps",
         "finetuning the slim generator: 8 steps",
-        "exporting the original generator and proving it equal",
-        "exporting the compressed generator and proving it equal",
+        *(
+            f"exporting the {side} generator{'' if target == 'portable' else f' for {target}'} and proving it equal"
+            for target in TARGETS
+            for side in ("compressed", "original")
+        ),
         "comparing on 1 picture (built-in)",
         "measuring latency: fresh processes, in pairs",
     ]

@@ -108,7 +108,7 @@ def test_the_page_says_how_near_every_runtime_is_and_ort_files_are_measured(comm
 
 
 def test_without_the_flag_nothing_is_said_of_further_runtimes(command: Command, tmp_path: Path) -> None:
-    ran = command("export", convolutions(tmp_path / "a.onnx"), "--out", tmp_path / "run")
+    ran = command("--quiet", "export", convolutions(tmp_path / "a.onnx"), "--out", tmp_path / "run")
     assert (ran.code, ran.err, " in o" in ran.out) == (0, "", False)
     assert "runtimes" not in json.loads((tmp_path / "run/manifest.json").read_text())
 
@@ -207,7 +207,8 @@ def test_a_missing_engine_is_one_sentence_and_leaves_nothing(
 def test_an_operation_that_the_engine_lacks_is_one_sentence_and_leaves_nothing(
     command: Command, tmp_path: Path
 ) -> None:
-    ran = command("export", without_rule(tmp_path / "a.onnx"), "--runtime", "openvino", "--out", tmp_path / "run")
+    words = ("--runtime", "openvino", "--out", tmp_path / "run")
+    ran = command("--quiet", "export", without_rule(tmp_path / "a.onnx"), *words)
     assert (ran.code, ran.out) == (1, "")
     assert ran.err.splitlines() == [
         "error: OpenVINO cannot run 'generator.fp32.onnx': it has no operation Det-20",

@@ -11,9 +11,10 @@ import onnx
 import pytest
 import torch
 
-from mggc_edge.compiler import to_onnx as exporter
+from mggc_edge.compiler import torch_graph as exporter
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.finishing import Exported
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network

@@ -17,10 +17,11 @@ from PIL import Image
 
 from mggc_edge.artifacts import METADATA_PREFIX
 from mggc_edge.compiler.camera import camera_ready, exact_formula, formats_of, make_camera_ready
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.rewrite import Rewritten, rewrite_folder
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.errors import ArtifactError, CheckFailedError, SettingError, SpecError
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.families import layer_table

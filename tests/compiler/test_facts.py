@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from mggc_edge.compiler import facts as facts_module
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts, read_onnx
-from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table

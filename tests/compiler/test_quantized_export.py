@@ -17,12 +17,13 @@ from torch import Tensor
 
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.camera import make_camera_ready
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import check_onnx, onnx_facts
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.grid_parity import GridParity, check_grids, cut
 from mggc_edge.compiler.qdq import Grid, insert_qdq
 from mggc_edge.compiler.quantized import compare_grids, levels, network_grids
-from mggc_edge.compiler.to_onnx import ExportSettings, _remarks_on, to_onnx
+from mggc_edge.compiler.to_onnx import _remarks_on, to_onnx
 from mggc_edge.errors import CheckFailedError, SpecError
 from mggc_edge.machine import this_machine
 from mggc_edge.models.cartoongan import cartoongan_spec

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper
 
 from mggc_edge.artifacts import read_manifest
 from mggc_edge.compiler import rewrite
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.rewrite import Rewritten, rewrite_folder
-from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import ArtifactError, CheckFailedError, SettingError
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.settings import Settings
@@ -290,13 +290,3 @@ def test_size_and_parameters_are_those_of_each_file(tmp_path: Path) -> None:
     result = rewritten(source, tmp_path / "out")
     assert result.source_bytes == source.stat().st_size < result.generator.artifact.size_bytes
     assert (result.before.parameters, result.after.parameters) == (3 * 3 * 49, 12 * 3 * 64)
-
-
-def test_a_file_whose_opset_is_too_low_for_its_target_is_refused(tmp_path: Path) -> None:
-    model = network()
-    model.opset_import[0].version = 12
-    source = saved(tmp_path / "g.onnx", model)
-    with pytest.raises(ArtifactError, match="opset 12 is too low for the target ort-mobile") as caught:
-        rewritten(source, tmp_path / "out", target="ort-mobile")
-    assert caught.value.hint == "export with opset 13 or newer"
-    assert not (tmp_path / "out").exists()

@@ -193,7 +193,7 @@ def test_a_file_for_every_runtime_is_proven_and_knows_its_parent(tmp_path: Path)
     ours = found.entries(tmp_path, "portable")
     assert [entry["path"] for entry in ours] == ["generator.fp32.ort", CONFIG_FILE]
     assert (ours[0]["parent"], ours[0]["runtime"], ours[0]["platform"]) == (source.sha256, "ort-mobile", None)
-    (row,) = found.facts(tmp_path, "portable")["runtimes"]
+    (row,) = found.same_files(tmp_path, "portable")
     assert (row["path"], row["runtime"]) == ("generator.fp32.onnx", "openvino")
     assert found.remarks[1:] == tuple(f"on phones, {row.sentence()}" for row in ort.usability)
     assert "NNAPI should run it well: 1 part with 3 of 3 nodes" in found.remarks[1]
@@ -203,7 +203,7 @@ def test_onnx_runtime_alone_needs_nothing_further(tmp_path: Path) -> None:
     source = artifact(convolutions(tmp_path / "a.onnx"))
     found = for_runtimes([source], ("onnxruntime",), target="portable", checks=CHECKS)
     assert found == runtimes.Further()
-    assert (found.entries(tmp_path, "portable"), found.facts(tmp_path, "portable")) == ([], {})
+    assert (found.entries(tmp_path, "portable"), found.same_files(tmp_path, "portable")) == ([], [])
 
 
 def test_pictures_in_8_bits_are_fed_as_such(tmp_path: Path) -> None:

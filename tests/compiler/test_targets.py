@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from mggc_edge.artifacts import PORTABLE
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.targets import TARGETS, Target, alignment_of
-from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import ArtifactError, SettingError
 
 

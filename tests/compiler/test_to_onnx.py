@@ -20,10 +20,12 @@ import torch
 
 import mggc_edge
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.compiler import to_onnx as exporter
+from mggc_edge.compiler import torch_graph as exporter
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
 from mggc_edge.compiler.finishing import Exported, random_pictures
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx, torch_runner
+from mggc_edge.compiler.to_onnx import to_onnx
+from mggc_edge.compiler.torch_graph import torch_runner
 from mggc_edge.errors import (
     ArtifactError,
     CheckFailedError,

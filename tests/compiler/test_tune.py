@@ -17,10 +17,11 @@ from mggc_edge.benchmarks.disturbance import Noted
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler import tune as module
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import read_onnx
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.targets import TARGETS, choose_passes
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.compiler.tune import LIST, Tuned, TuneSettings, can_tune, passes_for, tune
 from mggc_edge.machine import Machine
 from mggc_edge.models.unet import unet_spec
@@ -46,9 +47,11 @@ class Measured:
     def __init__(self, latency: Latency, warnings: Sequence[str] = ()) -> None:
         self._latency, self._warnings = latency, tuple(warnings)
         self.asked: list[list[str]] = []
+        self.runtimes: set[str] = set()
 
     def __call__(self, models: Sequence[Workload], **how: Any) -> BenchmarkReport:
         self.asked.append([model.name for model in models])
+        self.runtimes |= {model.runtime for model in models}
         runs = tuple(self._run(model, number) for number, model in enumerate(models))
         return BenchmarkReport({}, runs, 0.05)
 
@@ -125,6 +128,29 @@ def test_the_whole_list_wins_where_what_is_left_of_it_is_slower(graph: onnx.Mode
     assert all(trial.kept for trial in tuned.trials)
 
 
+def test_a_choice_is_made_for_every_engine_and_version_of_it_by_itself(
+    graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def by_engine(name: str, model: onnx.ModelProto) -> float:
+        return 10.0 if "ConvTranspose" in operators(model) else 11.0
+
+    found = {}
+    for engine, latency in (("onnxruntime", faster_without_transposed), ("openvino", by_engine)):
+        measured = Measured(latency)
+        found[engine] = tune(graph, TARGET, TuneSettings(engine=engine), measured=measured, cache=tmp_path)
+        assert measured.runtimes == {engine}
+        assert found[engine].to_json()["engine"] == engine
+        again = Measured(latency)
+        assert tune(graph, TARGET, TuneSettings(engine=engine), measured=again, cache=tmp_path).cached
+        assert again.asked == []
+    assert "transposed_convolution" in found["onnxruntime"].passes
+    assert "transposed_convolution" not in found["openvino"].passes
+    monkeypatch.setattr(module, "ENGINES", {**module.ENGINES, "openvino": lambda: "another"})
+    newer = Measured(by_engine)
+    assert not tune(graph, TARGET, TuneSettings(engine="openvino"), measured=newer, cache=tmp_path).cached
+    assert newer.asked != []
+
+
 def test_a_choice_is_measured_once(graph: onnx.ModelProto, tmp_path: Path) -> None:
     first = tune(graph, TARGET, measured=Measured(faster_without_transposed), cache=tmp_path)
     never = Measured(faster_without_transposed)
@@ -138,7 +164,7 @@ def test_a_choice_is_measured_once(graph: onnx.ModelProto, tmp_path: Path) -> No
     other = onnx.ModelProto()
     other.CopyFrom(graph)
     other.graph.node[0].name = "another"
-    for changed, how in ((other, TuneSettings()), (graph, TuneSettings(threads=1))):
+    for changed, how in ((other, TuneSettings()), (graph, TuneSettings(threads=3))):
         tune(changed, TARGET, how, measured=never, cache=tmp_path)
     assert len(never.asked) == 2
     assert len(list(tmp_path.iterdir())) == 3

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 import torch
 
-from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+from mggc_edge.compiler.export_settings import ExportSettings
+from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec

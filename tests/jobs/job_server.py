@@ -129,7 +129,8 @@ def in_child(work: Callable[[], int]) -> int:
 
 def warm_up() -> None:
     """Load everything that an export loads, which takes most of its time."""
-    from mggc_edge.compiler.to_onnx import ExportSettings, to_onnx
+    from mggc_edge.compiler.export_settings import ExportSettings
+    from mggc_edge.compiler.to_onnx import to_onnx
     from mggc_edge.models.families import layer_table
     from mggc_edge.models.network import Network
     from mggc_edge.models.resnet import resnet_spec

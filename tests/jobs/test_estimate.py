@@ -9,14 +9,14 @@ import torch
 
 from mggc_edge.artifacts import (
     BENCH_FILE,
-    EXPORT_FOLDER,
-    GENERATOR_FILE,
     PLAN_FILE,
     PORTABLE,
     QUALITY_FILE,
+    RECORD_FILE,
     SLIM_FOLDER,
     WEIGHTS_FILE,
 )
+from mggc_edge.compiler.targets import this_target
 from mggc_edge.jobs import estimate as room
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.encoders import check_encoder
@@ -28,6 +28,7 @@ from mggc_edge.jobs.estimate import (
     PROCESS_S,
     PRUNE_PASSES,
     SLIM_PASSES,
+    TARGET_S,
 )
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
@@ -46,7 +47,10 @@ QUICK = {
     "quick__bench_pairs": 4, "bench__processes": 2, "bench__warmup_seconds": 0.5,
 }  # fmt: skip
 FINETUNE = 40 * (FINETUNE_PASSES + 6 * 0.5)
-PROOF = EXPORT_S + 2 * 1.5 + 2 * 2 * (PROCESS_S + 0.5) + 4 * 1.5  # export, two test pictures, processes, pairs
+TARGETS = TARGET_S * (this_target() != PORTABLE)
+PROOF = (
+    EXPORT_S + TARGETS + 2 * 1.5 + 2 * 2 * (PROCESS_S + 0.5) + 4 * 1.5
+)  # export, two test pictures, processes, pairs
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +94,8 @@ def test_what_is_done_is_left_out(work: MakeWork) -> None:
     assert left(at) == pytest.approx(FINETUNE + PROOF)
     touch(folder / SLIM_FOLDER / WEIGHTS_FILE)
     assert left(at) == pytest.approx(PROOF)
-    touch(folder / EXPORT_FOLDER / PORTABLE / GENERATOR_FILE)
-    assert left(at) == pytest.approx(PROOF - EXPORT_S)
+    touch(folder / RECORD_FILE)
+    assert left(at) == pytest.approx(PROOF - EXPORT_S - TARGETS)
     touch(folder / BENCH_FILE)
     assert left(at) == pytest.approx(3.0)
     touch(folder / QUALITY_FILE)

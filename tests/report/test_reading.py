@@ -13,7 +13,8 @@ import pytest
 
 from mggc_edge.errors import ArtifactError
 from mggc_edge.report.facts import COLUMNS, Group
-from mggc_edge.report.reading import MAX_PICTURE_BYTES, read_run
+from mggc_edge.report.reading import read_run
+from mggc_edge.report.samples import MAX_PICTURE_BYTES
 from tests.report import run_folder
 from tests.report.run_folder import write, write_run
 

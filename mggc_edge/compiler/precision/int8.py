@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mggc_edge.calibration.ranges import ActivationRanges
-from mggc_edge.compiler.facts import constants_of
+from mggc_edge.compiler.facts import constants_of, opset_of
 from mggc_edge.compiler.passes.editor import STANDARD
 from mggc_edge.compiler.precision.form import Int8Form
 from mggc_edge.compiler.qdq import Grid, given_by, names_read, put_grids, read_by
@@ -79,7 +79,7 @@ def find_layers(
     Raises:
         ArtifactError: the opset knows no scales per channel, the graph is quantized already, or has no such node.
     """
-    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+    opset = opset_of(model)
     if opset < MIN_OPSET:
         raise ArtifactError(
             f"8-bit weights with a scale per channel need opset {MIN_OPSET}, and the file has opset {opset}",

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
-from mggc_edge.benchmarks.harness import Progress, measure
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
+from mggc_edge.benchmarks.extent import Extent
+from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import Comparison
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.calibration.samples import Stream
@@ -179,28 +180,24 @@ class Speed:
 
 
 def speeds(
-    reference: Path, candidates: Mapping[str, Path], settings: Settings, seed: int, progress: Progress | None = None
+    reference: Path, candidates: Mapping[str, Path], settings: Settings, seed: int, runtime: str = ONNX_RUNTIME
 ) -> dict[str, Speed]:
     """Measure files against the float one on this machine, all in one interleaved measurement.
 
     Args:
         candidates: by precision.
         settings: `bench.*` are read.
+        runtime: the engine that runs them.
 
     Raises:
         ArtifactError: a file cannot be run, or there is not the time for one pair.
     """
     report = measure(
         [
-            Workload("fp32", reference),
-            *(Workload(precision, path, precision=precision) for precision, path in candidates.items()),
+            Workload("fp32", reference, runtime=runtime),
+            *(Workload(name, path, runtime=runtime, precision=name) for name, path in candidates.items()),
         ],
-        pairs=settings["bench.pairs"],
-        processes=settings["bench.processes"],
-        max_seconds=settings["bench.max_seconds"],
-        margin=settings["bench.margin"],
-        warmup_seconds=settings["bench.warmup_seconds"],
+        **Extent.of(settings).arguments(),
         seed=seed,
-        progress=progress,
     )
     return {comparison.b: Speed.of(comparison) for comparison in report.comparisons}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,6 @@ from mggc_edge.artifacts import (
     PORTABLE,
     OnnxArtifact,
     file_entry,
-    sha256_of,
     variant_path,
     write_json,
     writing,
@@ -27,7 +26,7 @@ from mggc_edge.artifacts import (
 from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Samples
 from mggc_edge.compiler.facts import OnnxFacts, onnx_facts, read_onnx
-from mggc_edge.compiler.finishing import Exported
+from mggc_edge.compiler.finishing import Exported, written_artifact
 from mggc_edge.compiler.precision.form import Int8Form, form_of
 from mggc_edge.compiler.precision.fp16 import floats_to_observe, to_fp16
 from mggc_edge.compiler.precision.int8 import ASKED, Layer, find_layers, named, quantized, tensors_to_observe
@@ -38,7 +37,6 @@ from mggc_edge.compiler.targets import this_target
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
 from mggc_edge.pictures import PictureFormat, Size
-from mggc_edge.settings import Settings
 
 if TYPE_CHECKING:
     import onnx
@@ -75,6 +73,11 @@ class Variant:
         """Whether it is worth having."""
         return self.reason is None
 
+    @property
+    def near(self) -> bool:
+        """Whether its pictures are near enough, however fast it is."""
+        return self.accepted or self.reason == self.speed.reason
+
     def verdict(self) -> dict[str, Any]:
         """Return what the JSON of a command and the manifest say of it, beside what they say of every file."""
         finite = self.difference.max_abs < float("inf")
@@ -101,15 +104,12 @@ class Variant:
         return replace(self, artifact=replace(self.artifact, path=path))
 
 
-def make_variants(
-    artifact: OnnxArtifact, wanted: Precisions, *, target: str, seed: int, tell: Tell
-) -> tuple[Variant, ...]:
-    """Make files of other precisions beside an fp32 file, and judge each.
+def make_variants(artifact: OnnxArtifact, wanted: Precisions, *, target: str, tell: Tell) -> tuple[Variant, ...]:
+    """Make files of other precisions beside an fp32 file, and judge their pictures; see `measure_variants` for speed.
 
     Args:
-        artifact: a proven fp32 file of one picture in and one out, of a fixed size.
+        artifact: a proven fp32 file of one picture of floats in and one out, of a fixed size.
         target: that it was rewritten for.
-        seed: of the order of a measurement.
         tell: is called with a line at the start of what takes long.
 
     Raises:
@@ -124,38 +124,58 @@ def make_variants(
             f"'{artifact.path.name}' is in {artifact.precision} already, and other precisions are made from fp32",
             hint="give the network in floats that it was made from, or leave out --precision",
         )
-    settings, maker = wanted.settings, _Maker(artifact, wanted, target, tell)
-    made = [maker.make(name) for name in dict.fromkeys(wanted.names) if name != "fp32"]
-    if not _measures_here(target, settings):
-        return tuple(made)
-    candidates = {one.artifact.precision: one.artifact.path for one in made if one.accepted}
-    if not candidates:
-        return tuple(made)
-    tell("measuring other precisions against fp32: fresh processes, in pairs")
-    found = speeds(artifact.path, candidates, settings, seed)
-    measured = [replace(one, speed=found.get(one.artifact.precision, one.speed)) for one in made]
-    return tuple(replace(one, reason=one.reason or one.speed.reason) for one in measured)
+    maker = _Maker(artifact, wanted, target, tell)
+    return tuple(maker.make(name) for name in dict.fromkeys(wanted.names) if name != "fp32")
 
 
-def with_variants(exported: Exported, wanted: Precisions | None, *, target: str, seed: int, tell: Tell) -> Exported:
-    """Return an export with what is wanted beside its fp32 file; see `make_variants`. None: nothing is."""
-    if wanted is None:
-        return exported
-    return replace(exported, variants=make_variants(exported.artifact, wanted, target=target, seed=seed, tell=tell))
+def measure_variants(
+    fp32: Path, files: Mapping[str, Path], wanted: Precisions, *, target: str, runtime: str, seed: int, tell: Tell
+) -> Mapping[str, Speed]:
+    """Return how fast files of other precisions are against the fp32 file; empty where that is not to be measured.
+
+    Args:
+        fp32, files: what is run, by precision.
+        target: that they were made for; only where it is this machine, or `precision.speed` says so, is measured.
+        runtime: the engine that runs them.
+        seed: of the order of the measurement.
+
+    Raises:
+        ArtifactError: a file cannot be run.
+    """
+    how: str = wanted.settings["precision.speed"]
+    here = how == "always" or (how == "auto" and target != PORTABLE and target == this_target())
+    if not files or not here:
+        return {}
+    tell(f"measuring other precisions against fp32 in {runtime}: fresh processes, in pairs")
+    return speeds(fp32, files, wanted.settings, seed, runtime)
+
+
+def with_speeds(variants: Sequence[Variant], found: Mapping[str, Speed]) -> tuple[Variant, ...]:
+    """Return files with what was measured of them, by precision: what is not faster is rejected."""
+    return tuple(
+        replace(one, speed=speed, reason=one.reason or speed.reason)
+        for one in variants
+        for speed in [found.get(one.artifact.precision, one.speed)]
+    )
 
 
 def near_variants(exported: Exported) -> list[OnnxArtifact]:
     """Return the files of other precisions whose pictures are near enough: how fast they are differs by engine."""
-    return [one.artifact for one in exported.variants if one.accepted or one.reason == one.speed.reason]
+    return [one.artifact for one in exported.variants if one.near]
 
 
 def variant_entries(exported: Exported, root: Path) -> list[dict[str, Any]]:
     """Return the entries of a manifest for what lies beside an fp32 file: other precisions, and ranges."""
     entries = [variant.to_json(root) for variant in exported.variants]
-    ranges = variant_path(exported.artifact.path, RANGES)
+    ranges = ranges_of(exported)
+    return entries if ranges is None else [*entries, file_entry(ranges, root, parent=exported.artifact.sha256)]
+
+
+def ranges_of(exported: Exported) -> Path | None:
+    """Return the file of the ranges that an int8 file was made with; None where there is none."""
     if any(variant.artifact.precision == "int8" for variant in exported.variants):
-        entries.append(file_entry(ranges, root, parent=exported.artifact.sha256))
-    return entries
+        return variant_path(exported.artifact.path, RANGES)
+    return None
 
 
 def moved(exported: Exported, before: Path, now: Path) -> Exported:
@@ -163,11 +183,6 @@ def moved(exported: Exported, before: Path, now: Path) -> Exported:
     path = now / exported.artifact.path.relative_to(before)
     artifact = replace(exported.artifact, path=path)
     return replace(exported, artifact=artifact, variants=tuple(one.moved(before, now) for one in exported.variants))
-
-
-def _measures_here(target: str, settings: Settings) -> bool:
-    how: str = settings["precision.speed"]
-    return how == "always" or (how == "auto" and target != PORTABLE and target == this_target())
 
 
 class _Maker:
@@ -269,12 +284,9 @@ class _Maker:
         with writing(path):
             path.write_bytes(model.SerializeToString())
         difference = self._floats.of(path)
-        artifact = OnnxArtifact(
-            path=path,
-            sha256=sha256_of(path),
-            size_bytes=path.stat().st_size,
-            inputs=self._parent.inputs,
-            outputs=self._parent.outputs,
+        artifact = written_artifact(
+            path,
+            tensors=(self._parent.inputs, self._parent.outputs),
             precision=precision,
             parent_sha256=self._parent.sha256,
             settings=self._parent.settings,

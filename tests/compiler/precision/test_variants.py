@@ -14,12 +14,12 @@ import pytest
 from mggc_edge.artifacts import OnnxArtifact, sha256_of
 from mggc_edge.calibration.ranges import ActivationRanges
 from mggc_edge.calibration.samples import Wanted, built_in
+from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
 from mggc_edge.compiler.precision import variants as module
 from mggc_edge.compiler.precision.judge import Speed
-from mggc_edge.compiler.precision.variants import Variant, make_variants
+from mggc_edge.compiler.precision.variants import Variant, make_variants, measure_variants, with_speeds
 from mggc_edge.compiler.precision.wanted import MIN_PSNR, Precisions, chosen_from
-from mggc_edge.compiler.to_onnx import ExportSettings
 from mggc_edge.errors import ArtifactError, PictureError, SettingError
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.resnet import resnet_spec
@@ -55,7 +55,13 @@ def wanted(*names: str, min_psnr: float = 30.0, **more: object) -> Precisions:
 
 
 def make(artifact: OnnxArtifact, precisions: Precisions, *, target: str = "portable") -> tuple[Variant, ...]:
-    return make_variants(artifact, precisions, target=target, seed=0, tell=lambda _: None)
+    """Make files of other precisions, and measure those that are near enough, as an export does."""
+    made = make_variants(artifact, precisions, target=target, tell=lambda _: None)
+    files = {one.artifact.precision: one.artifact.path for one in made if one.near}
+    found = measure_variants(
+        artifact.path, files, precisions, target=target, runtime="onnxruntime", seed=0, tell=lambda _: None
+    )
+    return with_speeds(made, found)
 
 
 @pytest.mark.parametrize(
