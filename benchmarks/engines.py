@@ -54,8 +54,8 @@ class Engine(Protocol):
                 `profile`, with which the names of the profile's files begin.
         """
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
-        """Run once; what comes out is copied into new arrays, what goes in is not."""
+    def run(self, feeds: Mapping[str, Any]) -> Any:
+        """Run once and return what comes out, in order or by name, in new arrays; what goes in is not copied."""
 
     def note_profile(self) -> None:
         """Note that the warm-up is over, or that a part of the runs after it is."""
@@ -108,10 +108,10 @@ class OnnxRuntime:
             (tensor.name, TYPES.get(tensor.type, tensor.type), tensor.shape) for tensor in session.get_inputs()
         ]
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
+    def run(self, feeds: Mapping[str, Any]) -> Any:
         """Run once."""
         try:
-            self._session.run(self._names, feeds)
+            return self._session.run(self._names, feeds)
         except Exception as error:  # as above
             raise RefusalError("model", f"ONNX Runtime failed while running it: {_first_line(error)}") from error
 
@@ -168,13 +168,13 @@ class OpenVino:
         self.metadata: Mapping[str, str] = {key: str(value) for key, value in kept.items()}
         self.provider = "CPU"
 
-    def run(self, feeds: Mapping[str, Any]) -> None:
+    def run(self, feeds: Mapping[str, Any]) -> Any:
         """Run once."""
         try:
-            self._request.infer(feeds, share_inputs=True, share_outputs=False)
+            self._runs += 1
+            return self._request.infer(feeds, share_inputs=True, share_outputs=False)
         except Exception as error:  # as above
             raise RefusalError("model", f"OpenVINO failed while running it: {_openvino_line(error)}") from error
-        self._runs += 1
 
     def note_profile(self) -> None:
         """Keep the times so far: OpenVINO gives means over all runs since the model was opened."""

@@ -4,6 +4,8 @@ A block is one fresh process per model. In it every model is opened and warmed u
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
 or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that
 others disturbed are left out, or all samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
+
+Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
 
 from __future__ import annotations
@@ -21,8 +23,11 @@ import numpy as np
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
+from mggc_edge.benchmarks.clocks import clock_khz, throttle_events
 from mggc_edge.benchmarks.disturbance import Noted, left_out
 from mggc_edge.benchmarks.environment import context, moment, others_running, stolen
+from mggc_edge.benchmarks.findings import clock_warnings, sample_warnings
+from mggc_edge.benchmarks.host import host_id
 from mggc_edge.benchmarks.isolation import Worker, open_request, start_worker
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
@@ -31,6 +36,7 @@ from mggc_edge.machine import Machine, this_machine
 from mggc_edge.settings import Settings
 
 Progress = Callable[[int, int, str], None]
+Keep = Callable[[BenchmarkReport], None]
 
 MAX_PAIRS, MAX_PROCESSES = 10_000, 1000
 
@@ -42,13 +48,11 @@ LONG_NS = 200_000_000  # a single inference that lasts this long is a sample
 LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
 GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
 
-FEW_PROCESSES, FEW_PAIRS = 5, 20
 MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
 # Threads of others that want to run, on average over the pairs, beyond the cores that the measured threads leave: a
 # quiet machine has 0.0 to 0.2, a single busy process 1.
 MOST_OTHERS = 0.5
 SECONDS_TO_SLEEP = 0.001  # in which a process that has answered goes to sleep, before others are counted
-UNSETTLED_SHARE = 0.25  # of the processes
 
 
 @dataclass
@@ -72,7 +76,9 @@ def measure(
     margin: float | None = None,
     warmup_seconds: float | None = None,
     seed: int = 0,
+    runs: Sequence[int] | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
     start: Callable[[Workload], Worker] = start_worker,
     clock: Callable[[], float] = time.monotonic,
 ) -> BenchmarkReport:
@@ -87,7 +93,9 @@ def measure(
         margin: the smallest relative difference that matters; None: the setting bench.margin.
         warmup_seconds: a warm-up lasts at least so long, less where `max_seconds` are few; None: the setting.
         seed: of the order, and of what is fed.
+        runs: inferences of a sample of each model, as an earlier report has them; None: by the latency.
         progress: is told after every pair (pairs done, pairs in all, what is measured); it should be quick.
+        keep: is given what is complete where an error or Ctrl-C ends the measurement, before that goes on.
         start, clock: how a process is started, and seconds that pass; for tests.
 
     Raises:
@@ -111,34 +119,46 @@ def measure(
     blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, processes))]
     files = [(sha256_of(model.path), model.path.stat().st_size) for model in models]
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    before, began = moment(), clock()
+    before, heat, began = moment(), throttle_events(), clock()
     most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
     warmup = (min(warm, most / 2), most)
     plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, start, clock)
-    stopped = _measure_blocks(plan, blocks)
-    after, seconds = moment(), clock() - began
-    codes = _machine_warnings(machine, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
-    _leave_out(plan.gathered, threads)
-    runs = tuple(
-        ModelRun(
-            model=gathered.model,
-            sha256=sha256,
-            size_bytes=size_bytes,
-            provider=gathered.opened["provider"],
-            threads=threads,
-            runs_per_pair=gathered.runs_per_pair,
-            inputs=tuple(gathered.opened["inputs"]),
-            processes=tuple(gathered.processes),
-            warnings=tuple(sorted(codes + gathered.warnings + _sample_warnings(gathered.processes))),
-        )
-        for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
-    )
-    versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
-    facts = context(machine, before, after, versions)
-    facts["others_running"] = plan.others
+    for gathered, count in zip(plan.gathered, runs or (), strict=runs is not None):
+        gathered.runs_per_pair = count
     asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
-    return BenchmarkReport(
-        {**facts, "created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}, runs, margin
+
+    def report(*, stopped: bool, complete: bool = True) -> BenchmarkReport:
+        after, seconds, heated = moment(), clock() - began, (heat, throttle_events())
+        codes = _machine_warnings(machine, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
+        codes += clock_warnings(plan.clocks, heated)
+        _leave_out(plan.gathered, threads)
+        versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
+        facts = context(machine, before, after, versions)
+        facts |= {"others_running": plan.others, "clock_khz": plan.clocks, "host": host_id()}
+        facts |= {"created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}
+        found = tuple(_run(*one, threads, codes) for one in zip(plan.gathered, files, strict=True))
+        return BenchmarkReport(facts, found, margin, complete=complete)
+
+    try:
+        stopped = _measure_blocks(plan, blocks)
+    except BaseException:
+        if keep is not None and plan.gathered[0].processes:
+            keep(report(stopped=False, complete=False))
+        raise
+    return report(stopped=stopped)
+
+
+def _run(gathered: _Gathered, file: tuple[str, int], threads: int, codes: Sequence[str]) -> ModelRun:
+    return ModelRun(
+        model=gathered.model,
+        sha256=file[0],
+        size_bytes=file[1],
+        provider=gathered.opened["provider"],
+        threads=threads,
+        runs_per_pair=gathered.runs_per_pair,
+        inputs=tuple(gathered.opened["inputs"]),
+        processes=tuple(gathered.processes),
+        warnings=tuple(sorted({*codes, *gathered.warnings, *sample_warnings(gathered.processes)})),
     )
 
 
@@ -162,6 +182,7 @@ class _Plan:
         self.threads, self.seed, self.deadline, self.clock = threads, seed, deadline, clock
         self.random = np.random.default_rng(seed)
         self.others: list[int] = []  # threads of others that wanted to run, after each pair
+        self.clocks: list[int] = []  # of the fastest core in kHz, after each pair
         self._start, self._progress = start, progress
         self._done, self._pairs, self._blocks = 0, pairs, blocks
         least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
@@ -178,16 +199,19 @@ class _Plan:
             workers: dict[int, Worker] = {}
             opened: dict[int, dict[str, Any]] = {}
             warm: dict[int, dict[str, Any]] = {}
+            closed: dict[int, dict[str, Any]] = {}
             samples: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
             noted: list[list[Noted]] = [[] for _ in range(count)]
+            stack.callback(self._gather, opened, warm, closed, samples, noted)  # whatever ends the block
             for index in self.random.permutation(count).tolist():
                 model = self.gathered[index].model
                 workers[index] = self._start(model)
                 stack.callback(workers[index].end)
                 opened[index] = self._ask(workers[index], open_request(model, self.threads, self.seed))
                 warm[index] = self._ask(workers[index], self._warm)
-                if not self.gathered[index].runs_per_pair:
+                if not self.gathered[index].opened:
                     self.gathered[index].opened = opened[index]
+                if not self.gathered[index].runs_per_pair:
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
             ready = self.clock()
             for order in orders(count, pairs, self.random):
@@ -201,27 +225,41 @@ class _Plan:
                     samples[index].append(tuple(answer["samples_ns"]))
                     noted[index].append(Noted.from_answer(answer["noted"]))
                 self._done += 1
+                if (clock := clock_khz()) is not None:
+                    self.clocks.append(clock)
                 if (others := _others()) is not None:
                     self.others.append(others)
                 if self._progress is not None:
                     self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
             per_pair = (self.clock() - ready) / len(samples[0])
-            for index, gathered in enumerate(self.gathered):
-                closed = self._ask(workers[index], {"do": "close"})
-                gathered.processes.append(
-                    ProcessSamples(
-                        load_ns=opened[index]["load_ns"],
-                        first_ns=opened[index]["first_ns"],
-                        warmup_runs=warm[index]["runs"],
-                        warmup_ns=warm[index]["ns"],
-                        settled=warm[index]["settled"],
-                        pairs=tuple(samples[index]),
-                        rss_before_bytes=opened[index]["rss_before_bytes"],
-                        rss_peak_bytes=closed["rss_peak_bytes"],
-                        noted=tuple(noted[index]),
-                    )
-                )
+            for index in range(count):
+                closed[index] = self._ask(workers[index], {"do": "close"})
         return ready - began, per_pair
+
+    def _gather(
+        self,
+        opened: dict[int, dict[str, Any]],
+        warm: dict[int, dict[str, Any]],
+        closed: dict[int, dict[str, Any]],
+        samples: list[list[tuple[int, ...]]],
+        noted: list[list[Noted]],
+    ) -> None:
+        """Keep what the processes of a block gave: the pairs that are complete; nothing where there is none."""
+        complete = min(map(len, noted))
+        for index, gathered in enumerate(self.gathered if complete else ()):
+            gathered.processes.append(
+                ProcessSamples(
+                    load_ns=opened[index]["load_ns"],
+                    first_ns=opened[index]["first_ns"],
+                    warmup_runs=warm[index]["runs"],
+                    warmup_ns=warm[index]["ns"],
+                    settled=warm[index]["settled"],
+                    pairs=tuple(samples[index][:complete]),
+                    rss_before_bytes=opened[index]["rss_before_bytes"],
+                    rss_peak_bytes=closed.get(index, {}).get("rss_peak_bytes"),
+                    noted=tuple(noted[index][:complete]),
+                )
+            )
 
     def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)
@@ -302,11 +340,3 @@ def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
         elif any(map(any, disturbed)):
             one.warnings.append("preempted")
-
-
-def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
-    unsettled = sum(not process.settled for process in processes)
-    pairs, used = sum(len(process.used) for process in processes), sum(bool(process.used) for process in processes)
-    return ["few_samples"] * (used < FEW_PROCESSES or pairs < FEW_PAIRS) + ["unsettled"] * (
-        unsettled > UNSETTLED_SHARE * len(processes)
-    )

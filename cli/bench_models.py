@@ -56,8 +56,11 @@ class Choice:
         return found
 
 
-def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[Workload]:
-    """Return what to measure, with names of their own: the two models of a run, or the files.
+SIDES = ("original", "compressed")  # of a run
+
+
+def workloads(paths: Sequence[Path], size: Size | None, choice: Choice, sides: Sequence[str] = SIDES) -> list[Workload]:
+    """Return what to measure, with names of their own: the two models of a run, or those of `sides`; or the files.
 
     Raises:
         InputError: something is no file that can be measured, or nothing can be run in a way that was asked for.
@@ -67,7 +70,9 @@ def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[
 
     kinds = [what_is(path) for path in paths]
     if kinds == ["run"]:
-        found = [(_run_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice)]
+        found = [
+            (_run_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice, sides)
+        ]
     else:
         for path, kind in zip(paths, kinds, strict=True):
             if kind == "run":
@@ -143,7 +148,7 @@ def _check_both_sides(rows: Sequence[Sequence[Workload]], models: Sequence[Workl
             )
 
 
-def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
+def _run_models(run: Path, choice: Choice, sides: Sequence[str]) -> list[tuple[str, Path, Choice]]:
     """Return name, file, and how it is run, of a run's original and compressed generator.
 
     Where the original has no file of a precision that was asked for, its float32 file stands in.
@@ -155,7 +160,9 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
     listed = _listed(run)
     place = generator.parent.relative_to(run.resolve()).as_posix()  # of the same target
     found: list[tuple[str, Path, Choice]] = []
-    for name, usual in (("original", ORIGINAL_FILE), ("compressed", generator.name)):
+    for name, usual in zip(SIDES, (ORIGINAL_FILE, generator.name), strict=True):
+        if name not in sides:
+            continue
         stem, own, _ = usual.split(".")
         for ending in choice.endings():
             there = [kind for kind in GENERATOR_FILES if f"{place}/{stem}.{kind}{ending}" in listed]
