@@ -93,7 +93,10 @@ def read_earlier(path: Path) -> Earlier:
     Raises:
         ArtifactError: it is none, or damaged, or was not completed.
     """
-    document = read_json(path)
+    try:
+        document = read_json(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"there is no file '{path}'") from None
     if document.get("schema") != SCHEMA:
         raise ArtifactError(
             f"'{path}' is no document of mggc-edge bench: its schema is {document.get('schema')!r}, not '{SCHEMA}'",

@@ -169,7 +169,7 @@ def least_effect(error: float, degrees: int, quantile: float, margin: float) -> 
     if error == 0:
         return margin
     spread = 2 / (9 * degrees)
-    scales = [max(0.0, 1 - spread + z * math.sqrt(spread)) ** 1.5 for z in _SLICES]
+    scales = [math.pow(max(0.0, 1 - spread + z * math.sqrt(spread)), 1.5) for z in _SLICES]
     bounds = [max(margin, quantile * error * scale) for scale in scales]
     low, high = margin, max(bounds) + 4 * error
     for _ in range(_EFFECT_STEPS):

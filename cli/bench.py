@@ -244,7 +244,9 @@ def _kept(out: Output, form: Format, file: Path | None, *, as_json: bool) -> Ite
                 if not taken:
                     show(out, parts[-1], form if form == "markdown" else "table")
             where = "" if file is None else f", and kept in '{file}'"
-            out.remark(f"the measurement ended early: what {counted(pairs, 'complete pair')} say is shown{where}")
+            out.remark(
+                f"the measurement ended early, after {counted(pairs, 'complete pair')}: what they say is shown{where}"
+            )
         raise
 
 

@@ -20,8 +20,9 @@ def _entries(run: ModelRun) -> list[dict[str, Any]]:
     latency: dict[str, Any] = {"name": f"{name}: latency", "unit": "ms", "value": run.p50_ms}
     if run.ci95_ms is not None:
         latency["range"] = f"\u00b1 {(run.ci95_ms[1] - run.ci95_ms[0]) / 2:.3g}"
+    processes = len(run.processes)
     latency["extra"] = (
-        f"median of {counted(len(run.used_ns), 'sample')} in {len(run.processes)}\n"
+        f"median of {counted(len(run.used_ns), 'sample')} in {processes} process{'es' * (processes != 1)}\n"
         f"{run.model.runtime} {run.model.precision}, {counted(run.threads, 'thread')}"
     )
     entries = [latency]

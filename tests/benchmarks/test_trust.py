@@ -35,7 +35,7 @@ def verdicts(kind: str, slowdown: float, trials: int, seed: int = 0) -> Counter[
 def verdict(rounds: Sequence[tuple[Array, Array]]) -> str:
     measured = []
 
-    def measure_round(number: int, pairs: int, *_: object) -> BenchmarkReport:
+    def measure_round(number: int, pairs: int, runs: object, keep: object) -> BenchmarkReport:
         measured.append(pairs)
         return report(*rounds[number])
 
