@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,5 +87,5 @@ def test_the_clocks_of_a_machine_that_does_not_sleep_stay_together() -> None:
 
 
 def test_a_system_without_such_a_clock_notes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(worker.time, "CLOCK_BOOTTIME", raising=False)
+    monkeypatch.delattr(time, "CLOCK_BOOTTIME", raising=False)
     assert sampled(Handing())["suspended_ns"] is None
