@@ -17,7 +17,7 @@ frequency stays in the samples either way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 # Of the time of a sample: what is lost by one side alone shifts the ratio by as much, and 2 % are less than half of the
@@ -28,6 +28,7 @@ MOST_LOST = 0.02
 # on a core that nobody else used for long.
 MOST_SWITCHES = 90.0
 LEAST_SWITCHES = 2  # a single one in a short sample is no rate
+MOST_APART_NS = 10_000_000  # no machine falls asleep and wakes up faster
 LEAST_LEFT = 0.5  # of the pairs, and of the processes, for the others to be left out
 
 
@@ -40,17 +41,27 @@ class Noted:
         cpu_ns: processor time of all threads of the process.
         involuntary_switches: how often a thread was stopped although it could have gone on.
         waited_ns: time for which threads could have run and had no core, summed over threads.
+        suspended_ns: time for which the machine slept since the sample before; no other clock counts it.
+        enqueue_ns: time until the work was handed to an accelerator that goes on by itself, of the same runs.
     """
 
     wall_ns: int
     cpu_ns: int | None = None
     involuntary_switches: int | None = None
     waited_ns: int | None = None
+    suspended_ns: int | None = None
+    enqueue_ns: int | None = None
 
     @classmethod
     def from_answer(cls, noted: dict[str, Any]) -> Noted:
-        """Return what a worker noted."""
-        return cls(noted["wall_ns"], noted["cpu_ns"], noted["involuntary_switches"], noted["waited_ns"])
+        """Return what a worker noted; one that knows less leaves it out."""
+        counted = (noted.get(field.name) for field in fields(cls)[1:])
+        return cls(noted["wall_ns"], *counted)
+
+    @property
+    def slept(self) -> bool:
+        """Whether the machine slept: the clocks lie apart by more than what passes between two readings."""
+        return (self.suspended_ns or 0) > MOST_APART_NS
 
     def lost(self, threads: int) -> float | None:
         """Return the fraction of the time that was lost to others, 0 and up; None where it is not known.
@@ -67,10 +78,12 @@ class Noted:
         return None
 
     def disturbed(self, threads: int) -> bool:
-        """Return whether others took more of the time than a verdict can bear.
+        """Return whether others took more of the time than a verdict can bear, or the machine slept.
 
         Where the lost time is not known, the involuntary switches decide; where nothing is known, it is False.
         """
+        if self.slept:
+            return True
         lost = self.lost(threads)
         if lost is not None:
             return lost > MOST_LOST

@@ -37,6 +37,7 @@ def context(
     return {
         "device": machine.device,
         "address": address,
+        "host": device.host,
         "os": device.os,
         "kernel": device.kernel,
         "cpu": {

@@ -4,6 +4,8 @@ A block is one fresh process per model. In it every model is opened and warmed u
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
 or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that
 others disturbed are left out, or all samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
+
+Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
 
 from __future__ import annotations
@@ -20,19 +22,22 @@ import numpy as np
 
 from mggc_edge.artifacts import sha256_of
 from mggc_edge.backends.openvino import check_bf16
+from mggc_edge.benchmarks.agent.surroundings import Moment
 from mggc_edge.benchmarks.board import since_now
 from mggc_edge.benchmarks.bundles import prepare
-from mggc_edge.benchmarks.devices.base import Device, DeviceFacts, Worker, moment_of, others_of
+from mggc_edge.benchmarks.devices.base import Device, DeviceFacts, Worker, clock_of, moment_of, others_of
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.disturbance import Noted, left_out
 from mggc_edge.benchmarks.environment import context, stolen
+from mggc_edge.benchmarks.findings import clock_warnings, sample_warnings
 from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
-from mggc_edge.errors import InputError
+from mggc_edge.errors import DeviceError, InputError
 from mggc_edge.settings import Settings
 
 Progress = Callable[[int, int, str], None]
+Keep = Callable[[BenchmarkReport], None]
 
 MAX_PAIRS, MAX_PROCESSES = 10_000, 1000
 
@@ -44,12 +49,10 @@ LONG_NS = 200_000_000  # a single inference that lasts this long is a sample
 LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
 GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
 
-FEW_PROCESSES, FEW_PAIRS = 5, 20
 MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
 # Threads of others that want to run, on average over the pairs, beyond the cores that the measured threads leave: a
 # quiet machine has 0.0 to 0.2, a single busy process 1.
 MOST_OTHERS = 0.5
-UNSETTLED_SHARE = 0.25  # of the processes
 
 
 @dataclass
@@ -73,7 +76,9 @@ def measure(
     margin: float | None = None,
     warmup_seconds: float | None = None,
     seed: int = 0,
+    runs: Sequence[int] | None = None,
     progress: Progress | None = None,
+    keep: Keep | None = None,
     device: Device | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> BenchmarkReport:
@@ -88,7 +93,9 @@ def measure(
         margin: the smallest relative difference that matters; None: the setting bench.margin.
         warmup_seconds: a warm-up lasts at least so long, less where `max_seconds` are few; None: the setting.
         seed: of the order, and of what is fed.
+        runs: inferences of a sample of each model, as an earlier report has them; None: by the latency.
         progress: is told after every pair (pairs done, pairs in all, what is measured); it should be quick.
+        keep: is given what is complete where an error or Ctrl-C ends the measurement, before that goes on.
         device: where, entered; None: on this machine.
         clock: seconds that pass; for tests.
 
@@ -120,31 +127,53 @@ def measure(
     most = min(WARM_MOST * warm, WARM_SHARE * limit / (len(blocks) * len(models)))
     warmup = (min(warm, most / 2), most)
     plan = _Plan(models, threads, seed, warmup, began + limit, len(blocks), pairs, progress, device, places, clock)
-    stopped = _measure_blocks(plan, blocks)
-    after, seconds = moment_of(device.tell("moment")), clock() - began
-    codes = _machine_warnings(device.facts, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
-    _leave_out(plan.gathered, threads)
-    runs = tuple(
-        ModelRun(
-            model=gathered.model,
-            sha256=sha256,
-            size_bytes=size_bytes,
-            provider=gathered.opened["provider"],
-            threads=threads,
-            runs_per_pair=gathered.runs_per_pair,
-            inputs=tuple(gathered.opened["inputs"]),
-            device_bytes=gathered.opened.get("device_bytes"),
-            processes=tuple(gathered.processes),
-            warnings=tuple(sorted(codes + gathered.warnings + _sample_warnings(gathered.processes))),
-        )
-        for gathered, (sha256, size_bytes) in zip(plan.gathered, files, strict=True)
-    )
-    versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
-    facts = context(device.facts, device.address, before, after, versions)
-    facts["others_running"] = plan.others
+    for gathered, count in zip(plan.gathered, runs or (), strict=runs is not None):
+        gathered.runs_per_pair = count
     asked = {"pairs": pairs, "processes": processes, "max_seconds": limit, "margin": margin}
-    return BenchmarkReport(
-        {**facts, "created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}, runs, margin
+
+    def report(*, stopped: bool, complete: bool = True) -> BenchmarkReport:
+        after, seconds = _moment_after(device, before, complete=complete), clock() - began
+        codes = _machine_warnings(device.facts, threads, stolen(before, after), plan.others) + ["time_limit"] * stopped
+        codes += clock_warnings(plan.clocks, (before.throttle_events, after.throttle_events))
+        _leave_out(plan.gathered, threads)
+        versions = {name: version for one in plan.gathered for name, version in one.opened["versions"].items()}
+        facts = context(device.facts, device.address, before, after, versions)
+        facts |= {"others_running": plan.others, "clock_khz": plan.clocks}
+        facts |= {"created": created, "seconds": seconds, "threads": threads, "seed": seed, **asked}
+        found = tuple(_run(*one, threads, codes) for one in zip(plan.gathered, files, strict=True))
+        return BenchmarkReport(facts, found, margin, complete=complete)
+
+    try:
+        stopped = _measure_blocks(plan, blocks)
+    except BaseException:
+        if keep is not None and plan.gathered[0].processes:
+            keep(report(stopped=False, complete=False))
+        raise
+    return report(stopped=stopped)
+
+
+def _moment_after(device: Device, before: Moment, *, complete: bool) -> Moment:
+    """Return the device as it is now; after an early end perhaps as it was, as it may be out of reach."""
+    try:
+        return moment_of(device.tell("moment"))
+    except DeviceError:
+        if complete:
+            raise
+        return before
+
+
+def _run(gathered: _Gathered, file: tuple[str, int], threads: int, codes: Sequence[str]) -> ModelRun:
+    return ModelRun(
+        model=gathered.model,
+        sha256=file[0],
+        size_bytes=file[1],
+        provider=gathered.opened["provider"],
+        threads=threads,
+        runs_per_pair=gathered.runs_per_pair,
+        inputs=tuple(gathered.opened["inputs"]),
+        device_bytes=gathered.opened.get("device_bytes"),
+        processes=tuple(gathered.processes),
+        warnings=tuple(sorted({*codes, *gathered.warnings, *sample_warnings(gathered.processes)})),
     )
 
 
@@ -169,6 +198,7 @@ class _Plan:
         self.threads, self.seed, self.deadline, self.clock = threads, seed, deadline, clock
         self.random = np.random.default_rng(seed)
         self.others: list[int] = []  # threads of others that wanted to run, after each pair
+        self.clocks: list[int] = []  # of the fastest core in kHz, after each pair
         self._device, self._places, self._progress = device, places, progress
         self._done, self._pairs, self._blocks = 0, pairs, blocks
         least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
@@ -185,16 +215,20 @@ class _Plan:
             workers: dict[int, Worker] = {}
             opened: dict[int, dict[str, Any]] = {}
             warm: dict[int, dict[str, Any]] = {}
+            closed: dict[int, dict[str, Any]] = {}
             samples: list[list[tuple[int, ...]]] = [[] for _ in range(count)]
             noted: list[list[Noted]] = [[] for _ in range(count)]
+            throttled: list[str] = []
+            stack.callback(self._gather, opened, warm, closed, samples, noted, throttled)  # whatever ends the block
             for index in self.random.permutation(count).tolist():
                 model, place = self.gathered[index].model, self._places[index]
                 workers[index] = self._device.start(model)
                 stack.callback(workers[index].end)
                 opened[index] = self._ask(workers[index], open_request(model, place, self.threads, self.seed))
                 warm[index] = self._ask(workers[index], self._warm)
-                if not self.gathered[index].runs_per_pair:
+                if not self.gathered[index].opened:
                     self.gathered[index].opened = opened[index]
+                if not self.gathered[index].runs_per_pair:
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
             ready, lowered = self.clock(), since_now(self._device)
             for order in orders(count, pairs, self.random):
@@ -208,28 +242,45 @@ class _Plan:
                     samples[index].append(tuple(answer["samples_ns"]))
                     noted[index].append(Noted.from_answer(answer["noted"]))
                 self._done += 1
-                if (others := others_of(self._device.tell("others"))) is not None:
+                told = self._device.tell("others")
+                if (khz := clock_of(told)) is not None:
+                    self.clocks.append(khz)
+                if (others := others_of(told)) is not None:
                     self.others.append(others)
                 if self._progress is not None:
                     self._progress(self._done, self._pairs, f"process {number} of {self._blocks}")
-            per_pair, throttled = (self.clock() - ready) / len(samples[0]), lowered()
-            for index, gathered in enumerate(self.gathered):
-                closed = self._ask(workers[index], {"do": "close"})
-                gathered.processes.append(
-                    ProcessSamples(
-                        load_ns=opened[index]["load_ns"],
-                        first_ns=opened[index]["first_ns"],
-                        warmup_runs=warm[index]["runs"],
-                        warmup_ns=warm[index]["ns"],
-                        settled=warm[index]["settled"],
-                        pairs=tuple(samples[index]),
-                        rss_before_bytes=opened[index]["rss_before_bytes"],
-                        rss_peak_bytes=closed["rss_peak_bytes"],
-                        noted=tuple(noted[index]),
-                        throttled=throttled,
-                    )
-                )
+            per_pair = (self.clock() - ready) / len(samples[0])
+            throttled += lowered()
+            for index in range(count):
+                closed[index] = self._ask(workers[index], {"do": "close"})
         return ready - began, per_pair
+
+    def _gather(
+        self,
+        opened: dict[int, dict[str, Any]],
+        warm: dict[int, dict[str, Any]],
+        closed: dict[int, dict[str, Any]],
+        samples: list[list[tuple[int, ...]]],
+        noted: list[list[Noted]],
+        throttled: list[str],
+    ) -> None:
+        """Keep what the processes of a block gave: the pairs that are complete; nothing where there is none."""
+        complete = min(map(len, noted))
+        for index, gathered in enumerate(self.gathered if complete else ()):
+            gathered.processes.append(
+                ProcessSamples(
+                    load_ns=opened[index]["load_ns"],
+                    first_ns=opened[index]["first_ns"],
+                    warmup_runs=warm[index]["runs"],
+                    warmup_ns=warm[index]["ns"],
+                    settled=warm[index]["settled"],
+                    pairs=tuple(samples[index][:complete]),
+                    rss_before_bytes=opened[index]["rss_before_bytes"],
+                    rss_peak_bytes=closed.get(index, {}).get("rss_peak_bytes"),
+                    noted=tuple(noted[index][:complete]),
+                    throttled=tuple(throttled),
+                )
+            )
 
     def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
         return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)
@@ -311,11 +362,3 @@ def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
         else:
             one.warnings += ["preempted"] * any(map(any, disturbed)) + ["throttled"] * any(throttled)
-
-
-def _sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
-    unsettled = sum(not process.settled for process in processes)
-    pairs, used = sum(len(process.used) for process in processes), sum(bool(process.used) for process in processes)
-    return ["few_samples"] * (used < FEW_PROCESSES or pairs < FEW_PAIRS) + ["unsettled"] * (
-        unsettled > UNSETTLED_SHARE * len(processes)
-    )

@@ -24,9 +24,26 @@ class Remark:
 
 QUIET = "end what else runs, and measure again with mggc-edge bench"
 WARNINGS: Mapping[str, Remark] = {
+    "control": Remark(
+        "the control failed: a model differs from itself by more than 1 %, as far as these samples tell",
+        QUIET,
+        disturbs=True,
+    ),
+    "enqueue_bound": Remark(
+        "the processor that hands out the work takes the time, not the accelerator",
+        "measure larger pictures, or let the engine record its work once (a CUDA graph)",
+    ),
     "few_samples": Remark(
         "few samples: under 5 processes or 20 pairs, so that the intervals are wide",
         "more pairs: mggc-edge bench --pairs",
+    ),
+    "frequency": Remark(
+        "the clock of the cores moved by more than 5 % between pairs",
+        "fix the clock frequency: the governor 'performance', on a Jetson --lock-clocks; cool the machine",
+    ),
+    "heat": Remark(
+        "the processor was slowed down for its heat while it was measured",
+        "cool the machine, or let it rest between measurements",
     ),
     "implausible": Remark(
         "a realisation above 1 is implausible: more speed was gained than multiplications were saved",
@@ -34,6 +51,10 @@ WARNINGS: Mapping[str, Remark] = {
     ),
     "load": Remark(
         "while it was measured, other processes wanted to run, more than cores were left for", QUIET, disturbs=True
+    ),
+    "percentiles": Remark(
+        "too few samples for an interval of the 90th percentile, which takes 36",
+        "more pairs: mggc-edge bench --pairs",
     ),
     "preempted": Remark(
         "other processes took more than 2 % of the time in too many of the pairs to leave those out",
@@ -44,6 +65,10 @@ WARNINGS: Mapping[str, Remark] = {
         "the host of this virtual machine took more than 2 % of its time away",
         "measure again, at another time or on a machine of its own",
         disturbs=True,
+    ),
+    "suspended": Remark(
+        "the machine slept during the measurement; the pairs in which it did are left out",
+        "keep it awake, and measure again with mggc-edge bench",
     ),
     "threads": Remark("more threads than cores", "leave out --threads, or give fewer"),
     "throttled": Remark(

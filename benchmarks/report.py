@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from mggc_edge.benchmarks.comparison import Comparison, listed
 from mggc_edge.benchmarks.disturbance import Noted
-from mggc_edge.benchmarks.remarks import WARNINGS, disturbing, remark_json
+from mggc_edge.benchmarks.percentiles import LEAST, percentile
+from mggc_edge.benchmarks.remarks import remark_json
 from mggc_edge.benchmarks.stats import (
     Interval,
-    Ratio,
-    Verdict,
     compare,
+    level_for,
     median_absolute_deviation,
     typical_interval,
 )
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import InputError
 
+__all__ = ["BenchmarkReport", "Comparison", "ModelRun", "ProcessSamples"]
+
 SCHEMA = "mggc-edge/bench/1"
 MS = 1e6  # nanoseconds
+# A model against itself: a difference of more than this that the interval leaves no doubt about is the harness's.
+MOST_OF_CONTROL = 0.01
+NO_GATE: Mapping[str, Any] = {"threshold": None, "verdict": None, "exit_code": 0}
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class ProcessSamples:
             "cpu_ns": [one.cpu_ns for one in self.noted],
             "involuntary_switches": [one.involuntary_switches for one in self.noted],
             "waited_ns": [one.waited_ns for one in self.noted],
+            "suspended_ns": [one.suspended_ns for one in self.noted],
         }
 
 
@@ -139,6 +146,13 @@ class ModelRun:
         return float(np.quantile(self.used_ns, 0.9)) / MS
 
     @property
+    def pictures_per_second(self) -> float:
+        """How many pictures are made in a second at the median latency, one inference after the other."""
+        shape = self.inputs[0]["shape"] if self.inputs else []
+        batch = shape[0] if len(shape) == 4 else 1
+        return float(1000 * batch / self.p50_ms) if self.p50_ms > 0 else 0.0
+
+    @property
     def ci95_ms(self) -> Interval | None:
         """The 95 % interval of a process's typical latency; None for a single process."""
         return typical_interval([median(process.latencies_ns) / MS for process in self.processes if process.used])
@@ -181,8 +195,10 @@ class ModelRun:
                 "p90": self.p90_ms,
                 "mean": float(np.mean(used)) / MS,
                 "mad": median_absolute_deviation(used) / MS,
-                "ci95": _listed(self.ci95_ms),
+                "ci95": listed(self.ci95_ms),
+                **_percentiles(used),
             },
+            "pictures_per_second": self.pictures_per_second,
             "load_ms": self.load_ms,
             "first_inference_ms": self.first_inference_ms,
             "memory": {
@@ -199,96 +215,6 @@ class ModelRun:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models that were measured in pairs.
-
-    Attributes:
-        a, b: their names; `ratio.value` says how many times as fast b is as a.
-        ratio: latency of a : latency of b, with its intervals.
-        margin: the smallest relative difference that matters.
-        macs_ratio: MACs (true) of a : MACs of b; None where one is not known or 0.
-        pairs: pairs of samples that the ratio comes from.
-        left_out: further pairs that were left out because others disturbed them, or clocks were lowered.
-        throttled: of these, pairs of processes in which clocks were lowered.
-        codes: warnings of either side.
-        alike: whether both ran in the same engine and precision.
-    """
-
-    a: str
-    b: str
-    ratio: Ratio
-    margin: float
-    macs_ratio: float | None
-    pairs: int
-    left_out: int = 0
-    throttled: int = 0
-    codes: tuple[str, ...] = ()
-    alike: bool = True
-
-    @property
-    def disturbed(self) -> tuple[str, ...]:
-        """The warnings that forbid a verdict: what they name shifts all pairs alike, so no interval shows it."""
-        return disturbing(self.codes)
-
-    @property
-    def verdict(self) -> Verdict:
-        """What these samples allow to say about b: see `Ratio.verdict`; "inconclusive" where they are disturbed."""
-        return "inconclusive" if self.disturbed else self.ratio.verdict(self.margin)
-
-    @property
-    def reason(self) -> str | None:
-        """Why the verdict is "inconclusive"; None where it is not."""
-        if self.verdict != "inconclusive":
-            return None
-        if self.disturbed:
-            return "; ".join(WARNINGS[code].text for code in self.disturbed)
-        if self.ratio.ci99 is None:
-            return "a single process of each was measured"
-        return "the 99 % interval is too wide"
-
-    @property
-    def implausible(self) -> bool:
-        """Whether more speed was gained than multiplications were saved: the realisation in per cent is above 100.
-
-        Another precision, or engine, may well bring more than that.
-        """
-        macs, real = self.macs_ratio, self.realisation
-        return self.alike and macs is not None and real is not None and macs > 1 and round(real, 2) > 1
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """The warnings of either side and of the comparison itself, each once."""
-        return tuple(sorted({*self.codes, *(["implausible"] if self.implausible else [])}))
-
-    @property
-    def realisation(self) -> float | None:
-        """The part of the saved work that became speed: ratio of latencies / ratio of MACs."""
-        return None if self.macs_ratio is None else self.ratio.value / self.macs_ratio
-
-    def to_json(self) -> dict[str, Any]:
-        """Return an entry of `comparisons`."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "ratio": self.ratio.value,
-            "ci95": _listed(self.ratio.ci95),
-            "ci99": _listed(self.ratio.ci99),
-            "verdict": self.verdict,
-            "reason": self.reason,
-            "disturbed": list(self.disturbed),
-            "margin": self.margin,
-            "minimum_detectable_effect": self.ratio.minimum_detectable_effect,
-            "macs_ratio": self.macs_ratio,
-            "realisation": self.realisation,
-            "pairs": self.pairs,
-            "pairs_left_out": self.left_out,
-            "pairs_throttled": self.throttled,
-            "processes": self.ratio.processes,
-            "warnings": [remark_json(code) for code in self.warnings],
-        }
-
-
-@dataclass(frozen=True)
 class BenchmarkReport:
     """Models that were measured together.
 
@@ -297,11 +223,19 @@ class BenchmarkReport:
         runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them,
             and is left out of all or of none.
         margin: the smallest relative difference that matters, above 0.
+        compared: names (a, b) of what is compared; None: every model with the first.
+        control: names of a model and of the same model once more; None where there is no such control.
+        complete: False where it was interrupted, or failed, after these samples.
+        gate: the JSON object about a gate.
     """
 
     context: Mapping[str, Any]
     runs: tuple[ModelRun, ...]
     margin: float
+    compared: tuple[tuple[str, str], ...] | None = None
+    control: tuple[str, str] | None = None
+    complete: bool = True
+    gate: Mapping[str, Any] = field(default_factory=lambda: NO_GATE)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -311,8 +245,16 @@ class BenchmarkReport:
 
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every model but the first against the first."""
-        return tuple(self.comparison(self.runs[0].model.name, run.model.name) for run in self.runs[1:])
+        """What is compared, by intervals at the level for all of them together."""
+        first, *others = (run.model.name for run in self.runs)
+        again = None if self.control is None else self.control[1]
+        names = tuple((first, other) for other in others if other != again) if self.compared is None else self.compared
+        return tuple(self.comparison(a, b, level_for(len(names))) for a, b in names)
+
+    @property
+    def controlled(self) -> Comparison | None:
+        """The model that was measured twice, with itself; None where there is no such control."""
+        return None if self.control is None else self._compared(*self.control, level_for(1), ())
 
     def run(self, name: str) -> ModelRun:
         """Return the run of the model with that name.
@@ -325,12 +267,22 @@ class BenchmarkReport:
                 return run
         raise InputError(f"no model '{name}' was measured", hint=", ".join(run.model.name for run in self.runs))
 
-    def comparison(self, a: str, b: str) -> Comparison:
+    def comparison(self, a: str, b: str, level: float = level_for(1)) -> Comparison:
         """Compare two of the models, by name.
+
+        Args:
+            a, b: names; the ratio says how many times as fast b is.
+            level: of the interval that the verdict goes by.
 
         Raises:
             InputError: one of them was not measured.
         """
+        control = self.controlled
+        interval = None if control is None else control.ratio.interval
+        biased = interval is not None and (interval[0] > 1 + MOST_OF_CONTROL or interval[1] < 1 / (1 + MOST_OF_CONTROL))
+        return self._compared(a, b, level, ("control",) if biased else ())
+
+    def _compared(self, a: str, b: str, level: float, codes: tuple[str, ...]) -> Comparison:
         first, second = self.run(a), self.run(b)
         pairs = [
             list(zip(left.latencies_ns, right.latencies_ns, strict=True))
@@ -341,13 +293,13 @@ class BenchmarkReport:
         return Comparison(
             a,
             b,
-            compare(pairs, self.margin),
+            compare(pairs, self.margin, level),
             self.margin,
             macs_a / macs_b if macs_a and macs_b else None,
             sum(map(len, pairs)),
             sum(len(process.left_out) for process in first.processes),
             sum(len(process.left_out) for process in first.processes if process.throttled),
-            tuple(sorted({*first.warnings, *second.warnings})),
+            tuple(sorted({*first.warnings, *second.warnings, *codes})),
             alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
         )
 
@@ -355,6 +307,7 @@ class BenchmarkReport:
         """Return the JSON document of `bench --json`."""
         return {
             "schema": SCHEMA,
+            "complete": self.complete,
             "context": dict(self.context),
             "models": [
                 {
@@ -370,9 +323,18 @@ class BenchmarkReport:
             "runs": [run.to_json() for run in self.runs],
             "comparisons": [comparison.to_json() for comparison in self.comparisons],
             "warnings": [remark_json(code) for code in self.warnings],
-            "gate": {"threshold": None, "verdict": None, "exit_code": 0},
+            "control": None if (control := self.controlled) is None else control.to_json(),
+            "gate": dict(self.gate),
         }
 
 
-def _listed(interval: Sequence[float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
+def _percentiles(used_ns: Sequence[float]) -> dict[str, Any]:
+    """Return the percentiles above the median that the samples carry, and the intervals of all, in ms."""
+    found: dict[str, Any] = {}
+    for percent in LEAST:
+        one = percentile(used_ns, percent)
+        if percent > 90:
+            found[f"p{percent}"] = None if one is None else one.value / MS
+        ends = None if one is None or one.ci95 is None else [end / MS for end in one.ci95]
+        found[f"p{percent}_ci95"] = ends
+    return found

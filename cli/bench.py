@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mggc_edge.cli.bench_board import LockClocks, board_of, build_engines, with_board
 from mggc_edge.cli.bench_device import DeviceChoice, DeviceFlag, RemoteDir, RemotePython
+from mggc_edge.cli.bench_options import (
+    BaselineFlag,
+    ControlFlag,
+    FormatFlag,
+    InconclusiveFlag,
+    MaxMacs,
+    MaxParameters,
+    MaxQuantizers,
+    MaxRegression,
+    MaxReorders,
+    MaxSize,
+    gate_flags,
+)
 from mggc_edge.cli.options import (
     RUNS,
     Config,
@@ -24,13 +38,18 @@ from mggc_edge.cli.options import (
     parse_names,
 )
 from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
+from mggc_edge.errors import counted
 
 if TYPE_CHECKING:
-    from mggc_edge.benchmarks.harness import Progress
+    from mggc_edge.benchmarks.devices.base import Device
+    from mggc_edge.benchmarks.harness import Keep, Progress
     from mggc_edge.benchmarks.profile_table import Profile
+    from mggc_edge.benchmarks.report import BenchmarkReport
+    from mggc_edge.benchmarks.workload import Workload
+    from mggc_edge.cli.bench_gate import GatePlan
     from mggc_edge.cli.bench_models import Choice
-
-Format = Literal["table", "json", "markdown"]
+    from mggc_edge.cli.bench_options import Format
+    from mggc_edge.settings import Settings
 
 
 def bench(
@@ -66,7 +85,7 @@ def bench(
         str | None,
         typer.Option("--image-size", metavar="N|HxW", help="Picture size, for files that leave it open."),
     ] = None,
-    format_: Annotated[Format, typer.Option("--format", help="How the result is printed.")] = "table",
+    format_: FormatFlag = "table",
     runtime: Annotated[
         str | None,
         typer.Option(
@@ -98,63 +117,135 @@ def bench(
         bool,
         typer.Option("--update", help="Write the result into the run, in the place of its own, and its report anew."),
     ] = False,
+    control: ControlFlag = False,
+    baseline: BaselineFlag = None,
+    max_regression: MaxRegression = None,
+    inconclusive: InconclusiveFlag = "fail",
+    max_macs_increase: MaxMacs = None,
+    max_parameters_increase: MaxParameters = None,
+    max_size_increase: MaxSize = None,
+    max_reorders_increase: MaxReorders = None,
+    max_qdq_increase: MaxQuantizers = None,
     seed: Seed = 0,
     as_json: Json = False,
     output: OutputFile = None,
     config: Config = None,
     set_: Set = None,
-) -> None:
+) -> int:
     """Measure latency, memory and MACs in fresh processes, and say what the samples allow to say."""
-    from mggc_edge.benchmarks.extent import Extent
-    from mggc_edge.benchmarks.harness import measure
+    from mggc_edge.benchmarks.formats.github import summary_file
     from mggc_edge.benchmarks.profiling import check_profiled
-    from mggc_edge.cli.bench_models import workloads
-    from mggc_edge.cli.bench_pages import markdown, pages
-    from mggc_edge.cli.bench_profile import profile_markdown, profile_pages, profiles, with_profiles
+    from mggc_edge.cli.bench_formats import show
+    from mggc_edge.cli.bench_gate import COMPRESSED, measure_gate, plan_gate, with_control
+    from mggc_edge.cli.bench_models import SIDES, workloads
+    from mggc_edge.cli.bench_profile import profiles, with_profiles
+    from mggc_edge.cli.gate_pages import GatePage
 
     out: Output = context.obj
     settings = load_settings(config, set_).with_value("bench.pairs", pairs)
+    percents = {
+        "macs_executed": ("--max-macs-increase", max_macs_increase),
+        "parameters": ("--max-parameters-increase", max_parameters_increase),
+        "size_bytes": ("--max-size-increase", max_size_increase),
+    }
+    counts = {
+        "reorders": ("--max-reorders-increase", max_reorders_increase),
+        "quantizers": ("--max-qdq-increase", max_qdq_increase),
+    }
+    flags = gate_flags(baseline, max_regression, inconclusive, percents, counts)
     size = parse_image_size(image_size)
     choice = _choice(runtime, provider, precision)
     where = DeviceChoice(device, remote_dir, remote_python)
     where.check()
     paths = models or [_latest()]
-    measured = workloads(paths, size, choice)
+    summary = summary_file() if format_ == "github" else None
+    measured = workloads(paths, size, choice, SIDES if flags is None else COMPRESSED)
+    run = _run_to_update(paths, len(measured), gated=flags is not None, control=control) if update else None
+    plan = None if flags is None else plan_gate(flags, measured, size, choice, here=where.is_here)
+    rows, again = (measured if plan is None else plan.workloads), None
     if profile:
-        check_profiled(measured)
-    run = _run_to_update(paths, len(measured)) if update else None
-    with where.open(out, settings, measured) as on, board_of(out, on, lock_clocks) as board:
-        build_engines(out, measured, on)
-        with _progress(out) as progress:
-            report = measure(
-                measured,
-                threads=threads,
-                **Extent.of(settings).arguments(),
-                seed=seed,
-                progress=progress,
-                device=on,
-            )
-        report = with_board(out, settings, report, measured, on, board)
+        check_profiled(rows)
+    if control:
+        rows, again = with_control(rows)
+    found: list[Profile] = []
+    with where.open(out, settings, rows) as on, board_of(out, on, lock_clocks) as board:
+        build_engines(out, rows, on)
+        with _progress(out) as progress, _kept(out, format_, output, as_json=as_json) as keep:
+            measure = _measure(rows, threads, settings, seed, progress, plan, on)
+            if plan is None:
+                report, page = replace(measure(0, keep=keep), control=again), None
+            else:
+                report, gate = measure_gate(
+                    plan, measure, settings["bench.pairs"], control=again, keep=keep, tell=out.remark
+                )
+                page = GatePage(gate, plan)
+        report = with_board(out, settings, report, rows, on, board)
         if run is not None:
             from mggc_edge.report.latency import renew_latency
 
             renew_latency(run, report.to_json())
         document = report.to_json()
-        found: list[Profile] = []
         if profile:
             out.remark("looking where the time goes")
             most = settings["bench.max_seconds"]
-            found = profiles(measured, threads=report.runs[0].threads, seed=seed, max_seconds=most, device=on)
+            found = profiles(rows, threads=report.runs[0].threads, seed=seed, max_seconds=most, device=on)
             document = with_profiles(document, found)
     with out.document(document, as_json=as_json or format_ == "json", file=output) as taken:
-        if taken:
-            return
-        if format_ == "markdown":
-            for line in [*markdown(report), *profile_markdown(report, found)]:
-                out.text(line)
-        else:
-            for block in [*pages(report, width=out.console().width), *profile_pages(report, found)]:
-                out.result(block)
+        if not taken:
+            show(out, report, format_, page=page, profiles=found, summary=summary)
+    if page is None:
+        return 0
+    if page.gate.verdict == "inconclusive" and page.gate.warn:
+        out.remark("warning: the gate is inconclusive, which --inconclusive warn lets pass")
+    return page.gate.exit_code
+
+
+def _measure(
+    rows: Sequence[Workload],
+    threads: int | None,
+    settings: Settings,
+    seed: int,
+    progress: Progress | None,
+    plan: GatePlan | None,
+    device: Device,
+) -> Callable[..., BenchmarkReport]:
+    """Return what measures all rows: the number of the round, and pairs, runs and keep as `harness.measure` has them.
+
+    What a gate allows is the smallest difference that matters, and its two rounds share the time.
+    """
+    from mggc_edge.benchmarks.extent import Extent
+    from mggc_edge.benchmarks.harness import measure
+
+    extent = Extent.of(settings)
+    if plan is not None and (allowed := plan.flags.limits.regression) is not None:
+        extent = replace(extent, margin=allowed, max_seconds=extent.max_seconds / 2)
+
+    def round_(number: int, **words: Any) -> BenchmarkReport:
+        asked: dict[str, Any] = {**extent.arguments(), **words}
+        return measure(rows, threads=threads, seed=seed + number, progress=progress, device=device, **asked)
+
+    return round_
+
+
+@contextmanager
+def _kept(out: Output, form: Format, file: Path | None, *, as_json: bool) -> Iterator[Keep]:
+    """Yield what takes the samples of a measurement that an error or Ctrl-C ends; they are written and shown then."""
+    parts: list[BenchmarkReport] = []
+    try:
+        yield parts.append
+    except BaseException:
+        if parts:
+            from mggc_edge.cli.bench_formats import show
+
+            pairs = sum(len(process.pairs) for process in parts[-1].runs[0].processes)
+            with out.document(parts[-1].to_json(), as_json=as_json or form == "json", file=file) as taken:
+                if not taken:
+                    show(out, parts[-1], form if form == "markdown" else "table")
+            where = "" if file is None else f", and kept in '{file}'"
+            out.remark(
+                f"the measurement ended early, after {counted(pairs, 'complete pair')}: what they say is shown{where}"
+            )
+        raise
 
 
 def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice:
@@ -173,8 +264,10 @@ def _choice(runtime: str | None, provider: str, precision: str | None) -> Choice
     return Choice(*(tuple(dict.fromkeys(names)) for names in asked))
 
 
-def _run_to_update(paths: list[Path], models: int) -> Path:
+def _run_to_update(paths: list[Path], models: int, *, gated: bool, control: bool) -> Path:
     """Return the finished run that is measured, which keeps the latency of one way to run it."""
+    if gated or control:
+        raise typer.BadParameter(f"--update takes no {'--baseline' if gated else '--control'}.")
     from mggc_edge.opening import what_is
     from mggc_edge.report.latency import check_renewable
 
@@ -214,11 +307,14 @@ def _progress(out: Output) -> Iterator[Progress | None]:
 
             yield moved
     else:
-        start = last = time.monotonic()
+        start = last = before = time.monotonic()
 
         def told(done: int, total: int, text: str) -> None:
-            nonlocal last
+            nonlocal start, last, before
             now = time.monotonic()
+            if done == 1:  # of a second round, too
+                start = before
+            before = now
             if now - last >= SECONDS_BETWEEN_LINES:
                 last = now
                 left = (now - start) / done * (total - done)

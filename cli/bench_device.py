@@ -62,6 +62,11 @@ class DeviceChoice:
     folder: str | None
     python: str | None
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is this machine."""
+        return not self.device.startswith(REMOTE)
+
     def check(self) -> None:
         """Check what can be known before anything is read or reached.
 

@@ -65,8 +65,11 @@ class Choice:
         return found
 
 
-def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[Workload]:
-    """Return what to measure, with names of their own: the two models of a run, or the files.
+SIDES = ("original", "compressed")  # of a run
+
+
+def workloads(paths: Sequence[Path], size: Size | None, choice: Choice, sides: Sequence[str] = SIDES) -> list[Workload]:
+    """Return what to measure, with names of their own: the two models of a run, or those of `sides`; or the files.
 
     Raises:
         InputError: something is no file that can be measured, or nothing can be run in a way that was asked for.
@@ -76,7 +79,9 @@ def workloads(paths: Sequence[Path], size: Size | None, choice: Choice) -> list[
 
     kinds = [what_is(path) for path in paths]
     if kinds == ["run"]:
-        found = [(_run_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice)]
+        found = [
+            (_run_workload(name, path, size), wanted) for name, path, wanted in _run_models(paths[0], choice, sides)
+        ]
     else:
         for path, kind in zip(paths, kinds, strict=True):
             if kind == "run":
@@ -153,7 +158,7 @@ def _check_both_sides(rows: Sequence[Sequence[Workload]], models: Sequence[Workl
             )
 
 
-def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
+def _run_models(run: Path, choice: Choice, sides: Sequence[str]) -> list[tuple[str, Path, Choice]]:
     """Return name, file, and how it is run, of a run's original and compressed generator.
 
     Where the original has no file of a precision that was asked for, its float32 file stands in.
@@ -166,7 +171,7 @@ def _run_models(run: Path, choice: Choice) -> list[tuple[str, Path, Choice]]:
         key = _run_file(run, runtime, listed), ".onnx" if runtime == "tensorrt" else ending
         groups[key] = (*groups.get(key, ()), *([] if runtime is None else [runtime]))
     found: list[tuple[str, Path, Choice]] = []
-    for name in ("original", "compressed"):
+    for name in sides:
         for (generator, ending), runtimes in groups.items():
             place = generator.parent.relative_to(run.resolve()).as_posix()  # of the same target and engine
             stem, own, _ = (ORIGINAL_FILE if name == "original" else generator.name).split(".")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mggc_edge.benchmarks.percentiles import percentile
 from mggc_edge.cli.bench_power import energy, power_lines
 from mggc_edge.cli.output import file_size, shown, si
 from mggc_edge.errors import printable
@@ -12,20 +14,33 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from mggc_edge.benchmarks.report import BenchmarkReport, Comparison, ModelRun
+    from mggc_edge.cli.gate_pages import GatePage
 
 WIDE = 110
+COLUMNS = (
+    "model", "run by", "p50", "95% interval", "p90", "p95", "p99", "pictures/s", "MACs", "realisation", "memory",
+    "energy", "load", "first", "file", "samples",
+)  # fmt: skip
+WIDE_COLUMNS = (
+    "model", "run by", "p50", "95% interval", "p90", "pictures/s", "MACs", "realisation", "memory", "energy",
+)  # fmt: skip
+NARROW_COLUMNS = ("model", "run by", "p50", "p90", "/s", "MACs", "realisation", "memory", "energy")
+OFTEN_EMPTY = ("p95", "p99", "realisation", "energy")
 LIBRARIES = {"ort-mobile": "onnxruntime"}  # runtime -> the library that it is, where that has another name
 COLORS = {"faster": "green", "slower": "red", "same": "cyan", "inconclusive": "yellow"}
 
 
-def pages(report: BenchmarkReport, *, width: int) -> list[RenderableType]:
-    """Return the tables and lines of a measurement; below 110 columns some columns are left out."""
+def pages(report: BenchmarkReport, *, width: int, gate: GatePage | None = None) -> list[RenderableType]:
+    """Return the tables and lines of a measurement; below 110 columns some columns are left out.
+
+    A gate says what there is to say of its models.
+    """
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
 
     wide = width >= WIDE
-    header, *rows = _cells(report, wide=wide)
+    header, *rows = _cells(report, WIDE_COLUMNS if wide else NARROW_COLUMNS)
     page = Table(box=box.SIMPLE, pad_edge=False)
     page.add_column(header[0], overflow="fold")
     for label in header[1:]:
@@ -33,18 +48,19 @@ def pages(report: BenchmarkReport, *, width: int) -> list[RenderableType]:
     for row in rows:
         page.add_row(*map(shown, row))
     blocks: list[RenderableType] = [shown(_where(report)), page]
-    for comparison in report.comparisons:
+    blocks += [] if gate is None else gate.blocks()
+    for comparison in report.comparisons if gate is None else ():
         color = COLORS[comparison.verdict]
         blocks.append(f"[bold {color}]{comparison.verdict}[/]: {shown(sentence(comparison))}")
-        blocks += [Padding(shown(line), (0, 0, 0, 2)) for line in _details(comparison)]
+        blocks += [Padding(shown(line), (0, 0, 0, 2)) for line in comparison_details(comparison)]
     blocks += [shown(line) for line in power_lines(report)]
-    blocks += [f"[yellow]warning[/]: {shown(line)}" for line in _warnings(report)]
+    blocks += [f"[yellow]warning[/]: {shown(line)}" for line in warning_lines(report)]
     return blocks
 
 
-def markdown(report: BenchmarkReport) -> list[str]:
-    """Return the lines of a measurement in Markdown, as GitHub takes it."""
-    header, *rows = _cells(report, wide=True)
+def markdown(report: BenchmarkReport, gate: GatePage | None = None) -> list[str]:
+    """Return the lines of a measurement in Markdown, as GitHub takes it, with all columns."""
+    header, *rows = _cells(report, COLUMNS)
     lines = [
         f"**{markdown_text(_where(report))}**",
         "",
@@ -52,14 +68,16 @@ def markdown(report: BenchmarkReport) -> list[str]:
         markdown_row(["---"] + ["---:"] * (len(header) - 1)),
     ]
     lines += [markdown_row(row) for row in rows]
-    for comparison in report.comparisons:
+    lines += [] if gate is None else gate.markdown()
+    for comparison in report.comparisons if gate is None else ():
+        text = " ".join([sentence(comparison), *comparison_details(comparison)])
         lines += [
             "",
-            f"**{comparison.verdict}**: {markdown_text(' '.join([sentence(comparison), *_details(comparison)]))}",
+            f"**{comparison.verdict}**: {markdown_text(text)}",
         ]
     for line in power_lines(report):
         lines += ["", markdown_text(line)]
-    for line in _warnings(report):
+    for line in warning_lines(report):
         lines += ["", f"> warning: {markdown_text(line)}"]
     return lines
 
@@ -67,12 +85,12 @@ def markdown(report: BenchmarkReport) -> list[str]:
 def sentence(comparison: Comparison) -> str:
     """Return what the samples allow to say, in words."""
     a, b, value = comparison.a, comparison.b, comparison.ratio.value
-    interval = comparison.ratio.ci99
+    interval = comparison.ratio.interval
     if comparison.disturbed:  # the ratio and its interval are those of the disturbance
         return f"these samples cannot tell whether {b} is faster than {a}: {comparison.reason}."
     if interval is None:
         return f"a single process of each was measured, which cannot tell whether {b} is faster than {a}."
-    between = f"99%: {_times(interval[0])} to {_times(interval[1])}"
+    between = f"{comparison.level}%: {_times(interval[0])} to {_times(interval[1])}"
     if comparison.verdict == "faster":
         return f"{b} is {_times(value)} times as fast as {a} ({between})."
     if comparison.verdict == "slower":
@@ -82,7 +100,8 @@ def sentence(comparison: Comparison) -> str:
     return f"these samples cannot tell whether {b} is faster than {a} (speed {_times(value)}, {between})."
 
 
-def _details(comparison: Comparison) -> list[str]:
+def comparison_details(comparison: Comparison) -> list[str]:
+    """Return further lines: MACs and realisation, the smallest difference that would show, what was left out."""
     lines = []
     unclear, disturbed = comparison.verdict == "inconclusive", bool(comparison.disturbed)
     macs, realisation = comparison.macs_ratio, comparison.realisation
@@ -104,7 +123,8 @@ def _details(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _warnings(report: BenchmarkReport) -> list[str]:
+def warning_lines(report: BenchmarkReport) -> list[str]:
+    """Return every warning as a sentence, with its code and what to do."""
     from mggc_edge.benchmarks.remarks import WARNINGS
 
     lines = []
@@ -144,47 +164,47 @@ def _differ(report: BenchmarkReport) -> bool:
     return len({_way(run) for run in report.runs}) > 1
 
 
-def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
-    """Return the header and a row per model."""
-    if wide:
-        header = ["model", "p50", "95% interval", "p90", "load", "first", "memory", "MACs", "file", "samples"]
-    else:
-        header = ["model", "p50", "p90", "load", "memory", "MACs"]
-    if _differ(report):
-        header.insert(1, "run by")
-        for label in ("first", "load") if wide else ("load", "p90"):
-            header.remove(label)
-    if any(energy(run) != "-" for run in report.runs):
-        header.insert(header.index("MACs"), "energy")
-        if "load" in header:
-            header.remove("load")
-    return [header] + [_model_row(run, header) for run in report.runs]
+def _cells(report: BenchmarkReport, columns: Sequence[str]) -> list[list[str]]:
+    """Return the header and a row per model; columns that nothing is known for are left out."""
+    compared = {comparison.b: comparison for comparison in report.comparisons}
+    rows = [_model_row(run, compared.get(run.model.name)) for run in report.runs]
+    dropped = set() if _differ(report) else {"run by"}
+    dropped |= {label for label in OFTEN_EMPTY if all(row[label] == "-" for row in rows)}
+    if _differ(report) and columns is NARROW_COLUMNS:
+        dropped |= {"/s", "realisation"}
+    header = [label for label in columns if label not in dropped]
+    return [header] + [[row[label] for label in header] for row in rows]
 
 
-def _model_row(run: ModelRun, header: list[str]) -> list[str]:
-    interval = run.ci95_ms
+def _model_row(run: ModelRun, comparison: Comparison | None) -> dict[str, str]:
+    interval, macs = run.ci95_ms, run.model.macs_true
     peak = run.rss_peak_bytes if run.pool_bytes is None else run.pool_bytes
-    macs = run.model.macs_true
-    cells = {
+    real = None if comparison is None or comparison.verdict == "inconclusive" else comparison.realisation
+    high = {percent: percentile(run.used_ns, percent) for percent in (95, 99)}
+    speed = _number(run.pictures_per_second)
+    return {
         "model": run.model.name,
         "run by": _way(run),
         "p50": _ms(run.p50_ms),
         "95% interval": "-" if interval is None else f"{_number(interval[0])} to {_number(interval[1])}",
         "p90": _ms(run.p90_ms),
-        "load": _ms(run.load_ms),
-        "first": _ms(run.first_inference_ms),
+        **{f"p{percent}": "-" if one is None else _ms(one.value / 1e6) for percent, one in high.items()},
+        "pictures/s": speed,
+        "/s": speed,
+        "MACs": "-" if macs is None else si(macs, digits=3),
+        "realisation": "-" if real is None else f"{real:.0%}",
         "memory": "-" if peak is None else file_size(peak),
         "energy": energy(run),
-        "MACs": "-" if macs is None else si(macs, digits=3),
+        "load": _ms(run.load_ms),
+        "first": _ms(run.first_inference_ms),
         "file": file_size(run.size_bytes),
         "samples": f"{len(run.samples_ns):,}",
     }
-    return [cells[label] for label in header]
 
 
 def _number(value: float) -> str:
     """Return a number with at least three significant digits and without an exponent."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}" if value >= 0.001 else f"{value:.6f}"
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}" if value >= 0.001 else f"{value:.6f}"
 
 
 def _ms(value: float) -> str:

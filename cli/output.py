@@ -56,6 +56,10 @@ class Output:
         """Print a line of a result without markup or wrapping."""
         sys.stdout.write(f"{printable(line)}\n")
 
+    def raw(self, text: str) -> None:
+        """Print a document of a format that has its own escaping, as it is."""
+        sys.stdout.write(text)
+
     @contextlib.contextmanager
     def document(self, document: Mapping[str, Any], *, as_json: bool, file: Path | None) -> Iterator[bool]:
         """Print the JSON document of a result where it was asked for, and yield whether stdout has been taken by it.

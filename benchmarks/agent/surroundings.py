@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .board import BoardSession
+from .host import host_id
+from .processor import clock_khz, throttle_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +33,7 @@ class Moment:
         stolen_ticks: of these, time that a virtual machine's host gave to others.
         governors: how the cores' clocks are chosen, each name once.
         frequency_khz: mean clock of the cores.
+        throttle_events: how often the processor has been slowed down for its heat since the machine started.
     """
 
     load: float | None
@@ -38,6 +41,7 @@ class Moment:
     stolen_ticks: int | None
     governors: tuple[str, ...]
     frequency_khz: float | None
+    throttle_events: int | None = None
 
 
 class Surroundings:
@@ -77,12 +81,14 @@ class Surroundings:
             "os": platform.system(),
             "kernel": platform.release(),
             "python": platform.python_version(),
+            "host": host_id(self._root),
         }
 
     def _others(self) -> dict[str, Any]:
-        """Return how many threads of others want to run, while no model runs."""
+        """Return how many threads of others want to run, while no model runs, and the clock of the fastest core."""
+        clock = clock_khz(self._root)
         time.sleep(SECONDS_TO_SLEEP)
-        return {"running": others_running(self._root)}
+        return {"running": others_running(self._root), "clock_khz": clock}
 
 
 def moment(root: Path = Path("/")) -> Moment:
@@ -101,6 +107,7 @@ def moment(root: Path = Path("/")) -> Moment:
         stolen_ticks=ticks[7] if len(ticks) == 8 else None,
         governors=tuple(sorted({governor for governor in governors if governor})),
         frequency_khz=sum(known) / len(known) if known else None,
+        throttle_events=throttle_events(root),
     )
 
 

@@ -53,6 +53,7 @@ class Worker:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._feeds: dict[str, np.ndarray[Any, Any]] = {}
+        self._slept = _slept_ns()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what a request asks for and return the answer."""
@@ -92,7 +93,13 @@ class Worker:
         for name, dtype, dims in engine.inputs:
             shape = _shape(name, dims, request["image_size"], bytes_=dtype == "uint8")
             self._feeds[name] = _feed(generator, name, dtype, shape, values)
-        first = self._run()
+        first = time.perf_counter_ns()
+        outputs = engine.run(self._feeds)
+        first = time.perf_counter_ns() - first
+        for array in outputs.values() if hasattr(outputs, "values") else outputs:
+            if np.asarray(array).dtype.kind == "f" and not np.isfinite(array).all():
+                raise RefusalError("model", "it returns values that are not finite for a picture of random values")
+        del outputs
         gc.collect()
         gc.freeze()
         gc.disable()
@@ -118,15 +125,21 @@ class Worker:
 
     def _sample(self, runs: int) -> dict[str, Any]:
         """Time so many runs; note what the kernel counted meanwhile, in ns (see `disturbance.Noted`)."""
+        take = getattr(self._engine, "take_enqueue_ns", None)  # of engines whose work goes on by itself
+        if take is not None:
+            take()
         # What is slow to read is read farther from the runs.
         waited, switches, cpu, wall = _waited(), _switches(), time.process_time_ns(), time.perf_counter_ns()
         samples = [self._run() for _ in range(runs)]
         wall, cpu = time.perf_counter_ns() - wall, time.process_time_ns() - cpu
+        before, self._slept = self._slept, _slept_ns()
         noted = {
             "wall_ns": wall,
             "cpu_ns": cpu,
             "involuntary_switches": _difference(switches, _switches()),
             "waited_ns": _difference(waited, _waited()),
+            "suspended_ns": _difference(before, self._slept),
+            "enqueue_ns": None if take is None else take(),
         }
         return {"samples_ns": samples, "noted": noted}
 
@@ -292,6 +305,13 @@ def _waited(tasks: Path = Path("/proc/self/task")) -> int | None:
                 ran, waited = map(int, (task / "schedstat").read_text(encoding="ascii").split()[:2])
                 total, known = total + waited, known + ran
     return total if known else None  # a kernel that does not count shows zeros
+
+
+def _slept_ns() -> int | None:
+    """Return for how long the machine has slept since it started; None where no clock goes on meanwhile."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

@@ -34,6 +34,7 @@ class DeviceFacts:
         all_cores: all that there are.
         os, kernel: of the operating system, as Python names them.
         python: version of the interpreter that measures.
+        host: a word that stands for this machine and no other; None where it has no such number.
     """
 
     machine: Machine
@@ -41,6 +42,7 @@ class DeviceFacts:
     os: str
     kernel: str
     python: str
+    host: str | None = None
 
 
 class Device(Protocol):
@@ -106,7 +108,14 @@ def facts_of(answer: Mapping[str, Any]) -> DeviceFacts:
             gpu_nodes=tuple(_text(name) for name in told["gpu_nodes"][:MAX_NAMES]),
         )
         cores = _count(answer["all_cores"])
-        return DeviceFacts(machine, cores, _text(answer["os"]), _text(answer["kernel"]), _text(answer["python"]))
+        return DeviceFacts(
+            machine,
+            all_cores=cores,
+            os=_text(answer["os"]),
+            kernel=_text(answer["kernel"]),
+            python=_text(answer["python"]),
+            host=None if answer["host"] is None else _text(answer["host"]),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise DeviceError("what the device tells of itself makes no sense") from error
 
@@ -124,6 +133,7 @@ def moment_of(answer: Mapping[str, Any]) -> Moment:
             stolen_ticks=None if answer["stolen_ticks"] is None else _count(answer["stolen_ticks"]),
             governors=tuple(_text(name) for name in answer["governors"][:MAX_NAMES]),
             frequency_khz=_number(answer["frequency_khz"]),
+            throttle_events=None if answer["throttle_events"] is None else _count(answer["throttle_events"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DeviceError("what the device tells of its surroundings makes no sense") from error
@@ -139,6 +149,18 @@ def others_of(answer: Mapping[str, Any]) -> int | None:
         return None if answer["running"] is None else _count(answer["running"])
     except (KeyError, TypeError, ValueError) as error:
         raise DeviceError("what the device tells of other processes makes no sense") from error
+
+
+def clock_of(answer: Mapping[str, Any]) -> int | None:
+    """Return what a device told as "others": the clock of its fastest core in kHz, None where it does not say.
+
+    Raises:
+        DeviceError: it makes no sense.
+    """
+    try:
+        return None if answer["clock_khz"] is None else _count(answer["clock_khz"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise DeviceError("what the device tells of its clocks makes no sense") from error
 
 
 def _text(value: Any) -> str:

@@ -77,7 +77,8 @@ class Told(Surroundings):
         self.moment: Callable[[], Moment] = lambda: Moment(0.0, None, None, (), None)
         self.others: Callable[[], int | None] = lambda: 0
         self.answers["moment"] = lambda: asdict(self.moment())
-        self.answers["others"] = lambda: {"running": self.others()}
+        self.clock_khz: Callable[[], int | None] = lambda: None
+        self.answers["others"] = lambda: {"running": self.others(), "clock_khz": self.clock_khz()}
 
 
 class Clock:

@@ -29,7 +29,7 @@ class Board(Surroundings):
     def __init__(self, tree: Tree, hotter: Callable[[int], None]) -> None:
         super().__init__(this_machine, tree.root)
         self.answers["moment"] = lambda: asdict(Moment(0.0, None, None, (), None))
-        self.answers["others"] = lambda: {"running": 0}
+        self.answers["others"] = lambda: {"running": 0, "clock_khz": None}
         self._looks, self._hotter, self._look = 0, hotter, self.answers["heat"]
         self.answers["heat"] = self._heat_after
 

@@ -71,8 +71,8 @@ def test_leaving_out_by_counts_shifts_a_mean_by_as_little_as_is_promised() -> No
     assert own[stays].mean() - 1 == pytest.approx(-np.log(2) * 0.01, abs=0.001)
 
 
-def test_load_preemption_stolen_time_and_throttling_forbid_a_verdict_and_nothing_else_does() -> None:
-    assert disturbing(WARNINGS) == ("load", "preempted", "steal", "throttled")
+def test_what_forbids_a_verdict_is_load_preemption_stolen_time_throttling_and_a_failed_control() -> None:
+    assert disturbing(WARNINGS) == ("control", "load", "preempted", "steal", "throttled")
     assert disturbing(["unsettled", "steal", "steal"]) == ("steal",)
 
 

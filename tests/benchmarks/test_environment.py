@@ -61,7 +61,7 @@ def test_the_context_says_what_machine_and_which_versions(tmp_path: Path) -> Non
     device = DeviceFacts(machine, 4, "Linux", "6.1", "3.8.10")
     facts = context(device, "ssh://board", before, after, {"onnxruntime": "9.9"})
     assert set(facts) == {
-        "device", "address", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after", "stolen",
+        "device", "address", "host", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after",
         "versions",
     }  # fmt: skip
     assert facts["cpu"] == {

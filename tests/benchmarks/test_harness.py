@@ -216,7 +216,7 @@ def test_what_disturbs_is_warned_about(files: Any, monkeypatch: pytest.MonkeyPat
     moments = iter([Moment(2.5, 1000, 0, (), None), Moment(2.5, 2000, 30, (), None)])
     monkeypatch.setattr(Fakes.told, "moment", lambda: next(moments))
     monkeypatch.setattr(Fakes.told, "others", lambda: 1)
-    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=3, pairs=20, processes=5)
+    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=3, pairs=40, processes=5)
     assert report.warnings == ("load", "steal", "threads")
     assert set(report.warnings) < set(WARNINGS)
 
@@ -236,16 +236,16 @@ def test_others_that_want_to_run_are_load_only_where_no_core_is_left_for_them(
 ) -> None:
     turn = itertools.cycle(others)
     monkeypatch.setattr(Fakes.told, "others", lambda: next(turn))
-    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=threads, pairs=24, processes=6)
+    report = measured(Fakes(a=lambda _: 300 * MS), files(a=None), threads=threads, pairs=36, processes=6)
     assert report.warnings == codes
-    assert report.context["others_running"] == [value for value in others * 24 if value is not None][:24]
+    assert report.context["others_running"] == [value for value in others * 36 if value is not None][:36]
 
 
 def test_the_load_of_the_minute_before_is_no_warning_as_a_job_has_just_trained(
     files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Fakes.told, "moment", lambda: Moment(2.6, None, None, (), None))
-    assert measured(Fakes(a=lambda _: 300 * MS), files(a=None), pairs=20, processes=5).warnings == ()
+    assert measured(Fakes(a=lambda _: 300 * MS), files(a=None), pairs=40, processes=5).warnings == ()
 
 
 @pytest.mark.parametrize("code", ["load", "steal"])
@@ -295,14 +295,14 @@ def test_a_neighbor_for_a_part_of_the_time_is_taken_out_of_the_estimate(files: A
         return (stopped(0.5) if sample in (2, 3) else quiet)(sample, wall_ns)
 
     fakes = Fakes({"a": counts}, a=latency, b=lambda _: 100 * MS)
-    report = measured(fakes, files(a=None, b=None), pairs=40, processes=10)
+    report = measured(fakes, files(a=None, b=None), pairs=80, processes=20)
     comparison = report.comparison("a", "b")
     assert comparison.ratio.value == pytest.approx(3.0)
-    assert (comparison.verdict, comparison.pairs, comparison.left_out) == ("faster", 20, 20)
+    assert (comparison.verdict, comparison.pairs, comparison.left_out) == ("faster", 40, 40)
     assert report.warnings == ()
     for run in report.runs:  # of both sides, though only one was stopped
-        assert [process.left_out for process in run.processes] == [(2, 3)] * 10
-        assert len(run.samples_ns) == 40 * run.runs_per_pair
+        assert [process.left_out for process in run.processes] == [(2, 3)] * 20
+        assert len(run.samples_ns) == 80 * run.runs_per_pair
     assert report.runs[0].p50_ms == 300.0
     assert report.runs[0].p90_ms == 300.0
     entry = report.to_json()["runs"][0]["processes"][0]
@@ -320,7 +320,7 @@ def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:
     fakes = Fakes()
     report = measure(
         files(a=None),
-        pairs=20,
+        pairs=40,
         processes=5,
         device=LocalDevice(lambda model: Restless(fakes.clock, lambda _: 300 * MS, fakes.log), Fakes.told),
         clock=fakes.clock,

@@ -10,6 +10,7 @@ import pytest
 
 from mggc_edge.benchmarks.remarks import WARNINGS, remark_json
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
+from mggc_edge.benchmarks.stats import compare
 from mggc_edge.errors import InputError
 from tests.benchmarks.bench_helpers import run_of
 
@@ -25,7 +26,9 @@ def report(**changes: object) -> BenchmarkReport:
 
 def test_the_document_has_the_keys_that_were_promised() -> None:
     document = report().to_json()
-    assert list(document) == ["schema", "context", "models", "runs", "comparisons", "warnings", "gate"]
+    assert list(document) == [
+        "schema", "complete", "context", "models", "runs", "comparisons", "warnings", "control", "gate",
+    ]  # fmt: skip
     assert document["schema"] == "mggc-edge/bench/1"
     assert document["context"] == {"device": "x86"}
     assert document["models"][1] == {
@@ -59,7 +62,14 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
             "p90": pytest.approx(44.0),
             "mean": pytest.approx(560 / 12),
             "mad": 0.0,
+            "p50_ci95": [40.0, 44.0],  # the third and the tenth of twelve samples
+            "p90_ci95": None,
+            "p95": None,
+            "p95_ci95": None,
+            "p99": None,
+            "p99_ci95": None,
         },
+        "pictures_per_second": pytest.approx(1000 / 44),
         "load_ms": 4.0,
         "first_inference_ms": 3.0,
         "memory": {"rss_peak_bytes": 5001, "pool_bytes": None, "device_bytes": None},
@@ -84,24 +94,26 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
         "cpu_ns": [],
         "involuntary_switches": [],
         "waited_ns": [],
+        "suspended_ns": [],
     }
 
 
 def test_a_comparison_is_of_pairs_within_processes() -> None:
     (entry,) = report().to_json()["comparisons"]
-    # Pairs 42:20, 40:22 and 44:20, 44:22; a process counts with the mean of its two logs.
-    first, second = math.log(42 / 20 * 40 / 22) / 2, math.log(44 / 20 * 44 / 22) / 2
-    value = math.exp((first + second) / 2)
-    half = abs(first - second) / 2
+    alone = compare([[(42, 20), (40, 22)], [(44, 20), (44, 22)]], 0.05)
     assert set(entry) == {
         "a", "b", "ratio", "ci95", "ci99", "verdict", "margin", "minimum_detectable_effect", "macs_ratio",
         "realisation", "pairs", "pairs_left_out", "pairs_throttled", "processes", "reason", "disturbed", "warnings",
+        "level", "interval",
     }  # fmt: skip
-    assert entry["ratio"] == pytest.approx(value)
-    assert entry["ci95"] == pytest.approx([value * math.exp(sign * 12.7062047 * half) for sign in (-1, 1)])
-    assert entry["ci99"] == pytest.approx([value * math.exp(sign * 63.6567412 * half) for sign in (-1, 1)])
+    assert alone.ci95 is not None
+    assert alone.ci99 is not None
+    assert entry["ratio"] == pytest.approx(alone.value)
+    assert entry["ci95"] == pytest.approx(list(alone.ci95))
+    assert entry["ci99"] == entry["interval"] == pytest.approx(list(alone.ci99))
+    assert entry["level"] == 0.99
     assert (entry["verdict"], entry["macs_ratio"]) == ("inconclusive", 6.0)
-    assert entry["realisation"] == pytest.approx(value / 6)
+    assert entry["realisation"] == pytest.approx(alone.value / 6)
     assert (entry["pairs"], entry["processes"], entry["margin"]) == (4, 2, 0.05)
     assert (entry["pairs_left_out"], entry["disturbed"], entry["warnings"]) == (0, [], [])
     assert entry["reason"] == "the 99 % interval is too wide"

@@ -33,26 +33,26 @@ EIGHTY = """\
 x86, Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz, 2 threads on 8 cores,
 onnxruntime 1.31.1, fp32, 16x16
 
- model             p50        p90      load   memory     MACs
- ────────────────────────────────────────────────────────────
- original     8,000 ms   8,080 ms   4.00 ms   5.0 kB   49.5 G
- compressed   1,000 ms   1,000 ms   4.00 ms   5.0 kB   2.48 G
+ model             p50        p90      /s     MACs   realisation   memory
+ ────────────────────────────────────────────────────────────────────────
+ original     8,000 ms   8,080 ms   0.125   49.5 G             -   5.0 kB
+ compressed   1,000 ms   1,000 ms    1.00   2.48 G           40%   5.0 kB
 
 faster: compressed is 8.00 times as fast as original (99%: 7.45 to 8.59).
   20.0 times fewer MACs; realisation 40%.
-  Smallest difference that 3 pairs in 3 processes would show here: 8.3%.
+  Smallest difference that 3 pairs in 3 processes would show here: 9.6%.
 """
 WIDE = """\
 x86, Intel(R) Xeon(R) Platinum 8375C CPU @ 2.90GHz, 2 threads on 8 cores, onnxruntime 1.31.1, fp32, 16x16
 
- model             p50     95% interval        p90      load     first   memory     MACs      file   samples
- ───────────────────────────────────────────────────────────────────────────────────────────────────────────
- original     8,000 ms   7,755 to 8,252   8,080 ms   4.00 ms   3.00 ms   5.0 kB   49.5 G   45.5 MB         3
- compressed   1,000 ms   1,000 to 1,000   1,000 ms   4.00 ms   3.00 ms   5.0 kB   2.48 G    2.3 MB         3
+ model             p50     95% interval        p90   pictures/s     MACs   realisation   memory
+ ──────────────────────────────────────────────────────────────────────────────────────────────
+ original     8,000 ms   7,755 to 8,252   8,080 ms        0.125   49.5 G             -   5.0 kB
+ compressed   1,000 ms   1,000 to 1,000   1,000 ms         1.00   2.48 G           40%   5.0 kB
 
 faster: compressed is 8.00 times as fast as original (99%: 7.45 to 8.59).
   20.0 times fewer MACs; realisation 40%.
-  Smallest difference that 3 pairs in 3 processes would show here: 8.3%.
+  Smallest difference that 3 pairs in 3 processes would show here: 9.6%.
 """
 
 
@@ -78,7 +78,9 @@ def test_a_run_is_measured_original_against_compressed(command: Command, materia
     ran = command("bench", material / "run", *TWO, "--json")
     document = ran.document
     assert ran.code == 0
-    assert list(document) == ["schema", "context", "models", "runs", "comparisons", "warnings", "gate"]
+    assert list(document) == [
+        "schema", "complete", "context", "models", "runs", "comparisons", "warnings", "control", "gate",
+    ]  # fmt: skip
     assert [model["name"] for model in document["models"]] == ["original", "compressed"]
     assert [Path(model["path"]).name for model in document["models"]] == ["original.fp32.onnx", "generator.fp32.onnx"]
     manifest = json.loads((material / "run/manifest.json").read_text())
@@ -164,8 +166,9 @@ def test_markdown_is_what_github_takes(command: Command, tmp_path: Path) -> None
     ran = command("bench", path, *SHORT, "--format", "markdown")
     lines = ran.out.splitlines()
     assert lines[0].startswith("**")
-    assert lines[2] == "| model | p50 | 95% interval | p90 | load | first | memory | MACs | file | samples |"
-    assert lines[3] == "| --- " + "| ---: " * 9 + "|"
+    columns = "model | p50 | 95% interval | p90 | p95 | pictures/s | MACs | memory | load | first | file | samples"
+    assert lines[2] == f"| {columns} |"  # 200 samples carry p95
+    assert lines[3] == "| --- " + "| ---: " * 11 + "|"
     assert lines[4].startswith("| a\\_b.onnx | ")
     assert any(line.startswith("> warning: few samples: under 5 processes or 20 pairs") for line in lines)
 
@@ -221,7 +224,7 @@ def test_markdown_has_the_verdict_the_realisation_and_whose_warning_it_is() -> N
     lines = markdown(report((8.0, 8.1, 7.9), warnings=("unsettled",)))
     assert lines[-3] == (
         "**faster**: compressed is 8.00 times as fast as original (99%: 7.45 to 8.59). 20.0 times fewer MACs; "
-        "realisation 40%. Smallest difference that 3 pairs in 3 processes would show here: 8.3%."
+        "realisation 40%. Smallest difference that 3 pairs in 3 processes would show here: 9.6%."
     )
     assert lines[-1] == (
         "> warning: compressed: the latency had not settled when its warm-up ended (unsettled); raise "
@@ -247,7 +250,7 @@ def test_pairs_that_were_left_out_are_counted() -> None:
     lines = markdown(BenchmarkReport(CONTEXT, tuple(runs), 0.05))
     assert lines[-1] == (
         "**faster**: compressed is 8.00 times as fast as original (99%: 7.45 to 8.59). 20.0 times fewer MACs; "
-        "realisation 40%. Smallest difference that 3 pairs in 3 processes would show here: 8.3%. "
+        "realisation 40%. Smallest difference that 3 pairs in 3 processes would show here: 9.6%. "
         "Other processes disturbed 1 of 4 pairs, which were left out."
     )
 

@@ -232,7 +232,9 @@ def test_rows_that_were_run_in_different_ways_have_a_column_for_that() -> None:
     report = BenchmarkReport(context, tuple(run_of(m.name, [[[5]]], model=m) for m in models), 0.05)
     lines = markdown(report)
     assert lines[0] == "**x86, EPYC, 2 threads on 2 cores, onnxruntime 1, openvino 2, 16x16**"
-    assert lines[2] == "| model | run by | p50 | 95% interval | p90 | memory | MACs | file | samples |"
+    assert lines[2] == (
+        "| model | run by | p50 | 95% interval | p90 | pictures/s | MACs | memory | load | first | file | samples |"
+    )
     assert [line.split(" | ")[1] for line in lines[4:7]] == [
         "onnxruntime cuda fp32", "ort-mobile fp32", "openvino bf16",
     ]  # fmt: skip

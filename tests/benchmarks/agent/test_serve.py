@@ -95,7 +95,9 @@ def alive(pid: int) -> bool:
 
 
 def test_the_device_tells_of_itself(asker: Asker) -> None:
-    assert asker.ask({"do": "others"}) == {"do": "others", "running": 0}
+    answer = asker.ask({"do": "others"})
+    assert {"running": 0, "do": "others"}.items() <= answer.items()
+    assert set(answer) == {"do", "running", "clock_khz"}
     assert asker.ask({"do": "moment"})["load"] == 0.0
     assert asker.ask({"do": "machine"})["machine"]["processor"] == "CPU"
     assert set(asker.ask({"do": "libraries"})) == {"do", "numpy", "onnxruntime", "openvino", "tensorrt"}

@@ -69,7 +69,9 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     assert warm["runs"] >= 4
     assert len(sampled["samples_ns"]) == 3
     assert all(type(sample) is int and sample > 0 for sample in sampled["samples_ns"])
-    assert set(sampled["noted"]) == {"wall_ns", "cpu_ns", "involuntary_switches", "waited_ns"}
+    assert set(sampled["noted"]) == {
+        "wall_ns", "cpu_ns", "involuntary_switches", "waited_ns", "suspended_ns", "enqueue_ns",
+    }  # fmt: skip
     assert sampled["noted"]["wall_ns"] >= sum(sampled["samples_ns"])
     assert sampled["noted"]["cpu_ns"] > 0
     assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20

@@ -1,0 +1,103 @@
+"""A measurement in two rounds: where the first does not settle the question, everything is measured once more.
+
+The second round has fresh processes, and what is said comes from both together. So no model fails for what happened in
+ten processes, and none has to be measured for longer than its noise asks for. A round that others disturbed as a whole
+is left out where the other one was not: its samples stay in the report, and no estimate uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from mggc_edge.benchmarks.findings import sample_warnings
+from mggc_edge.benchmarks.remarks import disturbing
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+
+FROM_SAMPLES = {"few_samples", "unsettled", "percentiles", "enqueue_bound", "suspended"}  # said anew of all together
+
+
+class Round(Protocol):
+    """One round of measuring: so many pairs, in fresh processes."""
+
+    def __call__(
+        self, number: int, pairs: int, runs: Sequence[int] | None, keep: Callable[[BenchmarkReport], None]
+    ) -> BenchmarkReport:
+        """Measure; `number` is 0 or 1, `runs` the inferences of a sample of each model, None where they are open."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What one or two rounds gave.
+
+    Attributes:
+        each: the rounds as they were measured.
+        report: all of them together.
+    """
+
+    each: tuple[BenchmarkReport, ...]
+    report: BenchmarkReport
+
+
+def measure_in_rounds(
+    measure_round: Round,
+    pairs: int,
+    settled: Callable[[BenchmarkReport], bool],
+    *,
+    keep: Callable[[BenchmarkReport], None],
+    tell: Callable[[], None],
+) -> Rounds:
+    """Measure half of the pairs, and the other half where these did not settle the question.
+
+    Args:
+        measure_round: measures.
+        pairs: of both rounds together; with a single one there is no second round.
+        settled: whether a report needs no second round.
+        keep: is given what is complete where an error or Ctrl-C ends a round.
+        tell: is called before the second round.
+
+    Raises:
+        MggcEdgeError: as the measurement does.
+    """
+    first = measure_round(0, (pairs + 1) // 2, None, keep)
+    if pairs < 2 or settled(first):
+        return Rounds((first,), first)
+    tell()
+    runs = [run.runs_per_pair for run in first.runs]
+    second = measure_round(1, pairs // 2, runs, lambda part: keep(pooled((first, part))))
+    return Rounds((first, second), pooled((first, second)))
+
+
+def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
+    """Return the samples of several rounds of the same models as one report.
+
+    A round with a warning that forbids a verdict is left out, if there is another one without.
+    """
+    void = [bool(disturbing(code for run in each.runs for code in run.warnings)) for each in rounds]
+    used = [not lost or all(void) for lost in void]
+    runs = tuple(_together([each.runs[index] for each in rounds], used) for index in range(len(rounds[0].runs)))
+    contexts = [each.context for each in rounds]
+    summed: dict[str, Any] = {
+        key: sum(context.get(key, 0) for context in contexts) for key in ("seconds", "pairs", "processes")
+    }
+    listed: dict[str, Any] = {
+        key: [entry for context in contexts for entry in context.get(key, ())]
+        for key in ("others_running", "clock_khz")
+    }
+    context = {**contexts[0], **summed, **listed, "load_after": contexts[-1].get("load_after")}
+    return replace(rounds[0], context=context, runs=runs, complete=all(each.complete for each in rounds))
+
+
+def _together(runs: Sequence[ModelRun], used: Sequence[bool]) -> ModelRun:
+    processes: list[ProcessSamples] = []
+    codes: set[str] = set()
+    for run, counts in zip(runs, used, strict=True):
+        processes += run.processes if counts else map(_left_out, run.processes)
+        codes |= set(run.warnings) if counts else set()
+    warnings = (codes - FROM_SAMPLES) | set(sample_warnings(processes))
+    return replace(runs[0], processes=tuple(processes), warnings=tuple(sorted(warnings)))
+
+
+def _left_out(process: ProcessSamples) -> ProcessSamples:
+    return replace(process, left_out=tuple(range(len(process.pairs))))
