@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,7 +68,8 @@ def test_every_input_is_one_argument(tmp_path: Path) -> None:
 
 def test_hostile_inputs_are_passed_on_as_they_are(tmp_path: Path) -> None:
     names = ("BASELINE", "MODELS", "MAX_REGRESSION", "THREADS", "PAIRS", "ARGUMENTS")
-    _, arguments, _, _ = gate(tmp_path, **{f"GATE_{name}": HOSTILE for name in names})
+    inputs: dict[str, Any] = {f"GATE_{name}": HOSTILE for name in names}
+    _, arguments, _, _ = gate(tmp_path, **inputs)
     assert arguments.count(HOSTILE) == 2  # a model, and a further argument
     assert f"--baseline={HOSTILE}" in arguments
     assert f"--threads={HOSTILE}" in arguments
