@@ -78,7 +78,8 @@ def bench(
             metavar="N",
             min=1,
             max=10_000,
-            help="Pairs of samples, spread over bench.processes fresh processes [dim](default: 40)[/].",
+            help="Pairs of samples, spread over bench.processes fresh processes; of a gate, half of them in each of "
+            "two rounds [dim](default: 40)[/].",
         ),
     ] = None,
     image_size: Annotated[

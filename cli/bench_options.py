@@ -20,7 +20,12 @@ _GATE = "Gate"
 
 FormatFlag = Annotated[
     Format,
-    typer.Option("--format", help="How the result is printed; github also writes the job's summary."),
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="How the result is printed: table, json, markdown, junit, github (annotations and the job's summary), "
+        "bencher, benchmark-action.",
+    ),
 ]
 ControlFlag = Annotated[
     bool,
@@ -57,18 +62,21 @@ InconclusiveFlag = Annotated[
 MaxMacs = Annotated[
     str | None,
     typer.Option(
-        "--max-macs-increase", metavar="PERCENT", rich_help_panel=_GATE, help="Fail where more is multiplied, by this."
+        "--max-macs-increase",
+        metavar="PERCENT",
+        rich_help_panel=_GATE,
+        help="Fail where more than this is added to the multiplications, such as 0%.",
     ),
 ]
 MaxParameters = Annotated[
     str | None,
     typer.Option(
-        "--max-parameters-increase", metavar="PERCENT", rich_help_panel=_GATE, help="The same for the parameters."
+        "--max-parameters-increase", metavar="PERCENT", rich_help_panel=_GATE, help="The same of the parameters."
     ),
 ]
 MaxSize = Annotated[
     str | None,
-    typer.Option("--max-size-increase", metavar="PERCENT", rich_help_panel=_GATE, help="The same for the file's size."),
+    typer.Option("--max-size-increase", metavar="PERCENT", rich_help_panel=_GATE, help="The same of the file's size."),
 ]
 MaxReorders = Annotated[
     int | None,
@@ -77,7 +85,7 @@ MaxReorders = Annotated[
         metavar="N",
         min=0,
         rich_help_panel=_GATE,
-        help="Fail where the engine changes the memory layout more often, by this many.",
+        help="Fail where the engine changes the memory layout more often, by more than N.",
     ),
 ]
 MaxQuantizers = Annotated[
@@ -87,7 +95,7 @@ MaxQuantizers = Annotated[
         metavar="N",
         min=0,
         rich_help_panel=_GATE,
-        help="Fail where there are more QuantizeLinear and DequantizeLinear nodes, by this many.",
+        help="Fail where there are more QuantizeLinear and DequantizeLinear nodes, by more than N.",
     ),
 ]
 

@@ -239,6 +239,7 @@ class RunFacts:
         name: of the run folder.
         command: the command that made it, such as "compress"; command_line: as it was typed.
         sizes: of an 8-bit generator, on disk and in memory.
+        bench: what was measured of the original and of the compressed generator; rows: of every model, by its name.
         settings, tools: name -> JSON value; timings_s: stage -> seconds; files: path -> bytes.
     """
 
@@ -252,6 +253,7 @@ class RunFacts:
     sizes: tuple[Size, Size] | None = None
     latency: Latency | None = None
     bench: tuple[Measured, Measured] | None = None
+    rows: tuple[tuple[str, Measured], ...] = ()
     discriminator: Plan | None = None
     quality: Quality | None = None
     samples: tuple[Sample, ...] = ()

@@ -43,6 +43,7 @@ PLAN_SCHEMA, BENCH_SCHEMA = "mggc-edge/plan/1", "mggc-edge/bench/1"
 QUALITY_SCHEMA = "mggc-edge/quality/1"
 SAMPLES_FOLDER, LOG_FILE = "samples", "logs/metrics.jsonl"
 MAX_GROUPS = 1000
+MAX_ROWS = 8  # models of a measurement, as many as one can have
 
 
 def read_run(run: Path) -> RunFacts:
@@ -87,7 +88,8 @@ def _read_run(run: Path) -> RunFacts:
     result = manifest.fields("result") or Fields({}, run / MANIFEST_FILE)
     with _without(run / BENCH_FILE):
         bench = read_fields(run / BENCH_FILE, BENCH_SCHEMA)
-        sides, measured = _bench_costs(bench), _bench(bench)
+        sides, rows = _bench_costs(bench), _rows(bench)
+        measured = (rows[0][1], rows[1][1]) if len(rows) > 1 else None
         benched = _benched(bench, measured)
     with _without(run / DISCRIMINATOR_PLAN_FILE):
         discriminator = _plan(run / DISCRIMINATOR_PLAN_FILE)
@@ -118,6 +120,7 @@ def _read_run(run: Path) -> RunFacts:
         sizes=_sizes(result.fields("size")),
         latency=_latency(result.fields("latency")) or benched,
         bench=measured,
+        rows=rows,
         quality=quality,
         samples=samples,
         log=log,
@@ -188,8 +191,7 @@ def _sizes(fields: Fields | None) -> tuple[Size, Size] | None:
 
 
 def _runs(bench: Fields | None) -> tuple[Fields, Fields] | None:
-    """Return the runs of the original and of the compressed generator."""
-    runs = () if bench is None else bench.objects("runs")
+    runs = () if bench is None else bench.objects("runs")  # the original's, the compressed generator's, and others
     return (runs[0], runs[1]) if len(runs) >= 2 else None
 
 
@@ -201,12 +203,10 @@ def _bench_costs(bench: Fields | None) -> tuple[Cost, Cost]:
     return a, b
 
 
-def _bench(bench: Fields | None) -> tuple[Measured, Measured] | None:
-    runs = _runs(bench)
-    if runs is None:
-        return None
-    a, b = map(_measured, runs)
-    return a, b
+def _rows(bench: Fields | None) -> tuple[tuple[str, Measured], ...]:
+    """Return what was measured of every model, with its name, runtime and precision."""
+    runs, words = () if bench is None else bench.objects("runs")[:MAX_ROWS], ("model", "runtime", "precision")
+    return tuple((", ".join(filter(None, map(run.text, words))), _measured(run)) for run in runs)
 
 
 def _measured(run: Fields) -> Measured:

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from html import escape
 
+from mggc_edge.report.bars import Bar, bar_chart
 from mggc_edge.report.charts import kept_bar, strip_plot
 from mggc_edge.report.facts import COLUMNS, Artifact, Latency, Measured, Pair, Plan, Quality, RunFacts, Sample
 from mggc_edge.report.numbers import DASH, count, decibel, interval, joules, milliseconds, percent, plain, size, watts
@@ -133,7 +134,7 @@ def costs(facts: RunFacts) -> str:
             doubt = "; more than all of it is implausible"
         rows.append(_row("Realisation", note + doubt, none, none, real))
     if facts.bench is not None:
-        tail = strip(facts.bench, latency)
+        tail = bars(facts.rows) + strip(facts.bench, latency)
     elif latency is None:
         tail = absent("This run has no bench.json: latency was not measured. mggc-edge bench measures it.")
     else:
@@ -161,6 +162,24 @@ def _side_interval(number: float | None, ends: tuple[float, float] | None) -> st
     if number is None or ends is None or not ends[0] <= number <= ends[1]:
         return ""  # the interval belongs to another file than the one in the result
     return f"<small>{interval(ends)}</small>"
+
+
+def bars(rows: Sequence[tuple[str, Measured]]) -> str:
+    """Return the bars of the medians of all models that were measured; nothing where none is known."""
+    found = [
+        Bar(label, 1 if number == 0 else 2, side.p50_ms, _around(side.p50_ms, side.ci95_ms))
+        for number, (label, side) in enumerate(rows)
+        if side.p50_ms is not None and side.p50_ms >= 0
+    ]
+    if not found:
+        return ""
+    chart = bar_chart(found, title="Median latency of every model")
+    caption = "The median latency of a picture, with its 95\u00a0% interval."
+    return f"<figure>{chart}<figcaption>{caption}</figcaption></figure>"
+
+
+def _around(number: float, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    return ends if ends is not None and 0 <= ends[0] <= number <= ends[1] else None
 
 
 def strip(bench: tuple[Measured, Measured], latency: Latency | None) -> str:

@@ -62,7 +62,7 @@ def test_the_context_says_what_machine_and_which_versions(tmp_path: Path) -> Non
     facts = context(device, "ssh://board", before, after, {"onnxruntime": "9.9"})
     assert set(facts) == {
         "device", "address", "host", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after",
-        "versions",
+        "stolen", "versions",
     }  # fmt: skip
     assert facts["cpu"] == {
         "model": "Some CPU",

@@ -252,8 +252,8 @@ def test_each_part_says_what_its_file_says(page: Text, words: str) -> None:
 def test_every_chart_has_a_title_and_words_for_what_it_shows(page: Text) -> None:
     charts = sum(tag == "svg" and attributes.get("class") == "chart" for tag, attributes in page.tags)
     assert charts == 8  # encoder 1, pruning 3, finetuning 4
-    assert page.count("desc") == charts
-    assert page.count("title") == 1 + charts + 1  # of the page, the charts and the strip of samples
+    assert page.count("desc") == charts + 1  # and the bars
+    assert page.count("title") == 1 + charts + 2  # of the page, the charts, the bars and the strip of samples
 
 
 def test_the_page_asks_for_nothing_outside_itself(whole: Path) -> None:

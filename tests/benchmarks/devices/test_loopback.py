@@ -85,11 +85,11 @@ def test_a_killed_connection_is_one_sentence_and_nothing_goes_on(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of 256 kB of its own."""
+    """A folder on a disk of 512 kB of its own."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], check=False, capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)], check=False, capture_output=True, text=True
     )
     if mounted.returncode:
         pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
@@ -97,14 +97,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("taken", [0, 60_000, 240_000], ids=["for the model", "meanwhile", "for the agent"])
+@pytest.mark.parametrize("taken", [0, 300_000, 480_000], ids=["for the model", "meanwhile", "for the agent"])
 def test_a_disk_that_is_full_is_one_sentence(
     server: SshServer, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     path, folder = convolutions(tmp_path / "large.onnx"), small_disk / "store"
-    path.write_bytes(path.read_bytes() + bytes(150_000 if taken else 300_000))
+    path.write_bytes(path.read_bytes() + bytes(150_000 if taken else 500_000))
     device = SshDevice(parse_address(server.address), folder=str(folder), python=sys.executable, config=server.config)
-    if taken != 60_000:
+    if taken != 300_000:
         (small_disk / "others").write_bytes(bytes(taken))
     else:  # once it is sure that there is room
         tell = device._tell
@@ -114,8 +114,8 @@ def test_a_disk_that_is_full_is_one_sentence(
     with pytest.raises(DeviceError) as caught, device:
         device.prepare([Workload("large", path)])
     assert caught.value.message.startswith(f"the disk of {server.address} is full: ")
-    assert {0: "and 300,", 60_000: "No space left", 240_000: "No space left"}[taken] in caught.value.message
-    assert [one.name for one in folder.iterdir()] == ([] if taken == 240_000 else [agent().name])
+    assert {0: "and 500,", 300_000: "No space left", 480_000: "No space left"}[taken] in caught.value.message
+    assert [one.name for one in folder.iterdir()] == ([] if taken == 480_000 else [agent().name])
 
 
 def test_a_file_that_may_not_grow_is_one_sentence(
