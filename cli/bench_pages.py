@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mggc_edge.cli.bench_power import energy, power_lines
 from mggc_edge.cli.output import file_size, shown, si
 from mggc_edge.errors import printable
 
@@ -103,34 +104,6 @@ def _details(comparison: Comparison) -> list[str]:
     return lines
 
 
-def power_lines(report: BenchmarkReport) -> list[str]:
-    """Return what the energies and memories in the table are, what the idle board takes, and what is to be said."""
-    measured = [(run.model.name, run.power) for run in report.runs if run.power is not None]
-    lines = []
-    if any(run.pool_bytes is not None for run in report.runs):
-        lines.append("memory: what a model takes of the pool that processor and GPU share.")
-    if any(power["energy_mj_per_picture"] is not None for _, power in measured):
-        lines.append(f"energy: of a picture, what the idle board takes included; {measured[0][1]['total']['text']}.")
-    for name, power in measured:
-        if power["mean_w"] is not None:
-            above = power["above_idle_mj_per_picture"]
-            without = "" if above is None else f", {joules(above)} a picture without it"
-            idle = "-" if power["idle_w"] is None else watts(power["idle_w"])
-            lines.append(f"{name}: {watts(power['mean_w'])}; the idle board takes {idle}{without}.")
-        else:
-            rails = ", ".join(f"{rail} {watts(said['mean_w'])}" for rail, said in power["rails"].items())
-            lines.append(f"{name}: {rails}; {power['total']['text']}.")
-        if power["throttled"]:
-            lines.append(f"{name}: clocks were lowered while its power was measured: {'; '.join(power['throttled'])}.")
-        lines += [f"{name}: {remark}." for remark in power["remarks"]]
-    return lines
-
-
-def _energy(run: ModelRun) -> float | None:
-    """Return the energy of a picture in mJ."""
-    return None if run.power is None else run.power["energy_mj_per_picture"]
-
-
 def _warnings(report: BenchmarkReport) -> list[str]:
     from mggc_edge.benchmarks.remarks import WARNINGS
 
@@ -181,7 +154,7 @@ def _cells(report: BenchmarkReport, *, wide: bool) -> list[list[str]]:
         header.insert(1, "run by")
         for label in ("first", "load") if wide else ("load", "p90"):
             header.remove(label)
-    if any(_energy(run) is not None for run in report.runs):
+    if any(energy(run) != "-" for run in report.runs):
         header.insert(header.index("MACs"), "energy")
         if "load" in header:
             header.remove("load")
@@ -201,7 +174,7 @@ def _model_row(run: ModelRun, header: list[str]) -> list[str]:
         "load": _ms(run.load_ms),
         "first": _ms(run.first_inference_ms),
         "memory": "-" if peak is None else file_size(peak),
-        "energy": "-" if (energy := _energy(run)) is None else joules(energy),
+        "energy": energy(run),
         "MACs": "-" if macs is None else si(macs, digits=3),
         "file": file_size(run.size_bytes),
         "samples": f"{len(run.samples_ns):,}",
@@ -216,18 +189,6 @@ def _number(value: float) -> str:
 
 def _ms(value: float) -> str:
     return f"{_number(value)} ms"
-
-
-def joules(millijoules: float) -> str:
-    """Return an energy: 12.3 mJ, 1.23 J."""
-    if abs(millijoules) >= 999.5:
-        return f"{_number(millijoules / 1e3)} J"
-    return f"{_number(millijoules)} mJ"
-
-
-def watts(value: float) -> str:
-    """Return a power in W; that of a rail that is off can be slightly below 0."""
-    return f"{value:.2f} W"
 
 
 def _times(value: float) -> str:
