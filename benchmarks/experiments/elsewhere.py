@@ -28,6 +28,7 @@ from mggc_edge.artifacts import write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.experiments import elsewhere_worker, realisation
+from mggc_edge.benchmarks.experiments.slim_networks import random_network
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.isolation import WorkerProcess
 from mggc_edge.benchmarks.workload import Workload
@@ -83,7 +84,7 @@ def measured(
     """Measure a slim generator in every engine; return rows and samples."""
     title, _, slim = case
     files = realisation.files_of("slim", slim, size, folder)
-    others = converted(realisation.passes_study().random_network(slim, size), files["plain"], size, folder)
+    others = converted(random_network(slim, size), files["plain"], size, folder)
     models = [Workload(name, files["fast"], runtime=runtime) for name, runtime in OURS.items()]
     models += [Workload(name, files["plain"], runtime=runtime) for name, runtime in PLAIN.items()]
     models += [Workload(name, path) for name, path in others.items()]

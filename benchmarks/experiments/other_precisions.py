@@ -14,11 +14,11 @@ import argparse
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from mggc_edge.artifacts import tool_versions
+from mggc_edge.benchmarks.experiments.real_generators import CASES, Case
 from mggc_edge.calibration.ranges import Finding, Method, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Wanted, from_folder
 from mggc_edge.compiler.export_settings import ExportSettings
@@ -34,30 +34,6 @@ from mggc_edge.settings import Settings
 
 TARGET = "x86-avx512"
 PICTURES = Wanted(observed=16, held_out=6)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A generator and its pictures, below the data folder; `half`: of a pair, see `read_picture`."""
-
-    name: str
-    checkpoint: str
-    pictures: str
-    half: str
-    image_size: int
-
-
-CASES = (
-    Case("CartoonGAN Hayao", "weights/cartoongan_hayao/net_G.pth", "data/horse2zebra/trainA", "whole", 96),
-    Case("facades U-Net-128", "weights/facades_pix2pix/latest_net_G.pth", "data/facades/train", "right", 128),
-    Case(
-        "horse2zebra ResNet-6",
-        "weights/horse2zebra_cyclegan/latest_net_G_A.pth",
-        "data/horse2zebra/trainA",
-        "whole",
-        128,
-    ),
-)
 
 
 def rows_of(case: Case, data: Path, *, latency: bool) -> Iterator[dict[str, Any]]:

@@ -21,17 +21,16 @@ sizes gave stays in the file.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mggc_edge.artifacts import tool_versions, write_json
+from mggc_edge.benchmarks.experiments.slim_networks import networks, random_network
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import Workload
@@ -56,22 +55,12 @@ PLAIN, ORIGINAL = "plain", "original"
 Case = tuple[str, NetworkSpec, NetworkSpec]
 
 
-def passes_study() -> ModuleType:
-    """Return the study of passes, whose networks these are."""
-    spec = importlib.util.spec_from_file_location("passes_study", Path(__file__).with_name("passes.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def cases(plans: Sequence[str]) -> Iterator[Case]:
     """Yield name, original and slim network."""
-    networks: Mapping[str, NetworkSpec] = passes_study().networks()
-    name = next(name for name in networks if name.startswith("ResNet-9, 16"))
-    yield name, resnet_spec(), networks[name]
-    yield "U-Net-256, ngf 16", unet_spec(), networks["U-Net-256, ngf 16"]
+    slim = networks()
+    name = next(name for name in slim if name.startswith("ResNet-9, 16"))
+    yield name, resnet_spec(), slim[name]
+    yield "U-Net-256, ngf 16", unet_spec(), slim["U-Net-256, ngf 16"]
     for text in plans:
         title, _, path = text.partition("=")
         plan = read_plan(Path(path))
@@ -80,7 +69,7 @@ def cases(plans: Sequence[str]) -> Iterator[Case]:
 
 def files_of(name: str, spec: NetworkSpec, size: tuple[int, int], folder: Path) -> dict[str, Path]:
     """Export a network with random weights, plain and for this machine, and in 8 bits; return the files by name."""
-    network = passes_study().random_network(spec, size)
+    network = random_network(spec, size)
     target = this_target()
     made = {kind: folder / f"{name}.{kind}.onnx" for kind in (PLAIN, "fast", "int8")}
     for kind, passes in ((PLAIN, "none"), ("fast", "auto")):

@@ -39,13 +39,14 @@ def candidates(folder: Path, exports: Exports, tables: Mapping[str, LayerTable])
         tables: of both networks, for their multiplications.
     """
     rows = [row for row in exports.artifacts if row["accepted"] and row["runtime"] in MEASURED]
-    rows = [row for row in rows if Path(row["path"]).suffix == RUNTIMES[row["runtime"]].ending]
+    rows = [row for row in rows if Path(row["path"]).suffix == RUNTIMES[row["runtime"]].ending]  # an engine was built
     target = this_target() if any(row["target"] == this_target() for row in rows) else PORTABLE
     found: dict[str, list[Workload]] = {side: [] for side in SIDES}
     for row in rows:
         side = SIDES[0] if is_original(row) else SIDES[1]
-        built_here = Path(row["path"]).suffix == RUNTIMES[TENSORRT].ending
-        if not (row["target"] == target or built_here) or (side == SIDES[0] and row["precision"] != "fp32"):
+        if row["target"] != target and row["runtime"] != TENSORRT:
+            continue
+        if side == SIDES[0] and row["precision"] != "fp32":
             continue
         found[side].append(
             Workload(

@@ -174,6 +174,17 @@ def test_files_of_this_machine_are_measured_and_only_accepted_ones(tmp_path: Pat
     assert found["original"][0].macs_true == 4_767_744 > (found["compressed"][0].macs_true or 0) > 0
 
 
+def test_engines_that_were_built_here_are_measured(tmp_path: Path) -> None:
+    names = [f"export/portable/{side}.fp32.onnx" for side in ("generator", "original")]
+    bundle = "export/tensorrt/tensorrt"
+    built = row(f"{bundle}/engines/generator.fp16.engine", runtime=TENSORRT)
+    left = row(f"{bundle}/generator.int8.onnx", runtime=TENSORRT, reason="to be built on the device")
+    found = candidates(tmp_path, exports_of(*map(row, names), built, left), TABLES)
+    assert [model.name for models in found.values() for model in models] == [
+        "original", "compressed", "compressed tensorrt fp16",
+    ]  # fmt: skip
+
+
 def test_a_run_of_another_machine_is_measured_with_its_portable_files(tmp_path: Path) -> None:
     names = [
         f"export/{target}/{side}.fp32.onnx" for target in ("portable", "arm64") for side in ("generator", "original")

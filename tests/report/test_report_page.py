@@ -344,8 +344,9 @@ def test_without_a_result_latency_and_macs_come_from_the_bench(tmp_path: Path) -
     write(tmp_path / "bench.json", run_folder.bench())
     facts = read_run(tmp_path)
     assert facts.latency == Latency(
-        842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32", "faster", (11.8, 12.8)
-    )
+        842.4, 68.43, 12.29, (11.9, 12.7), 0.603, "x86", "onnxruntime", "fp32", "faster", (11.8, 12.8),
+        original_runtime="onnxruntime",
+    )  # fmt: skip
     assert typed(headline(facts)).split("256 x 256. ")[1] == (
         "It runs 12.3 times faster [99 %: 11.8 to 12.8], from 842 ms to 68.4 ms a picture on x86 with ONNX Runtime in "
         "fp32."
