@@ -55,7 +55,7 @@ def test_the_table_has_energies_and_what_they_are_of(command: Command, on: parti
     ran = command("bench", convolutions(tmp_path / "a.onnx"), *SHORT)
     assert ran.code == 0
     header = next(line for line in ran.out.splitlines() if "p50" in line)
-    assert header.split() == ["model", "p50", "p90", "memory", "energy", "MACs"]
+    assert header.split() == ["model", "p50", "p90", "/s", "MACs", "memory", "energy"]
     assert "the idle board takes 9.23 W" in ran.out  # 3.17 + 1.19 + 4.87, without the memory
     assert "sum of the rails of the module, which is not what the board takes" in " ".join(ran.out.split())
     assert max(map(len, ran.out.splitlines())) <= 80

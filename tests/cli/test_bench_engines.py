@@ -353,7 +353,7 @@ def test_a_run_without_ort_files_says_so(command: Command, material: Path) -> No
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("--runtime", "abacus"), "--runtime takes onnxruntime, ort-mobile, openvino, not 'abacus'"),
+        (("--runtime", "abacus"), "--runtime takes onnxruntime, ort-mobile, openvino, tensorrt, not 'abacus'"),
         (("--provider", "npu"), "--provider takes cpu, cuda, tensorrt, not 'npu'"),
         (("--precision", "fp64"), "--precision takes fp32, bf16, fp16, int8, not 'fp64'"),
     ],
