@@ -190,7 +190,7 @@ def kept(run: Path, part: str) -> dict[str, object]:
     ("stage", "setting", "before", "now", "again"),
     [
         pytest.param("prune", "mggc.learning_rate", "0.01", "0.001", True, marks=pytest.mark.slow),
-        ("finetune", "finetune.learning_rate", "0.002", "0.001", True),
+        ("finetune", "finetune.learning_rate", "0.002", "-1.0", True),
         # The game has not begun.
         pytest.param("encoder", "mggc.learning_rate", "0.01", "0.001", False, marks=pytest.mark.slow),
     ],
