@@ -99,7 +99,7 @@ _TABLE: tuple[Setting, ...] = (
     Setting(
         "export.atol", 1e-4, "output values, -1 to 1", "largest difference from torch that an export may show", low=0
     ),
-    Setting("export.opset", 20, "version", "ONNX operators that are written", "torch.onnx's default", low=18, high=23),
+    Setting("export.opset", 20, "version", "ONNX operators that are written", "torch.onnx's default", low=13, high=23),
     Setting("export.parity_pictures", 2, "pictures", "random pictures on which an export is proven equal", low=1),
     Setting(
         "export.passes",

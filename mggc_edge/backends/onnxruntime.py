@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ _DTYPES = {
 }  # fmt: skip
 ONNX_RUNTIME = "onnxruntime"  # of .onnx files
 ORT_MOBILE = "ort-mobile"  # the runtime of .ort files, which builds without ONNX parser and graph passes run too
+_UNKNOWN = re.compile(r"([^\s:]+:\S+?)\(-?\d+\) is not a registered function/op")
 # Where a processor has no instructions for 8-bit sums, ONNX Runtime adds products of uint8 and int8 in 16 bits and cuts
 # off what is beyond them, unless it is told to take int8 weights as uint8. The sums are then exact, and slower.
 EXACT_SUMS = ("session.x64quantprecision", "1")
@@ -148,7 +150,10 @@ def check_provider(name: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    """Return the first line of what ONNX Runtime says; of an operator that it lacks, that and no more."""
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    unknown = _UNKNOWN.search(text)
+    return (text if unknown is None else f"it has no operator {unknown[1]}")[:200]
 
 
 def _spec(tensor: Any) -> TensorSpec:

@@ -84,7 +84,10 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         raise ArtifactError(f"'{path}' cannot be read: {error.strerror or error}") from error
     except Exception as error:  # protobuf and the checker raise many kinds for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise ArtifactError(f"'{path}' is not a valid ONNX file: {reason}", hint="is the file complete?") from error
+        hint = "is the file complete?"
+        if reason.startswith("No Op registered"):
+            hint = "an operator that is not ONNX's own stands in a domain of its own; or the file says too old an opset"
+        raise ArtifactError(f"'{path}' is not a valid ONNX file: {reason}", hint=hint) from error
     return model
 
 

@@ -54,7 +54,7 @@ def in_opset(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     except Exception as error:  # the C++ converter raises RuntimeError with a line of its own source in it
         raise ArtifactError(
             f"a graph of opset {there} cannot be had in opset {wanted}: {_reason(error)}",
-            hint=f"give {'a newer' if wanted < there else 'an older'} --opset",
+            hint=f"give {'a newer' if wanted < there else 'an older'} one: --opset, or export.opset",
         ) from error
     if opset_of(made) != wanted:
         raise ArtifactError(f"onnx's converter gave opset {opset_of(made)}, and opset {wanted} was asked for")

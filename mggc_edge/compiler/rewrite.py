@@ -340,6 +340,7 @@ def _runner(path: Path, *, rewritten_from: Path | None = None) -> Iterator[Runne
             raise
         if rewritten_from is None:
             hint = "is it complete, and does the tool that wrote it run it?"
+            hint = "write it with ONNX's own operators" if "it has no operator" in error.message else hint
             raise ArtifactError(error.message, hint=hint) from error
         raise ArtifactError(
             f"'{rewritten_from}' cannot be run once it is rewritten: {error.message.replace(str(path), path.name)}",

@@ -91,7 +91,7 @@ def compress(
         if request.plan is not None:
             job.remember("plan", sha256_of(Path(request.plan)), "the plan")
         networks = feature_networks(job.settings, request.feature_net, request.inception)
-        check_exports(job.settings, request)
+        check_exports(job.settings, request, generator)
         encoder = check_encoder(job.settings, request)
         perceptual = check_slimming(job.settings, request, generator, budget)
         if perceptual is not None and plan is None:

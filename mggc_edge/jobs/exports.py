@@ -26,6 +26,7 @@ from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.runtimes import TENSORRT, Checks, check_installed
 from mggc_edge.compiler.targets import AUTO, NONE, this_target
 from mggc_edge.compiler.to_onnx import Exporter
+from mggc_edge.compiler.torch_graph import MIN_WRITTEN, plain_graph
 from mggc_edge.errors import ArtifactError
 from mggc_edge.jobs.choose import Work
 from mggc_edge.jobs.precisions import precisions_for
@@ -96,17 +97,19 @@ def targets_of(settings: Settings, runtimes: Sequence[str]) -> dict[str, tuple[s
     return found
 
 
-def check_exports(settings: Settings, request: CompressRequest) -> None:
+def check_exports(settings: Settings, request: CompressRequest, original: Network) -> None:
     """Find out before anything long whether a job can export what it is asked for.
 
     Raises:
         SettingError: there is no such target.
-        ArtifactError: a target does not read the opset.
+        ArtifactError: a target does not read the opset, or the network cannot be had in it.
         MissingDependencyError: an engine is not installed.
     """
     check_installed(request.runtimes)
     for target in targets_of(settings, request.runtimes):
-        ExportSettings.from_settings(settings, target=target)
+        chosen = ExportSettings.from_settings(settings, image_size=original.table.image_size, target=target)
+    if chosen.opset < MIN_WRITTEN:  # some operators cannot be had in older versions
+        plain_graph(original, chosen)
 
 
 def export_all(work: Work, request: CompressRequest, original: Network, slim: Network, material: Material) -> Exports:

@@ -294,6 +294,17 @@ def test_a_damaged_file_is_refused_in_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_an_operator_that_onnx_runtime_lacks_is_named(tmp_path: Path) -> None:
+    path = identity(tmp_path / "x.onnx", TensorProto.FLOAT, [1, 3])
+    model = onnx.load(path)
+    model.graph.node[0].op_type, model.graph.node[0].domain = "Magic", "com.acme"
+    model.opset_import.append(helper.make_opsetid("com.acme", 1))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ArtifactError) as caught, OnnxRuntimeRunner(path):
+        pass
+    assert caught.value.message == f"ONNX Runtime cannot run '{path}': it has no operator com.acme:Magic"
+
+
 def test_metadata_that_are_no_text_are_refused_without_a_word(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -131,7 +131,10 @@ def test_inspect_shows_an_8_bit_network(run: Path, command: Command) -> None:
     document = command("inspect", run / FILE, "--json").document
     assert (document["quantization"], document["family"]) == ("int8", "resnet_1blocks")
     assert document["parameters"] == command("inspect", run / "slim", "--json").document["parameters"]
-    assert "8-bit weights and activations" in " ".join(command("inspect", run).out.split())
+    shown = " ".join(command("inspect", run).out.split())
+    assert "8-bit weights and activations" in shown
+    assert " groups, on 8-bit grids" in shown  # no plan takes channels out of it any more
+    assert "prunable" not in shown
 
 
 def test_verify_compares_by_psnr_and_says_so(run: Path, command: Command, given: Path) -> None:

@@ -251,6 +251,7 @@ def test_metadata_that_are_no_text_are_refused(field: str, tmp_path: Path) -> No
 def test_an_unknown_operator_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "x.onnx", [helper.make_node("NoSuchOperator", ["x"], ["y"])], [1], [1])
     assert "No Op registered for NoSuchOperator" in refused(path).message
+    assert (refused(path).hint or "").startswith("an operator that is not ONNX's own stands in a domain of its own")
 
 
 def test_an_output_that_is_no_tensor_is_refused(tmp_path: Path) -> None:

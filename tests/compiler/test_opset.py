@@ -87,7 +87,7 @@ def test_an_operator_without_an_equal_is_one_sentence(model: onnx.ModelProto, op
     assert operator in reason
     assert "\n" not in reason
     assert "onnx/" not in reason  # the converter's own source
-    assert caught.value.hint == "give a newer --opset"
+    assert caught.value.hint == "give a newer one: --opset, or export.opset"
 
 
 def test_a_network_is_exported_for_the_parser_of_tensorrt_8() -> None:

@@ -20,6 +20,7 @@ from mggc_edge.jobs.exports import Exports, check_exports, is_original, known_ex
 from mggc_edge.jobs.latency import candidates, measure_fastest
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.families import layer_table
+from mggc_edge.models.network import Network
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.settings import Settings
 from tests.benchmarks.bench_helpers import run_of
@@ -30,6 +31,7 @@ TABLES = {
     name: layer_table(resnet_spec(blocks=1, ngf=width), (32, 32))
     for name, width in (("original", 8), ("compressed", 4))
 }
+NETWORK = Network(resnet_spec(blocks=1, ngf=4), TABLES["compressed"]).eval()
 
 
 @pytest.fixture(autouse=True)
@@ -66,18 +68,20 @@ def test_every_target_has_the_runtimes_that_run_it(
 
 def test_what_cannot_be_exported_is_found_before_anything_long(monkeypatch: pytest.MonkeyPatch) -> None:
     request = CompressRequest("g.pth", "0.5", runtime="tensorrt")
-    check_exports(Settings(), request)
+    check_exports(Settings(), request, NETWORK)
     with pytest.raises(ArtifactError, match="opset 23 is too high for the target tensorrt"):
-        check_exports(Settings({"export.opset": 23}), request)
+        check_exports(Settings({"export.opset": 23}), request, NETWORK)
+    with pytest.raises(ArtifactError, match="a graph of opset 18 cannot be had in opset 13"):
+        check_exports(Settings({"export.opset": 13}), request, NETWORK)
     with pytest.raises(SettingError, match="there is no target 'abacus'"):
-        check_exports(Settings({"compress.targets": "abacus"}), request)
+        check_exports(Settings({"compress.targets": "abacus"}), request, NETWORK)
 
     def absent(_names: Sequence[str]) -> None:
         raise MissingDependencyError("openvino cannot be imported here")
 
     monkeypatch.setattr(module, "check_installed", absent)
     with pytest.raises(MissingDependencyError):
-        check_exports(Settings(), request)
+        check_exports(Settings(), request, NETWORK)
 
 
 @pytest.mark.parametrize(("runtime", "quantize"), [("abacus", "none"), ("onnxruntime,", "none"), ("tensorrt", "8")])
