@@ -873,7 +873,6 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
         (("--plan", "p.json"), "without --plan", "--plan p.json"),
         (("--budget", ".4"), "with --budget 0.5", "--budget .4"),
         (("--set", "mggc.k=2"), "with --set mggc.k=5", "--set mggc.k=2"),
-        (("--set", "export.simplify=true"), "with --set export.simplify=false", "--set export.simplify=true"),
     ):
         assert_refused(resume(*words), 1, f"'{run}' was started {started}, not with {now}", hint)
     assert resume("--out", tmp_path / "other").code == 2

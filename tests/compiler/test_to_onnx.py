@@ -204,11 +204,11 @@ def test_the_opset_that_was_asked_for_is_in_the_file(opset: int) -> None:
     assert export.artifact.settings["opset"] == opset
 
 
-@pytest.mark.parametrize("opset", [17, 24, 0, -1])
+@pytest.mark.parametrize("opset", [12, 24, 0, -1])
 def test_an_opset_that_cannot_be_exported_is_refused(opset: int) -> None:
     with pytest.raises(ArtifactError) as caught:
         ExportSettings(opset=opset)
-    assert str(caught.value) == f"opset {opset} cannot be exported (18 to 23 can)"
+    assert str(caught.value) == f"opset {opset} cannot be exported (13 to 23 can)"
 
 
 def test_an_exporter_that_writes_another_opset_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

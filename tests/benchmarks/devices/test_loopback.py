@@ -221,5 +221,5 @@ def kill(pids: list[int]) -> None:
 
 
 def test_the_helpers_find_processes() -> None:
-    assert os.getpid() in running(sys.executable)
+    assert os.getpid() in running(sys.argv[0])
     assert Address("board").command("x")[0] == "ssh"
