@@ -158,7 +158,7 @@ def test_dotted_and_quoted_keys_name_the_same_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[export]\nopset = 99", "setting export.opset must be at least 18 and at most 23, not 99"),
+        ("[export]\nopset = 99", "setting export.opset must be at least 13 and at most 23, not 99"),
         ('[export]\nopset = "x"', "setting export.opset must be a whole number, not 'x'"),
         ("[export]\nopset = [20]", "setting export.opset must be a whole number, not [20]"),
         ("[export.opset]\nvalue = 20", "there is no setting 'export.opset.value'"),

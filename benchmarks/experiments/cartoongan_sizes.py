@@ -105,7 +105,7 @@ def exported(source: Path, out: Path) -> Path:
 
 def translated(artifact: Path, data: Path, out: Path) -> list[Path]:
     """Return the pictures that a generator makes of the test photos, in the order of their names, made once."""
-    if not (out / "manifest.json").is_file():
+    if not (out / "contact-sheet.png").is_file():
         command("translate", artifact, "--images", photos(data), "--image-size", str(SIZE), "--out", out, "--quiet")
     return sorted(path for path in out.rglob("*.png") if path.name != "contact-sheet.png")
 
@@ -172,6 +172,8 @@ def page(document: Mapping[str, Any]) -> str:
     lines = [
         f"CartoonGAN-Hayao, {SIZE}x{SIZE}, ONNX Runtime on {document['machine']}. `{document['command']}`",
         "",
+        f"{len(cases)} of {len(CASES)} cases are finished.",
+        "",
         (
             "| method | file | smaller | by channels x bits | MACs (true) | latency | faster (99 %) | peak memory "
             "| PSNR to the original, dB | SSIM |"
@@ -181,18 +183,21 @@ def page(document: Mapping[str, Any]) -> str:
     if first := next(iter(cases), None):
         lines.append(
             f"| the original | {first['size_bytes'][0] / 1e6:.2f} MB | | | {first['macs_true'][0] / 1e9:.2f} G "
-            f"| {first['latency_ms'][0]['p50']:.0f} ms | | {_memory(first, 0)} | | |"
+            f"| {'?' if first['comparison']['disturbed'] else format(first['latency_ms'][0]['p50'], '.0f') + ' ms'} | "
+            f"| {_memory(first, 0)} | | |"
         )
     for case in sorted(cases, key=lambda case: case["about"]):
         low, high = case["comparison"]["ci99"] or (math.nan, math.nan)
-        unclear = " disturbed" * bool(case["comparison"]["disturbed"])
+        # Latencies that others disturbed are no figures; the document has them.
+        unclear = bool(case["comparison"]["disturbed"])
+        latency = "?" if unclear else f"{case['latency_ms'][1]['p50']:.0f} ms"
+        faster = "?" if unclear else f"{case['comparison']['ratio']:.2f}x ({low:.2f} to {high:.2f})"
         likenesses = (case["to_original"][name] for name in ("psnr", "ssim"))
         psnr, similar = (f"{one['mean']:.2f} [{one['ci95'][0]:.2f}, {one['ci95'][1]:.2f}]" for one in likenesses)
         lines.append(
             f"| {case['method']} | {case['size_bytes'][1] / 1e6:.2f} MB | {case['smaller']:.1f}x "
             f"| {case['by_channels']:.1f} x {case['by_bits']:.2f} | {case['macs_true'][1] / 1e9:.2f} G "
-            f"| {case['latency_ms'][1]['p50']:.0f} ms "
-            f"| {case['comparison']['ratio']:.2f}x ({low:.2f} to {high:.2f}){unclear} | {_memory(case, 1)} "
+            f"| {latency} | {faster} | {_memory(case, 1)} "
             f"| {psnr} | {similar} |"
         )
     return "\n".join(lines) + "\n"

@@ -40,7 +40,7 @@ def test_settings_shows_what_a_change_does(command: Command) -> None:
     [
         ("verify.atoll=1", "there is no setting 'verify.atoll'", "did you mean verify.atol?"),
         ("verify.atol=lots", "setting verify.atol must be a finite number, not 'lots'", None),
-        ("export.opset=3", "setting export.opset must be at least 18 and at most 23, not 3", None),
+        ("export.opset=3", "setting export.opset must be at least 13 and at most 23, not 3", None),
         ("verify.atol", "'verify.atol' sets nothing", "write NAME=VALUE"),
     ],
 )
