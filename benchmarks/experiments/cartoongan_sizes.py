@@ -156,7 +156,8 @@ def collect(case: Case, folder: Path, original: Path, original_pictures: list[Pa
 
 def sheet(runs: Path, data: Path, smaller: int, originals: list[Path], cases: Iterable[Case]) -> Image.Image:
     """Return photos, the original's cartoons and those of every method at a size, side by side."""
-    names = [find_pictures(photos(data))[number] for number in SHOWN]
+    by_name = {path.stem: path for path in find_pictures(photos(data))}
+    names = [by_name[originals[number].stem] for number in SHOWN]
     columns = [("photo", [Image.open(path).convert("RGB").resize((SIZE, SIZE)) for path in names])]
     columns.append(("original", [Image.open(originals[number]) for number in SHOWN]))
     for case in cases:
