@@ -117,6 +117,7 @@ class Gate:
         warn: whether an inconclusive verdict ends in the exit code 0.
         rounds: the verdicts on latency that each round alone gives, by model.
         baseline: where it came from.
+        files: the facts about the files, by name of the model.
     """
 
     limits: Limits
@@ -124,6 +125,7 @@ class Gate:
     warn: bool = False
     rounds: tuple[Mapping[str, Any], ...] = ()
     baseline: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileFacts] = field(default_factory=dict)
 
     @property
     def verdict(self) -> GateVerdict | None:
@@ -148,6 +150,7 @@ class Gate:
             "baseline": dict(self.baseline),
             "models": [model.to_json() for model in self.models],
             "rounds": [dict(one) for one in self.rounds],
+            "files": [{"model": name, **facts.to_json()} for name, facts in self.files.items()],
         }
 
 

@@ -58,13 +58,15 @@ class GatePlan:
         from mggc_edge.benchmarks.earlier import compare_with_earlier
         from mggc_edge.benchmarks.stats import level_for
 
-        level = level_for(len(report.runs))
+        again = None if report.control is None else report.control[1]
+        runs = [run for run in report.runs if run.model.name != again]
+        level = level_for(len(runs))
         return tuple(
             compare_with_earlier(
                 earlier.run_for(run.model.name, run.model.runtime, run.model.precision), run, BASELINE,
                 report.margin, level,
             )
-            for run in report.runs
+            for run in runs
         )  # fmt: skip
 
 
@@ -211,7 +213,7 @@ def measure_gate(
 
     if plan.flags.limits.regression is None:  # latency is shown and not judged: there is nothing to settle
         report = measure_round(0, pairs, None, keep)
-        gate = Gate(plan.flags.limits, plan.judge(report), plan.flags.warn, (), plan.baseline)
+        gate = Gate(plan.flags.limits, plan.judge(report), plan.flags.warn, (), plan.baseline, plan.facts)
         return gated(report, gate), gate
     rounds = measure_in_rounds(
         measure_round, pairs, settled, keep=keep, tell=lambda: tell(SAY_AGAIN.format((pairs + 1) // 2))
@@ -222,5 +224,6 @@ def measure_gate(
         plan.flags.warn,
         round_documents(rounds, [plan.judge(each) for each in rounds.each]),
         plan.baseline,
+        plan.facts,
     )
     return gated(rounds.report, gate), gate

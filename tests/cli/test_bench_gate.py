@@ -121,6 +121,10 @@ def test_facts_fail_alone_and_need_no_limit_on_latency(command: Command, files: 
     assert gate["limits"] == {"macs_executed": 0.0, "quantizers": 0.0, "reorders": 5.0}
     verdicts = {row["fact"]: row["verdict"] for row in gate["models"][0]["facts"]}
     assert (verdicts["macs_executed"], verdicts["quantizers"], verdicts["parameters"]) == ("fail", "pass", None)
+    assert {one["model"]: one["operators"] for one in gate["files"]} == {
+        "head.onnx": {"Conv": 3},
+        "baseline": {"Conv": 2},
+    }
     assert [call["pairs"] for call in fake.calls] == [40]  # nothing to settle
     assert command("bench", files[1], "--baseline", files[0], "--max-macs-increase", "50%").code == 0
 

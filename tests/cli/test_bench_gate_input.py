@@ -182,6 +182,8 @@ def test_old_numbers_of_this_machine_are_taken_and_called_weaker(
     gate = command("bench", files[1], "--baseline", path, *GATE, "--json").document["gate"]
     assert gate["baseline"] == {"path": str(path), "kind": "earlier document", "weaker": True}
     assert [row["fact"] for row in gate["models"][0]["facts"]] == ["size_bytes"]
+    controlled = command("bench", files[1], "--baseline", path, *GATE, "--control", "--json").document["gate"]
+    assert [model["model"] for model in controlled["models"]] == ["head.onnx"]  # the control is none of them
 
 
 def test_old_numbers_of_another_machine_are_refused(
