@@ -169,9 +169,13 @@ def bench(
     if control:
         rows, again = with_control(rows)
     found: list[Profile] = []
-    with where.open(out, settings, rows) as on, board_of(out, on, lock_clocks) as board:
+    with (
+        where.open(out, settings, rows) as on,
+        board_of(out, on, lock_clocks) as board,
+        _kept(out, format_, output, as_json=as_json) as keep,
+    ):
         build_engines(out, rows, on)
-        with _progress(out) as progress, _kept(out, format_, output, as_json=as_json) as keep:
+        with _progress(out) as progress:
             measure = _measure(rows, threads, settings, seed, progress, plan, on)
             if plan is None:
                 report, page = replace(measure(0, keep=keep), control=again), None
@@ -180,6 +184,7 @@ def bench(
                     plan, measure, settings["bench.pairs"], control=again, keep=keep, tell=out.remark
                 )
                 page = GatePage(gate, plan)
+        keep(report)  # whatever ends what follows
         report = with_board(out, settings, report, rows, on, board)
         if run is not None:
             from mggc_edge.report.latency import renew_latency

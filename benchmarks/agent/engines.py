@@ -240,7 +240,7 @@ class TensorRt:
             raise RefusalError("engine", f"it was built for {built}, and this is {here}")
         try:
             engine = self._library.load(Path(request["path"]).read_bytes(), name)
-            self._session = self._run.Session(engine, self._memory)
+            self._session, self._enqueued = self._run.Session(engine, self._memory), 0
         except self._api.TensorRTError as error:
             kind = "engine" if error.hint == self._api.REBUILD_HINT else "model"
             raise RefusalError(kind, error.message) from error
@@ -260,6 +260,12 @@ class TensorRt:
             return self._session.infer(feeds)
         except (self._api.TensorRTError, self._run.CudaError) as error:
             raise RefusalError("model", error.message) from error
+
+    def take_enqueue_ns(self) -> int:
+        """Return for how long work has been handed to the device since this was asked last."""
+        total = int(self._session.enqueue_ns)
+        taken, self._enqueued = total - self._enqueued, total
+        return taken
 
     def note_profile(self) -> None:
         """Do nothing: nobody asks for a profile."""

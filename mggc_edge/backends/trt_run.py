@@ -5,6 +5,7 @@ Python 3.8, standard library and numpy, nothing of mggc_edge: a bundle carries a
 
 from __future__ import annotations
 
+import time
 from typing import Any, Callable, Mapping, Protocol
 
 import numpy as np
@@ -254,6 +255,7 @@ class Session:
 
     Attributes:
         graph_remark: why there is no CUDA graph; None where there is one, or nothing has run yet.
+        enqueue_ns: time that it took to hand work to the device, over all inferences.
     """
 
     def __init__(self, engine: Any, memory: Memory, *, graph: bool = True) -> None:
@@ -266,6 +268,7 @@ class Session:
         self._outputs: dict[str, np.ndarray[Any, Any]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._launch: Callable[[], None] | None = None  # until it is known for the shapes at hand
+        self.enqueue_ns = 0
         self._wants_graph = graph and memory.graphs
         why_not = f"{memory.library} records none" if graph else "switched off"
         self.graph_remark = None if self._wants_graph else f"no CUDA graph: {why_not}"
@@ -275,11 +278,13 @@ class Session:
         arrays = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
         if {name: array.shape for name, array in arrays.items()} != self._shapes:
             self._prepare(arrays)
+        start = time.perf_counter_ns()
         for name, array in arrays.items():
             self._memory.upload(self._buffers[name][0], array)
         if self._launch is None:
             self._launch = self._recorded()
         self._launch()
+        self.enqueue_ns += time.perf_counter_ns() - start  # what comes back may wait for the device
         for name, array in self._outputs.items():
             self._memory.download(array, self._buffers[name][0])
         self._memory.synchronize()

@@ -53,6 +53,7 @@ def test_an_engine_is_opened_warmed_up_and_sampled(
     assert first["versions"]["tensorrt"] == version
     assert first["device_bytes"] == (1000 if version.startswith("8") else 2000)
     assert len(sampled["samples_ns"]) == 3
+    assert 0 < sampled["noted"]["enqueue_ns"] < sum(sampled["samples_ns"])  # of the timed runs alone
     assert closed["rss_peak_bytes"] > 2**20
     assert fake.world.log.count(("run",)) >= 5  # the first, one that is recorded as a graph, and four more
 
