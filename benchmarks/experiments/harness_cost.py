@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mggc_edge.benchmarks.worker import Worker
 
 from mggc_edge.artifacts import atomic_write, tool_versions, write_json
 from mggc_edge.backends.onnxruntime import provider_name
+from mggc_edge.benchmarks.agent.worker import Worker
 from mggc_edge.benchmarks.experiments.chains import write_chain
 from mggc_edge.benchmarks.harness import runs_per_pair
 from mggc_edge.benchmarks.stats import compare
