@@ -84,22 +84,7 @@ def page(document: dict[str, Any]) -> RenderableType:
         sides = [seen[name]["miou"] for name in ("original", "compressed")]
         if None not in sides:
             facts.add_row("mIoU", f"original {sides[0]:.3f}, compressed {sides[1]:.3f}; higher is better")
-    return Group(table, facts, *_verdicts(document["artifacts"]))
-
-
-def _verdicts(artifacts: list[dict[str, Any]]) -> list[RenderableType]:
-    """Return what became of the files of other precisions than fp32; what is true of several is said once."""
-    found: list[RenderableType] = []
-    said: set[str] = set()
-    for one in artifacts:
-        if not one.get("calibration"):
-            continue
-        for line in verdict_lines(one, "/".join(one["path"].split("/")[-2:])):
-            text = str(line)
-            if not text.startswith("  ") or text not in said:
-                found.append(line)
-            said.add(text)
-    return found
+    return Group(table, facts, *verdict_lines(document["artifacts"]))
 
 
 def _eight_bits(document: dict[str, Any]) -> dict[str, Any] | None:

@@ -77,7 +77,13 @@ def export_page(result: Export) -> RenderableType:
         for exported, table in ((one.original, result.original_table), (one.generator, result.table)):
             if exported is not None:
                 rows.append((exported, parameters(table), macs(table, "true")))
-    return _page(result.folder, result.table.image_size, rows, " to torch", result.sets)
+    return _page(
+        result.folder,
+        result.table.image_size,
+        rows,
+        " to torch" if len(result.sets) == 1 else "\nto torch",
+        result.sets,
+    )
 
 
 def rewritten_page(result: Rewritten) -> RenderableType:
@@ -116,7 +122,7 @@ def _page(
     lines += [line for exported, _, _ in rows for line in _tuning_lines(exported)]
     lines += [Text(line) for exported, _, macs in rows for line in _pass_lines(exported, macs)]
     lines += [Text(_camera_line(exported)) for exported, _, _ in rows if exported.camera is not None]
-    lines += [line for one in sets for row in one.documents() if "calibration" in row for line in verdict_lines(row)]
+    lines += verdict_lines([row for one in sets for row in one.documents()])
     return Group(page, *lines) if lines else page
 
 

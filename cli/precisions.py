@@ -11,7 +11,7 @@ from mggc_edge.cli.options import parse_names
 from mggc_edge.cli.output import file_size, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -76,17 +76,29 @@ def check_precisions(names: str, quantize: str) -> None:
         )
 
 
-def verdict_lines(document: Mapping[str, Any], name: str | None = None) -> list[RenderableType]:
-    """Return what became of a file of another precision, in words, with a table where layers were measured.
+def verdict_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    """Return what became of the files of other precisions among `artifacts`, in words; what is true of several once."""
+    rows = [row for row in artifacts if row.get("calibration")]
+    several = len({Path(row["path"]).parent for row in rows}) > 1
+    found: list[RenderableType] = []
+    said: set[str] = set()
+    for row in rows:
+        path = Path(row["path"])
+        for line in _lines(row, "/".join(path.parts[-2:]) if several else path.name):
+            if not str(line).startswith("  ") or str(line) not in said:
+                found.append(line)
+            said.add(str(line))
+    return found
 
-    `document`: its entry in `artifacts`; `name`: that it is shown under.
-    """
+
+def _lines(document: Mapping[str, Any], name: str) -> list[RenderableType]:
+    """Return what became of a file, with a table where layers were measured."""
     from rich.text import Text
 
     from mggc_edge.errors import printable
 
     lines: list[RenderableType] = [
-        Text(printable(f"{name or Path(document['path']).name} ({_facts(document)}) {_verdict(document)}")),
+        Text(printable(f"{name} ({_facts(document)}) {_verdict(document)}")),
         *(Text(printable(f"  {line}")) for line in _in_float(document)),
     ]
     if document["sensitivity"] is not None:
