@@ -29,7 +29,7 @@ from mggc_edge.benchmarks.report import BenchmarkReport, Comparison
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler.passes.contract import GraphPass, apply_passes
 from mggc_edge.compiler.targets import AUTO, NONE, TARGETS, choose_passes, this_target
-from mggc_edge.errors import MggcEdgeError
+from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.machine import Machine, this_machine
 from mggc_edge.settings import Settings
 
@@ -153,7 +153,7 @@ def passes_for(
 
     Raises:
         SettingError: there is no such target, or no such pass.
-        ArtifactError: the graph cannot be run.
+        MissingDependencyError: the engine is not installed.
     """
     if settings is None or not can_tune(passes, target):
         return choose_passes(passes, target), None
@@ -183,7 +183,8 @@ def tune(
 ) -> Tuned:
     """Return which passes of a target's list pay for a graph here.
 
-    Where other processes disturbed the samples nothing is known: then the list is taken as it is, and not kept.
+    Where other processes disturbed the samples, or a measuring process failed, nothing is known: then the list is taken
+    as it is, and not kept. A graph that cannot be run at all is found out by whoever proves the file.
 
     Args:
         model: one picture in and one out, of a fixed size, before any pass.
@@ -194,7 +195,7 @@ def tune(
         cache: folder of what was found before; None: the user's.
 
     Raises:
-        ArtifactError: the graph cannot be run.
+        MissingDependencyError: the engine is not installed.
     """
     settings = settings or TuneSettings()
     names = tuple(TARGETS[target].passes)
@@ -208,16 +209,15 @@ def tune(
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(model, target, Path(folder), settings.engine)
         lists = {LIST: names, **{name: tuple(other for other in names if other != name) for name in sites}}
-        report = measured([files.workload(name, chosen) for name, chosen in lists.items()], **_how(settings, seed))
+        try:
+            report = measured([files.workload(name, chosen) for name, chosen in lists.items()], **_how(settings, seed))
+        except ArtifactError as error:
+            return _untuned(names, target, settings, error.message)
         found = {comparison.b: comparison for comparison in report.comparisons}
         disturbed = sorted({code for comparison in found.values() for code in comparison.disturbed})
         if disturbed:
-            return Tuned(
-                names,
-                engine=settings.engine,
-                remark=f"passes were not tuned: other processes disturbed the measurement ({', '.join(disturbed)}); "
-                f"the list of '{target}' is taken",
-            )
+            why = f"other processes disturbed the measurement ({', '.join(disturbed)})"
+            return _untuned(names, target, settings, why)
         trials = tuple(_trial(name, found[name]) for name in sites)
         gone = {trial.name for trial in trials if not trial.kept}
         chosen = tuple(name for name in names if name not in gone)
@@ -229,6 +229,11 @@ def tune(
             chosen = names
     tuned = Tuned(chosen, trials, settings.engine)
     return replace(tuned, remark=_write(place, tuned))
+
+
+def _untuned(names: tuple[str, ...], target: str, settings: TuneSettings, why: str) -> Tuned:
+    said = f"passes were not tuned in {settings.engine}: {why}; the list of '{target}' is taken"
+    return Tuned(names, engine=settings.engine, remark=said)
 
 
 def cache_folder() -> Path:

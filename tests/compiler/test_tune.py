@@ -23,6 +23,7 @@ from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.targets import TARGETS, choose_passes
 from mggc_edge.compiler.to_onnx import to_onnx
 from mggc_edge.compiler.tune import LIST, Tuned, TuneSettings, can_tune, passes_for, tune
+from mggc_edge.errors import ArtifactError
 from mggc_edge.machine import Machine
 from mggc_edge.models.unet import unet_spec
 from tests.models.model_helpers import network_of
@@ -128,6 +129,19 @@ def test_the_whole_list_wins_where_what_is_left_of_it_is_slower(graph: onnx.Mode
     assert all(trial.kept for trial in tuned.trials)
 
 
+def test_where_a_measuring_process_fails_the_list_is_taken_and_not_kept(graph: onnx.ModelProto, tmp_path: Path) -> None:
+    def killed(_models: Sequence[Workload], **_: Any) -> BenchmarkReport:
+        raise ArtifactError("the process that measures 'x' ended by SIGKILL")
+
+    tuned = tune(graph, TARGET, measured=killed, cache=tmp_path)
+    assert tuned.passes == tuple(TARGETS[TARGET].passes)
+    assert tuned.remark == (
+        "passes were not tuned in onnxruntime: the process that measures 'x' ended by SIGKILL; the list of "
+        "'x86-avx512' is taken"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_choice_is_made_for_every_engine_and_version_of_it_by_itself(
     graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,8 +205,8 @@ def test_a_disturbed_measurement_leaves_the_list_and_is_not_kept(graph: onnx.Mod
     tuned = tune(graph, TARGET, measured=measured, cache=tmp_path)
     assert tuned == Tuned(
         tuple(TARGETS[TARGET].passes),
-        remark="passes were not tuned: other processes disturbed the measurement (load); the list of 'x86-avx512' is "
-        "taken",
+        remark="passes were not tuned in onnxruntime: other processes disturbed the measurement (load); the list of "
+        "'x86-avx512' is taken",
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -133,21 +133,23 @@ def measure_variants(
 ) -> Mapping[str, Speed]:
     """Return how fast files of other precisions are against the fp32 file; empty where that is not to be measured.
 
+    All of them have been run before: where a measuring process fails, their speed is not known, which is said.
+
     Args:
         fp32, files: what is run, by precision.
         target: that they were made for; only where it is this machine, or `precision.speed` says so, is measured.
         runtime: the engine that runs them.
         seed: of the order of the measurement.
-
-    Raises:
-        ArtifactError: a file cannot be run.
     """
     how: str = wanted.settings["precision.speed"]
     here = how == "always" or (how == "auto" and target != PORTABLE and target == this_target())
     if not files or not here:
         return {}
     tell(f"measuring other precisions against fp32 in {runtime}: fresh processes, in pairs")
-    return speeds(fp32, files, wanted.settings, seed, runtime)
+    try:
+        return speeds(fp32, files, wanted.settings, seed, runtime)
+    except ArtifactError as error:
+        return dict.fromkeys(files, Speed(said=f"its speed could not be measured: {error.message}"))
 
 
 def with_speeds(variants: Sequence[Variant], found: Mapping[str, Speed]) -> tuple[Variant, ...]:

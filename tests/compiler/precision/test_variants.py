@@ -190,6 +190,16 @@ def test_elsewhere_it_is_said_that_speed_was_not_measured(
     assert fp16.verdict()["reason"] == (None if measures else "speed not measured here")
 
 
+def test_a_measurement_that_fails_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> Mapping[str, Speed]:
+        raise ArtifactError("the process that measures 'fp16' ended by SIGKILL")
+
+    monkeypatch.setattr(module, "speeds", killed)
+    (fp16,) = make(fp32(tmp_path), wanted("fp16", precision_speed="always"))
+    said = "its speed could not be measured: the process that measures 'fp16' ended by SIGKILL"
+    assert (fp16.accepted, fp16.verdict()["reason"], fp16.verdict()["speed"]["verdict"]) == (True, said, None)
+
+
 def test_a_file_that_was_rejected_for_its_pictures_is_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
