@@ -136,7 +136,8 @@ def test_the_document_has_every_key_that_is_promised_with_its_type(
     assert latency["path"] == f"export/{this_target()}/generator.fp32.onnx"
     assert min(latency["original_ms"], latency["compressed_ms"], latency["speedup"], latency["realisation"]) > 0
     assert latency["ci95"] is None  # a single process was measured
-    assert (latency["ci99"], latency["verdict"], latency["pairs_left_out"]) == (None, "inconclusive", 0)
+    assert (latency["ci99"], latency["verdict"]) == (None, "inconclusive")
+    assert latency["pairs_left_out"] in (0, 1)  # of two
     assert latency["reason"]
     assert set(latency["disturbed"]) <= {"load", "preempted", "steal"}
     assert "few_samples" in [warning["code"] for warning in latency["warnings"]]
@@ -873,6 +874,7 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
         (("--plan", "p.json"), "without --plan", "--plan p.json"),
         (("--budget", ".4"), "with --budget 0.5", "--budget .4"),
         (("--set", "mggc.k=2"), "with --set mggc.k=5", "--set mggc.k=2"),
+        (("--set", "data.held_out=0.2"), "with --set data.held_out=0.1", "--set data.held_out=0.2"),
     ):
         assert_refused(resume(*words), 1, f"'{run}' was started {started}, not with {now}", hint)
     assert resume("--out", tmp_path / "other").code == 2
@@ -881,6 +883,9 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
         ("--budget", "5e-1"),
         ("--min-psnr", "9"),
         ("--discriminator", run / "../huge.pth"),
+        ("--runtime", "onnxruntime,openvino"),  # nothing was exported yet
+        ("--precision", "fp32,int8", "--min-precision-psnr", "20"),
+        ("--set", "export.simplify=true", "--set", "compress.targets=none"),
     ):
         assert resume(*same).err.splitlines()[0].endswith("is no longer a number; the last good state is kept")
     torch.manual_seed(5)
@@ -888,6 +893,9 @@ def test_a_job_goes_on_only_with_the_networks_and_the_flags_it_began_with(
     assert_refused(
         resume(), 1, "a network changed since this job was started", "start a new job, or bring back what was there"
     )
+    kept = json.loads((run / "job.json").read_text())
+    assert (kept["request"]["runtime"], kept["request"]["precision"]) == ("onnxruntime,openvino", "fp32,int8")
+    assert kept["settings"]["compress.targets"] == "none"
 
 
 def test_neighbors_by_an_onnx_network_are_found_again_only_with_the_same_file(
