@@ -12,11 +12,9 @@ with every sample, and elsewhere.md. What other sizes gave stays in the file.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from mggc_edge.artifacts import write_json
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.experiments import elsewhere_worker, realisation
@@ -32,7 +29,6 @@ from mggc_edge.benchmarks.experiments.slim_networks import random_network
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.isolation import WorkerProcess
 from mggc_edge.benchmarks.workload import Workload
-from mggc_edge.machine import this_machine
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
 
@@ -144,33 +140,7 @@ def page(document: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--pairs", type=int, default=20)
-    parser.add_argument("--processes", type=int, default=5)
-    parser.add_argument("--max-seconds", type=float, default=240.0)
-    parser.add_argument("--plan", action="append", default=[], metavar="NAME=PLAN")
-    parser.add_argument("--only", help="networks whose name contains this")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
-    words = parser.parse_args()
-    path = words.out / "elsewhere.json"
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"studies": []}
-    document |= {"command": "python benchmarks/experiments/elsewhere.py", "machine": this_machine().processor}
-    options = {"pairs": words.pairs, "processes": words.processes, "max_seconds": words.max_seconds}
-    size = (words.size, words.size)
-    for threads in words.threads:
-        for case in realisation.cases(words.plan):
-            if words.only is not None and words.only not in case[0]:
-                continue
-            with tempfile.TemporaryDirectory() as folder:
-                found = measured(case, size, threads, {**options, "warmup_seconds": 0.3}, Path(folder))
-            same = [one for one in document["studies"] if realisation.key_of(one) != realisation.key_of(found)]
-            document["studies"] = sorted([*same, found], key=realisation.key_of)
-            write_json(path, document)
-            (words.out / "elsewhere.md").write_text(page(document), encoding="utf-8")
-            for row in found["rows"]:
-                print(case[0], words.size, threads, row, file=sys.stderr, flush=True)
+    realisation.run_cases("elsewhere", str(__doc__), 240.0, {}, measured, page, lambda found: found["rows"])
 
 
 if __name__ == "__main__":

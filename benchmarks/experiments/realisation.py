@@ -24,7 +24,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,24 +185,43 @@ def page(document: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Run the study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    facts = {"instruction_sets": list(this_machine().instruction_sets), "tools": tool_versions()}
+    run_cases(
+        "realisation", str(__doc__), 120.0, facts, measured, page, lambda found: [*found["fp32"], *found["others"]]
+    )
+
+
+def run_cases(
+    name: str,
+    description: str,
+    max_seconds: float,
+    facts: Mapping[str, Any],
+    measure_case: Callable[[Case, tuple[int, int], int, Mapping[str, Any], Path], dict[str, Any]],
+    to_page: Callable[[Mapping[str, Any]], str],
+    rows_of: Callable[[Mapping[str, Any]], Sequence[Mapping[str, Any]]],
+) -> None:
+    """Measure every case that the command line asks for, and write NAME.json and NAME.md after each.
+
+    Args:
+        name, description: of the study.
+        max_seconds: of a measurement, where the command line does not say.
+        facts: about the machine, for the document.
+        measure_case, to_page: what is written; what other sizes gave stays.
+        rows_of: what is printed of a case.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--processes", type=int, default=5)
-    parser.add_argument("--max-seconds", type=float, default=120.0)
+    parser.add_argument("--max-seconds", type=float, default=max_seconds)
     parser.add_argument("--plan", action="append", default=[], metavar="NAME=PLAN")
     parser.add_argument("--only", help="networks whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     words = parser.parse_args()
-    path = words.out / "realisation.json"
+    path = words.out / f"{name}.json"
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"studies": []}
-    document |= {
-        "command": "python benchmarks/experiments/realisation.py",
-        "machine": this_machine().processor,
-        "instruction_sets": list(this_machine().instruction_sets),
-        "tools": tool_versions(),
-    }
+    document |= {"command": f"python benchmarks/experiments/{name}.py", "machine": this_machine().processor, **facts}
     size = (words.size, words.size)
     options = {"pairs": words.pairs, "processes": words.processes, "max_seconds": words.max_seconds}
     for threads in words.threads:
@@ -210,12 +229,12 @@ def main() -> None:
             if words.only is not None and words.only not in case[0]:
                 continue
             with tempfile.TemporaryDirectory() as folder:
-                found = measured(case, size, threads, {**options, "warmup_seconds": 0.3}, Path(folder))
+                found = measure_case(case, size, threads, {**options, "warmup_seconds": 0.3}, Path(folder))
             same = [one for one in document["studies"] if key_of(one) != key_of(found)]
             document["studies"] = sorted([*same, found], key=key_of)
             write_json(path, document)
-            (words.out / "realisation.md").write_text(page(document), encoding="utf-8")
-            for row in (*found["fp32"], *found["others"]):
+            (words.out / f"{name}.md").write_text(to_page(document), encoding="utf-8")
+            for row in rows_of(found):
                 print(case[0], words.size, threads, row, file=sys.stderr, flush=True)
 
 
