@@ -23,6 +23,7 @@ class Elsewhere:
     """What these engines share: one input and one output, float32."""
 
     provider = "cpu"
+    device_bytes: int | None = None
     metadata: Mapping[str, str] = {}
 
     def __init__(self, name: str) -> None:
