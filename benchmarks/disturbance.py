@@ -17,7 +17,7 @@ frequency stays in the samples either way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from typing import Any
 
 # Of the time of a sample: what is lost by one side alone shifts the ratio by as much, and 2 % are less than half of the
@@ -57,6 +57,12 @@ class Noted:
         """Return what a worker noted; one that knows less leaves it out."""
         counted = (noted.get(field.name) for field in fields(cls)[1:])
         return cls(noted["wall_ns"], *counted)
+
+    @classmethod
+    def together(cls, parts: Sequence[Noted]) -> Noted:
+        """Return what was counted in the parts of a sample: the sums, None where a part does not say."""
+        wall, *counted = zip(*(astuple(part) for part in parts), strict=True)
+        return cls(sum(wall), *(None if None in each else sum(each) for each in counted))
 
     @property
     def slept(self) -> bool:

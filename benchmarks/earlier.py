@@ -148,6 +148,9 @@ def compare_with_earlier(earlier: EarlierRun, run: ModelRun, label: str, margin:
         )
     now = [[float(latency) for latency in process.latencies_ns] for process in run.processes if process.used]
     macs, own = earlier.macs_true, run.model.macs_true
+    codes = {*earlier.warnings, *run.warnings}
+    if "steal" in codes:
+        codes.add("steal_apart")  # what is stolen at different times has no reason to be alike
     return Comparison(
         label,
         run.model.name,
@@ -157,7 +160,7 @@ def compare_with_earlier(earlier: EarlierRun, run: ModelRun, label: str, margin:
         sum(map(len, now)),
         left_out=sum(len(process.left_out) for process in run.processes),
         throttled=sum(len(process.left_out) for process in run.processes if process.throttled),
-        codes=tuple(sorted({*earlier.warnings, *run.warnings})),
+        codes=tuple(sorted(codes)),
     )
 
 

@@ -2,8 +2,10 @@
 
 A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
-or faster hits both alike. Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that
-others disturbed are left out, or all samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
+or faster hits both alike. The samples of a pair are gathered in several such turns: a machine with neighbors changes its
+speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). Many blocks
+with few pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all
+samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
@@ -47,6 +49,7 @@ WARM_SHARE = 0.25  # of the time limit, for all warm-ups together
 SAMPLE_NS = 50_000_000  # a sample of fast models lasts at least this long
 LONG_NS = 200_000_000  # a single inference that lasts this long is a sample
 LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
+MOST_TURNS = 8  # in which the samples of a pair are gathered
 GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
 
 MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
@@ -231,16 +234,19 @@ class _Plan:
                 if not self.gathered[index].runs_per_pair:
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
             ready, lowered = self.clock(), since_now(self._device)
-            for order in orders(count, pairs, self.random):
+            for turns in schedule([one.runs_per_pair for one in self.gathered], pairs, self.random):
                 if samples[0] and self.clock() >= self.deadline:
                     break
-                for index in order:
-                    runs = self.gathered[index].runs_per_pair
+                found: list[list[dict[str, Any]]] = [[] for _ in range(count)]
+                for index, runs in turns:
                     # The other model has taken the caches: a fast one runs once before it is timed.
-                    request = {"do": "sample", "runs": runs, "untimed": int(runs > 1)}
-                    answer = self._ask(workers[index], request)
-                    samples[index].append(tuple(answer["samples_ns"]))
-                    noted[index].append(Noted.from_answer(answer["noted"]))
+                    untimed = int(self.gathered[index].runs_per_pair > 1)
+                    found[index].append(
+                        self._ask(workers[index], {"do": "sample", "runs": runs, "untimed": untimed})
+                    )
+                for index, answers in enumerate(found):
+                    samples[index].append(tuple(value for answer in answers for value in answer["samples_ns"]))
+                    noted[index].append(Noted.together([Noted.from_answer(answer["noted"]) for answer in answers]))
                 self._done += 1
                 told = self._device.tell("others")
                 if (khz := clock_of(told)) is not None:
@@ -304,12 +310,28 @@ def _measure_blocks(plan: _Plan, blocks: Sequence[int]) -> bool:
     return sum(len(process.pairs) for process in plan.gathered[0].processes) < sum(blocks)
 
 
-def orders(models: int, pairs: int, random: np.random.Generator) -> list[list[int]]:
-    """Return, for every pair, the order in which the models are run: a random one, then its mirror image."""
-    found: list[list[int]] = []
+def schedule(runs: Sequence[int], pairs: int, random: np.random.Generator) -> list[list[tuple[int, int]]]:
+    """Return, for every pair, what is run one after the other: (number of a model, so many inferences).
+
+    A pair has up to `MOST_TURNS` turns, in which all models take part that have inferences left for it; the first turn
+    has a random order, the second one its mirror image, and so on. Every other pair is the one before it, backwards. One
+    model alone has nothing to take turns with.
+
+    Args:
+        runs: the inferences of a sample of each model.
+        pairs: how many.
+        random: of the orders.
+    """
+    turns = min(MOST_TURNS, max(runs)) if len(runs) > 1 else 1
+    found: list[list[tuple[int, int]]] = []
     while len(found) < pairs:
-        order: list[int] = random.permutation(models).tolist()
-        found += [order, order[::-1]]
+        one: list[tuple[int, int]] = []
+        order: list[int] = []
+        for turn in range(turns):
+            order = order[::-1] if turn % 2 else random.permutation(len(runs)).tolist()
+            parts = [count * (turn + 1) // turns - count * turn // turns for count in runs]
+            one += [(index, parts[index]) for index in order if parts[index]]
+        found += [one, one[::-1]]
     return found[:pairs]
 
 

@@ -62,8 +62,12 @@ WARNINGS: Mapping[str, Remark] = {
         disturbs=True,
     ),
     "steal": Remark(
-        "the host of this virtual machine took more than 2 % of its time away",
+        "the host of this virtual machine took more than 2 % of its time away: intervals cover the ratio of means, too",
         "measure again, at another time or on a machine of its own",
+    ),
+    "steal_apart": Remark(
+        "the host of this virtual machine took more than 2 % of its time away, and the baseline is of another time",
+        "name the baseline's model file instead of its earlier numbers, so that both are measured together",
         disturbs=True,
     ),
     "suspended": Remark(

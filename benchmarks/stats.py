@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -61,6 +61,17 @@ class Ratio:
         """The interval that verdicts go by."""
         return self.ci99 if self.wider is None else self.wider
 
+    def covering(self, other: Ratio) -> Ratio:
+        """Return this ratio with intervals that cover those of another estimate of it as well."""
+        effects = (self.minimum_detectable_effect, other.minimum_detectable_effect)
+        return replace(
+            self,
+            ci95=_cover(self.ci95, other.ci95),
+            ci99=_cover(self.ci99, other.ci99),
+            wider=_cover(self.wider, other.wider),
+            minimum_detectable_effect=None if None in effects else max(effect or 0.0 for effect in effects),
+        )
+
     def verdict(self, margin: float) -> Verdict:
         """Return what these samples allow to say about b.
 
@@ -81,6 +92,10 @@ class Ratio:
         if low >= 1 / (1 + margin) and high <= 1 + margin:
             return "same"
         return "inconclusive"
+
+
+def _cover(a: Interval | None, b: Interval | None) -> Interval | None:
+    return None if a is None or b is None else (min(a[0], b[0]), max(a[1], b[1]))
 
 
 def level_for(comparisons: int) -> float:

@@ -2,9 +2,9 @@
 
     python -m mggc_edge.benchmarks.experiments.harness_cost [--threads 1] [--rounds 60] [--out benchmarks/results]
 
-In one process, in turn and in random order: so many runs in a bare loop, and as many by the worker. The latency that
-the worker reports, and the whole time of its sample with all that it notes, are compared with the loop's. Both should
-be at most 1 % more.
+In one process, in turn and in random order: so many runs of a model in a bare loop, and as many by its worker, in turns
+with another worker of the same model, as the harness does it. The latency that the worker reports, and the whole time
+of its sample with all that it notes, are compared with the loop's. Both should be at most 1 % more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mggc_edge.artifacts import atomic_write, tool_versions, write_json
 from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.benchmarks.agent.worker import Worker
 from mggc_edge.benchmarks.experiments.chains import write_chain
-from mggc_edge.benchmarks.harness import runs_per_pair
+from mggc_edge.benchmarks.harness import runs_per_pair, schedule
 from mggc_edge.benchmarks.stats import compare
 from mggc_edge.machine import this_machine
 
@@ -59,26 +59,28 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def measured(path: Path, threads: int, rounds: int) -> dict[str, Any]:
     """Return what the worker adds to a bare loop, as fractions with their 99 % intervals."""
-    worker = Worker()
-    worker.answer(
-        {
-            "do": "open", "path": str(path), "runtime": "onnxruntime", "provider": provider_name("cpu"),
-            "precision": "fp32", "threads": threads, "image_size": None, "seed": 0,
-        }
-    )  # fmt: skip
-    warm = worker.answer({"do": "warm", "min_runs": 10, "min_ns": 10**9, "max_ns": 10**10})
+    workers = [Worker(), Worker()]
+    for worker in workers:
+        worker.answer(
+            {
+                "do": "open", "path": str(path), "runtime": "onnxruntime", "provider": provider_name("cpu"),
+                "precision": "fp32", "threads": threads, "image_size": None, "seed": 0,
+            }
+        )  # fmt: skip
+        warm = worker.answer({"do": "warm", "min_runs": 10, "min_ns": 10**9, "max_ns": 10**10})
     runs = runs_per_pair(warm["median_ns"])
-    session, names, feeds = worker._engine._session, worker._engine._names, worker._feeds  # noqa: SLF001
+    first = workers[0]
+    session, names, feeds = first._engine._session, first._engine._names, first._feeds  # noqa: SLF001
     random = np.random.default_rng(0)
     loops, reported, whole = [], [], []
     for _ in range(rounds):
         for which in random.permutation(2).tolist():
-            began = time.perf_counter_ns()
             if which:
-                samples = worker.answer({"do": "sample", "runs": runs, "untimed": 0})["samples_ns"]
-                whole.append((time.perf_counter_ns() - began) / runs)
+                samples, took = in_turns(workers, runs, random)
+                whole.append(took / runs)
                 reported.append(sum(samples) / runs)
             else:
+                began = time.perf_counter_ns()
                 for _ in range(runs):
                     session.run(names, feeds)
                 loops.append((time.perf_counter_ns() - began) / runs)
@@ -89,6 +91,20 @@ def measured(path: Path, threads: int, rounds: int) -> dict[str, Any]:
         "reported": added(loops, reported),
         "whole": added(loops, whole),
     }
+
+
+def in_turns(workers: Sequence[Worker], runs: int, random: np.random.Generator) -> tuple[list[int], int]:
+    """Return the samples of the first worker as the harness takes them, and how long taking them took, both in ns."""
+    samples: list[int] = []
+    took = 0
+    for index, part in schedule([runs] * len(workers), 1, random)[0]:
+        workers[index].answer({"do": "sample", "runs": 0, "untimed": int(runs > 1)})
+        began = time.perf_counter_ns()
+        answer = workers[index].answer({"do": "sample", "runs": part, "untimed": 0})
+        if index == 0:
+            took += time.perf_counter_ns() - began
+            samples += answer["samples_ns"]
+    return samples, took
 
 
 def added(loops: Sequence[float], others: Sequence[float]) -> dict[str, Any]:

@@ -72,8 +72,8 @@ def test_leaving_out_by_counts_shifts_a_mean_by_as_little_as_is_promised() -> No
 
 
 def test_what_forbids_a_verdict_is_load_preemption_stolen_time_throttling_and_a_failed_control() -> None:
-    assert disturbing(WARNINGS) == ("control", "load", "preempted", "steal", "throttled")
-    assert disturbing(["unsettled", "steal", "steal"]) == ("steal",)
+    assert disturbing(WARNINGS) == ("control", "load", "preempted", "steal_apart", "throttled")
+    assert disturbing(["unsettled", "load", "load"]) == ("load",)
 
 
 def test_every_warning_says_what_to_do() -> None:
@@ -81,3 +81,9 @@ def test_every_warning_says_what_to_do() -> None:
         assert remark_json(code) == {"code": code, "text": remark.text, "advice": remark.advice}
         assert remark.advice
         assert not f"{remark.text}{remark.advice}".endswith(".")
+
+
+def test_the_parts_of_a_sample_count_together_and_what_one_does_not_know_is_not_known() -> None:
+    parts = [Noted(10, 9, 1, 2, 0, None), Noted(20, 18, 0, 3, 5, 7)]
+    assert Noted.together(parts) == Noted(30, 27, 1, 5, 5, None)
+    assert Noted.together(parts[1:]) == parts[1]

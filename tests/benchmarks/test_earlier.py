@@ -102,6 +102,15 @@ def test_what_disturbed_the_earlier_measurement_forbids_a_verdict_now(tmp_path: 
     assert compare_with_earlier(run, now, "baseline", 0.05, 0.99).disturbed == ("load",)
 
 
+@pytest.mark.parametrize(("then", "today"), [(("steal",), ()), ((), ("steal",))])
+def test_what_hosts_stole_at_different_times_forbids_a_verdict(
+    tmp_path: Path, then: tuple[str, ...], today: tuple[str, ...]
+) -> None:
+    run = read_earlier(written(tmp_path / "b.json", warnings=then)).runs[0]
+    now = run_of("head.onnx", [[[12 * MS] * 3]] * 3, warnings=today)
+    assert compare_with_earlier(run, now, "baseline", 0.05, 0.99).disturbed == ("steal_apart",)
+
+
 def test_which_run_is_meant_must_be_clear(tmp_path: Path) -> None:
     path = written(tmp_path / "b.json")
     document = json.loads(path.read_text())

@@ -150,7 +150,7 @@ def test_warnings_are_named_once() -> None:
     assert [remark["code"] for remark in found.to_json()["warnings"]] == ["load", "unsettled"]
 
 
-@pytest.mark.parametrize("code", ["load", "preempted", "steal"])
+@pytest.mark.parametrize("code", ["load", "preempted"])
 @pytest.mark.parametrize("side", ["a", "b"])
 def test_a_warning_that_either_side_was_disturbed_forbids_the_verdict(code: str, side: str) -> None:
     def runs(codes: tuple[str, ...]) -> BenchmarkReport:
@@ -168,6 +168,31 @@ def test_a_warning_that_either_side_was_disturbed_forbids_the_verdict(code: str,
     assert (entry["verdict"], entry["reason"], entry["disturbed"]) == ("inconclusive", WARNINGS[code].text, [code])
     assert entry["warnings"] == [remark_json(code)]
     assert entry["ci99"] == clear["ci99"] == pytest.approx([4.0, 4.0])
+
+
+def stolen(codes: tuple[str, ...], b: list[int]) -> BenchmarkReport:
+    """A model that takes 10 ms, and one that takes so many ms, in inference after inference; in five processes."""
+    sides = {"a": [10] * len(b), "b": b}
+    runs = (run_of(name, [[[ms * MS for ms in side]]] * 5, warnings=codes) for name, side in sides.items())
+    return BenchmarkReport({}, tuple(runs), 0.05)
+
+
+def test_where_the_host_stole_time_the_intervals_cover_the_ratio_of_means_too() -> None:
+    # Half of the inferences of b were stopped for 10 ms, so that its median shows all of it and its mean half of it.
+    quiet, steal = (stolen(codes, [20, 20, 20, 10, 10]).comparison("a", "b") for codes in ((), ("steal",)))
+    assert quiet.ratio.value == pytest.approx(1 / 2)
+    assert quiet.ratio.ci99 == pytest.approx((1 / 2, 1 / 2))
+    assert steal.ratio.value == quiet.ratio.value
+    assert steal.ratio.ci95 == steal.ratio.ci99 == pytest.approx((1 / 2, 10 / 16))
+    assert (steal.verdict, steal.disturbed) == ("slower", ())
+    assert "steal" in steal.warnings
+
+
+def test_what_only_the_median_says_is_no_verdict_where_the_host_stole_time() -> None:
+    quiet, steal = (stolen(codes, [11, 11, 11, 8, 8]).comparison("a", "b") for codes in ((), ("steal",)))
+    assert quiet.verdict == "slower"
+    assert steal.verdict == "inconclusive"
+    assert steal.reason == "the 99 % interval is too wide"
 
 
 @pytest.mark.parametrize(

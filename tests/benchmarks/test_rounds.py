@@ -89,10 +89,10 @@ def test_a_disturbed_round_is_left_out_where_the_other_was_not() -> None:
 
 
 def test_where_both_rounds_were_disturbed_both_count_and_say_so() -> None:
-    both = pooled((report(30, 30, warnings=("load",)), report(10, 10, warnings=("steal",))))
+    both = pooled((report(30, 30, warnings=("load",)), report(10, 10, warnings=("preempted",))))
     comparison = both.comparisons[0]
     assert (comparison.pairs, comparison.verdict) == (4, "inconclusive")
-    assert comparison.disturbed == ("load", "steal")
+    assert comparison.disturbed == ("load", "preempted")
 
 
 def test_warnings_about_samples_are_those_of_all_samples() -> None:

@@ -1,0 +1,120 @@
+"""What it brings to gather the samples of a pair in turns: how far a model is from itself, pair by pair.
+
+    python -m mggc_edge.benchmarks.experiments.turns [--threads 1] [--blocks 20] [--out benchmarks/results]
+
+Two copies of a model are measured as the harness does it, two pairs in fresh processes, again and again: with samples
+in one piece, and in up to 8 turns, one after the other so that both see the same machine. The ratio of the copies is 1;
+its spread from pair to pair is what intervals come from. Writes turns.json, with every pair, and turns.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from mggc_edge.artifacts import atomic_write, tool_versions, write_json
+from mggc_edge.benchmarks import harness
+from mggc_edge.benchmarks.experiments.chains import write_chain
+from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.machine import this_machine
+
+NAME = "turns"
+MODELS = {"small": (8, 32, 64), "middle": (8, 64, 64), "large": (8, 64, 128)}  # layers, channels, size
+TURNS = (1, harness.MOST_TURNS)
+PAIRS = 2  # of a block
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Measure all models, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args(words)
+    machine = this_machine()
+    document = {
+        "command": f"python -m mggc_edge.benchmarks.experiments.{NAME}",
+        "machine": {"processor": machine.processor, "cores": machine.cores, "threads": given.threads},
+        "versions": {name: tool_versions()[name] for name in ("mggc-edge", "onnxruntime", "numpy")},
+        "models": [],
+    }
+    with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder:
+        for name, (layers, channels, size) in MODELS.items():
+            path = write_chain(Path(folder, f"{name}.onnx"), layers, channels=channels, size=size)
+            document["models"].append({"model": name, **measured(path, given.threads, given.blocks)})
+            write_json(given.out / f"{NAME}.json", document)
+            atomic_write(given.out / f"{NAME}.md", page(document).encode())
+    print(page(document))
+
+
+def measured(path: Path, threads: int, blocks: int) -> dict[str, Any]:
+    """Return the log ratios of a model and its copy, by turns."""
+    copy = Path(shutil.copy(path, path.with_suffix(".copy.onnx")))
+    models = [Workload("a", path), Workload("b", copy)]
+    found: dict[str, list[float]] = {str(turns): [] for turns in TURNS}
+    seconds, latencies = dict.fromkeys(found, 0.0), list[float]()
+    for block in range(blocks):
+        for turns in TURNS if block % 2 else TURNS[::-1]:
+            began = time.monotonic()
+            with mock.patch.object(harness, "MOST_TURNS", turns):
+                report = harness.measure(
+                    models, threads=threads, pairs=PAIRS, processes=1, warmup_seconds=0.3, seed=block
+                )
+            seconds[str(turns)] += time.monotonic() - began
+            a, b = (run.processes[0].latencies_ns for run in report.runs)
+            found[str(turns)] += [math.log(one / other) for one, other in zip(a, b, strict=True)]
+            latencies += a
+    return {
+        "latency_ms": float(np.median(latencies)) / 1e6,
+        "runs": report.runs[0].runs_per_pair,
+        "log_ratios": found,
+        "seconds_per_pair": {turns: took / (blocks * PAIRS) for turns, took in seconds.items()},
+    }
+
+
+def spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """Return the standard deviation, as far as single pairs far off do not make it, with its 95 % interval.
+
+    It is 1.48 times the median distance from 0; the interval is the bootstrap's, over pairs.
+    """
+    distances = np.abs(np.asarray(values))
+    drawn = np.random.default_rng(0).choice(distances, (4000, len(distances)))
+    low, high = np.quantile(1.4826 * np.median(drawn, axis=1), (0.025, 0.975))
+    return 1.4826 * float(np.median(distances)), (float(low), float(high))
+
+
+def page(document: Mapping[str, Any]) -> str:
+    """Return the table in Markdown."""
+    machine = document["machine"]
+    lines = [
+        "# What turns bring",
+        "",
+        f"{machine['processor']}, {machine['threads']} thread(s), onnxruntime {document['versions']['onnxruntime']}; made "
+        f"by `{document['command']}`. How far a model is from its own copy in a pair: standard deviation (1.48 times the "
+        "median distance, with its 95 % interval), and what a pair takes with its share of opening and warming up.",
+        "",
+        "| model | inferences of a sample | samples in | spread | seconds a pair |",
+        "| --- | ---: | --- | ---: | ---: |",
+    ]
+    for one in document["models"]:
+        for turns, values in one["log_ratios"].items():
+            value, (low, high) = spread(values)
+            words = "one piece" if turns == "1" else f"up to {turns} turns"
+            lines.append(
+                f"| {one['model']}, {one['latency_ms']:.1f} ms | {one['runs']} | {words} "
+                f"| {value:.2%} ({low:.2%} to {high:.2%}) | {one['seconds_per_pair'][turns]:.2f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
