@@ -3,8 +3,8 @@
 A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
 or faster hits both alike. The samples of a pair are gathered in several such turns: a machine with neighbors changes its
-speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). Many blocks
-with few pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all
+speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). All processes
+of a block run on the same cores, where there are more than they need (`agent/cores.py`). Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all
 samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
@@ -227,7 +227,8 @@ class _Plan:
                 model, place = self.gathered[index].model, self._places[index]
                 workers[index] = self._device.start(model)
                 stack.callback(workers[index].end)
-                opened[index] = self._ask(workers[index], open_request(model, place, self.threads, self.seed))
+                request = open_request(model, place, self.threads, self.seed, block=number)
+                opened[index] = self._ask(workers[index], request)
                 warm[index] = self._ask(workers[index], self._warm)
                 if not self.gathered[index].opened:
                     self.gathered[index].opened = opened[index]
@@ -275,6 +276,7 @@ class _Plan:
         for index, gathered in enumerate(self.gathered if complete else ()):
             gathered.processes.append(
                 ProcessSamples(
+                    cores=None if (cores := opened[index].get("cores")) is None else tuple(cores),
                     load_ns=opened[index]["load_ns"],
                     first_ns=opened[index]["first_ns"],
                     warmup_runs=warm[index]["runs"],

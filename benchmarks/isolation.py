@@ -152,7 +152,9 @@ def start_worker(model: Workload) -> Worker:
     return WorkerProcess(model)
 
 
-def open_request(model: Workload, place: str, threads: int, seed: int) -> dict[str, Any]:
+def open_request(
+    model: Workload, place: str, threads: int, seed: int, *, block: int | None = None
+) -> dict[str, Any]:
     """Return the request that opens a model with so many threads.
 
     Args:
@@ -160,7 +162,9 @@ def open_request(model: Workload, place: str, threads: int, seed: int) -> dict[s
         place: where its file lies on the device.
         threads: threads inside an operator.
         seed: of what is fed.
+        block: of the processes that shall run on the same cores; None: on whatever cores the system chooses.
     """
+    on_cores = model.provider == "cpu" and model.runtime != "tensorrt"
     facts = {"facts": read_engine_facts(model.path)} if model.path.suffix == ".engine" else {}
     return {
         **facts,
@@ -172,4 +176,5 @@ def open_request(model: Workload, place: str, threads: int, seed: int) -> dict[s
         "threads": threads,
         "image_size": None if model.image_size is None else list(model.image_size),
         "seed": seed,
+        "block": block if on_cores else None,
     }

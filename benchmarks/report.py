@@ -44,6 +44,7 @@ class ProcessSamples:
         noted: per pair what the kernel counted meanwhile; empty where nobody noted it.
         left_out: numbers of the pairs that no estimate uses, see `mggc_edge.benchmarks.disturbance`.
         throttled: what shows that the board lowered its clocks meanwhile, see `mggc_edge.benchmarks.agent.heat`.
+        cores: numbers of the cores that it was kept on; None: it was not kept on any.
     """
 
     load_ns: int
@@ -57,6 +58,7 @@ class ProcessSamples:
     noted: tuple[Noted, ...] = ()
     left_out: tuple[int, ...] = ()
     throttled: tuple[str, ...] = ()
+    cores: tuple[int, ...] | None = None
 
     @property
     def used(self) -> tuple[tuple[int, ...], ...]:
@@ -87,6 +89,7 @@ class ProcessSamples:
             "rss_peak_bytes": self.rss_peak_bytes,
             "left_out": list(self.left_out),
             "throttled": list(self.throttled),
+            "cores": None if self.cores is None else list(self.cores),
             "wall_ns": [one.wall_ns for one in self.noted],
             "cpu_ns": [one.cpu_ns for one in self.noted],
             "involuntary_switches": [one.involuntary_switches for one in self.noted],

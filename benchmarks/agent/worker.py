@@ -3,7 +3,7 @@
 What it measures is the model's own load time and memory: it loads nothing but the engine that it is asked for. It runs
 nothing unless it is asked to: two workers that are asked in turn never compete for the cores.
 
-    {"do": "open", "path", "runtime", "provider", "precision", "threads", "image_size", "seed"}
+    {"do": "open", "path", "runtime", "provider", "precision", "threads", "image_size", "seed", "block"}
                                                    -> load_ns, first_ns, inputs, provider, versions, ...
     {"do": "warm", "min_runs", "min_ns", "max_ns"} -> runs, ns, settled, median_ns
     {"do": "sample", "runs", "untimed"}            -> samples_ns, noted
@@ -31,6 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from .cores import take_cores
 from .engines import ENGINES, TYPES, Engine, RefusalError
 
 try:
@@ -82,6 +83,7 @@ class Worker:
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         np = _numpy()
+        cores = None if request.get("block") is None else take_cores(request["threads"], request["block"])
         engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
@@ -104,6 +106,7 @@ class Worker:
         gc.freeze()
         gc.disable()
         return {
+            "cores": cores,
             "load_ns": load,
             "first_ns": first,
             "rss_before_bytes": before,

@@ -1,15 +1,17 @@
-"""What it brings to gather the samples of a pair in turns: how far a model is from itself, pair by pair.
+"""What turns and cores bring: how far a model is from itself, pair by pair.
 
-    python -m mggc_edge.benchmarks.experiments.turns [--threads 1] [--blocks 20] [--out benchmarks/results]
+    python -m mggc_edge.benchmarks.experiments.turns [--threads 1] [--blocks 10] [--out benchmarks/results]
 
 Two copies of a model are measured as the harness does it, two pairs in fresh processes, again and again: with samples
-in one piece, and in up to 8 turns, one after the other so that both see the same machine. The ratio of the copies is 1;
-its spread from pair to pair is what intervals come from. Writes turns.json, with every pair, and turns.md.
+in one piece and in up to 8 turns, on whatever cores the system chooses and both on the same one; these four in random
+order, so that all see the same machine. The ratio of the copies is 1; its spread from pair to pair is what intervals
+come from. Writes turns.json, with every pair, and turns.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import shutil
 import tempfile
@@ -24,12 +26,15 @@ import numpy as np
 from mggc_edge.artifacts import atomic_write, tool_versions, write_json
 from mggc_edge.benchmarks import harness
 from mggc_edge.benchmarks.experiments.chains import write_chain
+from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.machine import this_machine
 
 NAME = "turns"
 MODELS = {"small": (8, 32, 64), "middle": (8, 64, 64), "large": (8, 64, 128)}  # layers, channels, size
-TURNS = (1, harness.MOST_TURNS)
+ONE, TURNS = "in one piece", f"in up to {harness.MOST_TURNS} turns"
+FREE, KEPT = "any core", "the same core"
+VARIANTS = tuple((cores, samples) for cores in (FREE, KEPT) for samples in (ONE, TURNS))
 PAIRS = 2  # of a block
 
 
@@ -37,7 +42,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure all models, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--blocks", type=int, default=20)
+    parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(words)
     machine = this_machine()
@@ -60,25 +65,45 @@ def measured(path: Path, threads: int, blocks: int) -> dict[str, Any]:
     """Return the log ratios of a model and its copy, by turns."""
     copy = Path(shutil.copy(path, path.with_suffix(".copy.onnx")))
     models = [Workload("a", path), Workload("b", copy)]
-    found: dict[str, list[float]] = {str(turns): [] for turns in TURNS}
-    seconds, latencies = dict.fromkeys(found, 0.0), list[float]()
+    found: dict[tuple[str, str], list[float]] = {variant: [] for variant in VARIANTS}
+    seconds, latencies = dict.fromkeys(VARIANTS, 0.0), list[float]()
+    random = np.random.default_rng(0)
     for block in range(blocks):
-        for turns in TURNS if block % 2 else TURNS[::-1]:
+        for number in random.permutation(len(VARIANTS)).tolist():
+            variant = VARIANTS[number]
+            cores, samples = variant
             began = time.monotonic()
-            with mock.patch.object(harness, "MOST_TURNS", turns):
+            opened = functools.partial(open_on, chosen=block if cores == KEPT else None)
+            with (
+                mock.patch.object(harness, "MOST_TURNS", 1 if samples == ONE else harness.MOST_TURNS),
+                mock.patch.object(harness, "open_request", opened),
+            ):
                 report = harness.measure(
                     models, threads=threads, pairs=PAIRS, processes=1, warmup_seconds=0.3, seed=block
                 )
-            seconds[str(turns)] += time.monotonic() - began
+            seconds[variant] += time.monotonic() - began
             a, b = (run.processes[0].latencies_ns for run in report.runs)
-            found[str(turns)] += [math.log(one / other) for one, other in zip(a, b, strict=True)]
+            found[variant] += [math.log(one / other) for one, other in zip(a, b, strict=True)]
             latencies += a
     return {
         "latency_ms": float(np.median(latencies)) / 1e6,
         "runs": report.runs[0].runs_per_pair,
-        "log_ratios": found,
-        "seconds_per_pair": {turns: took / (blocks * PAIRS) for turns, took in seconds.items()},
+        "variants": [
+            {
+                "cores": cores,
+                "samples": samples,
+                "log_ratios": found[cores, samples],
+                "seconds_per_pair": seconds[cores, samples] / (blocks * PAIRS),
+            }
+            for cores, samples in VARIANTS
+        ],
     }
+
+
+def open_on(model: Workload, place: str, threads: int, seed: int, block: int, chosen: int | None) -> dict[str, Any]:
+    """Return the request that opens a model on the cores of the chosen block instead of the harness's own."""
+    del block
+    return open_request(model, place, threads, seed, block=chosen)
 
 
 def spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
@@ -96,22 +121,21 @@ def page(document: Mapping[str, Any]) -> str:
     """Return the table in Markdown."""
     machine = document["machine"]
     lines = [
-        "# What turns bring",
+        "# What turns and cores bring",
         "",
         f"{machine['processor']}, {machine['threads']} thread(s), onnxruntime {document['versions']['onnxruntime']}; made "
         f"by `{document['command']}`. How far a model is from its own copy in a pair: standard deviation (1.48 times the "
         "median distance, with its 95 % interval), and what a pair takes with its share of opening and warming up.",
         "",
-        "| model | inferences of a sample | samples in | spread | seconds a pair |",
-        "| --- | ---: | --- | ---: | ---: |",
+        "| model | inferences of a sample | both processes on | samples | spread | seconds a pair |",
+        "| --- | ---: | --- | --- | ---: | ---: |",
     ]
     for one in document["models"]:
-        for turns, values in one["log_ratios"].items():
-            value, (low, high) = spread(values)
-            words = "one piece" if turns == "1" else f"up to {turns} turns"
+        for variant in one["variants"]:
+            value, (low, high) = spread(variant["log_ratios"])
             lines.append(
-                f"| {one['model']}, {one['latency_ms']:.1f} ms | {one['runs']} | {words} "
-                f"| {value:.2%} ({low:.2%} to {high:.2%}) | {one['seconds_per_pair'][turns]:.2f} |"
+                f"| {one['model']}, {one['latency_ms']:.1f} ms | {one['runs']} | {variant['cores']} "
+                f"| {variant['samples']} | {value:.2%} ({low:.2%} to {high:.2%}) | {variant['seconds_per_pair']:.2f} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,7 @@ from mggc_edge.benchmarks.remarks import WARNINGS
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
 from mggc_edge.errors import ArtifactError, InputError
+from mggc_edge.machine import this_machine
 from tests.benchmarks.bench_helpers import Clock, Counts, FakeWorker, Told, convolutions, quiet
 
 MS = 1_000_000
@@ -443,6 +444,18 @@ def test_a_workload_cannot_be_wrong(changes: dict[str, Any], message: str) -> No
     with pytest.raises(InputError) as caught:
         Workload(**{"name": "a", "path": Path("a.onnx"), **changes})
     assert caught.value.message == message
+
+
+@pytest.mark.skipif(this_machine().cores < 2, reason="this machine has one core")
+def test_the_models_of_a_block_run_on_the_same_core_and_blocks_on_others(tmp_path: Path) -> None:
+    models = [Workload(name, convolutions(tmp_path / f"{name}.onnx", 2)) for name in "ab"]
+    report = measure(models, threads=1, pairs=4, processes=2, warmup_seconds=0.01, max_seconds=60)
+    first, second = ([process.cores for process in run.processes] for run in report.runs)
+    assert first == second
+    assert None not in first
+    assert len({*first}) == 2
+    (run,) = measure(models[:1], threads=this_machine().cores, pairs=1, processes=1, warmup_seconds=0.01).runs
+    assert [process.cores for process in run.processes] == [None]
 
 
 def test_two_small_models_are_measured_for_real(tmp_path: Path) -> None:
