@@ -5,7 +5,8 @@
 Every case is one `mggc-edge compress` on the first 120 photos of horse2zebra's trainA, cut to 96x96 out of 256x256,
 in DIR/<case>; a case that has begun goes on. `--collect` exports every finished one for 256x256 (DIR/<case>-256),
 measures it beside the original by `mggc-edge bench`, and compares it with that on the photos of testA.
-Budgets are of MACs; CartoonGAN's parameters go with them. Writes results/cartoongan_sizes.{json,md} and, per size,
+What was collected before of other cases stays, as long as their commands are the same. Budgets are of MACs; CartoonGAN's
+parameters go with them. Writes results/cartoongan_sizes.{json,md} and, per size,
 results/cartoongan-<size>.jpg: photo, original, and what each method makes of it.
 """
 
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mggc_edge.artifacts import read_manifest, tool_versions, write_json
+from mggc_edge.artifacts import read_json, read_manifest, tool_versions, write_json
 from mggc_edge.machine import this_machine
 from mggc_edge.pictures import contact_sheet, find_pictures
 from mggc_edge.quality.bootstrap import mean_interval
@@ -66,6 +67,11 @@ class Case:
     def flags(self) -> tuple[str, ...]:
         """What `compress` is given."""
         return (*COMMON, *METHODS[self.method][1], "--budget", f"{self.budget:g}")
+
+    @property
+    def command(self) -> str:
+        """As a user would type it."""
+        return " ".join(["mggc-edge", "compress", *self.flags])
 
 
 CASES = (
@@ -141,14 +147,14 @@ def collect(case: Case, folder: Path, original: Path, original_pictures: list[Pa
     parameters = [facts[name]["parameters"] for name in ("a", "b")]
     return {
         "method": METHODS[case.method][0], "about": case.smaller,
-        "command": " ".join(["mggc-edge", "compress", *case.flags]),
+        "command": case.command,
         "budget": case.budget, "budget_met": result["budget_met"],
         "size_bytes": sizes, "smaller": sizes[0] / sizes[1],
         "parameters": parameters, "by_channels": parameters[0] / parameters[1],
         "by_bits": sizes[0] / sizes[1] / (parameters[0] / parameters[1]),
         "macs_true": [facts[name]["macs_true"] for name in ("a", "b")],
         "latency_ms": [run["latency_ms"] for run in runs], "memory": [run["memory"] for run in runs],
-        "comparison": comparison, "context": document["context"],
+        "comparison": comparison, "context": document["context"], "machine": this_machine().processor,
         "to_original": likeness(translated(file, data, place / "pictures"), original_pictures),
         "timings_s": read_manifest(folder)["timings_s"],
     }  # fmt: skip
@@ -170,8 +176,9 @@ def sheet(runs: Path, data: Path, smaller: int, originals: list[Path], cases: It
 def page(document: Mapping[str, Any]) -> str:
     """Return the Markdown table."""
     cases = document["cases"].values()
+    machines = ", ".join(sorted({case["machine"] for case in cases}))
     lines = [
-        f"CartoonGAN-Hayao, {SIZE}x{SIZE}, ONNX Runtime on {document['machine']}. `{document['command']}`",
+        f"CartoonGAN-Hayao, {SIZE}x{SIZE}, ONNX Runtime on {machines}. `{document['command']}`",
         "",
         f"{len(cases)} of {len(CASES)} cases are finished.",
         "",
@@ -204,6 +211,14 @@ def page(document: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def earlier() -> dict[str, Any]:
+    """Return what was collected before by the commands that are there now."""
+    path = RESULTS / "cartoongan_sizes.json"
+    known = read_json(path)["cases"] if path.is_file() else {}
+    commands = {case.name: case.command for case in CASES}
+    return {name: case for name, case in known.items() if case["command"] == commands.get(name)}
+
+
 def _memory(case: Mapping[str, Any], side: int) -> str:
     peak = case["memory"][side]["rss_peak_bytes"]
     return "?" if peak is None else f"{peak / 1e6:.0f} MB"
@@ -225,10 +240,11 @@ def main() -> None:
     original = exported(words.data / "weights/cartoongan_hayao/net_G.pth", words.runs / f"original-{SIZE}/export")
     originals = translated(original, words.data, words.runs / f"original-{SIZE}/pictures")
     done = [case for case in CASES if (words.runs / case.name / "manifest.json").is_file()]
+    found = {case.name: collect(case, words.runs / case.name, original, originals, words.data) for case in done}
     document: dict[str, Any] = {
         "command": "python benchmarks/experiments/cartoongan_sizes.py --data $DATA --runs DIR",
-        "machine": this_machine().processor, "cores": this_machine().cores, "seed": 0, "tools": tool_versions(),
-        "cases": {case.name: collect(case, words.runs / case.name, original, originals, words.data) for case in done},
+        "cores": this_machine().cores, "seed": 0, "tools": tool_versions(),
+        "cases": {**earlier(), **found},
     }  # fmt: skip
     write_json(RESULTS / "cartoongan_sizes.json", document)
     (RESULTS / "cartoongan_sizes.md").write_text(page(document), encoding="utf-8")
