@@ -241,7 +241,7 @@ class _Plan:
                 found: list[list[dict[str, Any]]] = [[] for _ in range(count)]
                 for index, runs in turns:
                     # The other model has taken the caches: a fast one runs once before it is timed.
-                    untimed = int(self.gathered[index].runs_per_pair > 1)
+                    untimed = int(warm[index]["median_ns"] < SAMPLE_NS)
                     found[index].append(
                         self._ask(workers[index], {"do": "sample", "runs": runs, "untimed": untimed})
                     )

@@ -13,7 +13,7 @@ from mggc_edge.errors import ArtifactError, InputError
 
 RUNTIMES = ("onnxruntime", "ort-mobile", "openvino", "tensorrt")
 PRECISIONS = (FILE_PRECISIONS[0], "bf16", *FILE_PRECISIONS[1:])  # of a run: bf16 is how OpenVINO runs fp32 files
-MAX_MODELS = 8  # all of them are in memory at the same time
+MAX_MODELS = 12  # all of them are in memory at the same time
 MAX_THREADS = 1024
 
 
