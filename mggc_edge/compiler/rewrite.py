@@ -115,13 +115,14 @@ def rewrite_folder(
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
         settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
-            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`.
+            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`,
+            which calibration takes from the settings of `precisions`.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
-        opset: version of the operators of the new file; None: that of the old one, or the nearest that passes and the
-            target read.
+        opset: version of the operators of the new file; None: that of the old one, or the nearest that passes, graphs
+            of bytes and the target read.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         precisions: what is made of the new file.
         tune: measure which of the target's passes pay, where the target is this machine.
@@ -139,7 +140,7 @@ def rewrite_folder(
     tuning = TuneSettings.from_settings(settings) if tunes else None
     check_onnx(source)
     before = onnx_facts(source)
-    wanted_opset = _opset(before.opset, target, opset, passes=bool(passes))
+    wanted_opset = _opset(before.opset, target, opset, MIN_OPSET if passes or io == BYTES_IO else 0)
     model = read_onnx(source)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
@@ -230,8 +231,12 @@ def rewrite_folder(
     )
 
 
-def _opset(there: int, target: str, asked: int | None, *, passes: bool) -> int:
+def _opset(there: int, target: str, asked: int | None, least: int) -> int:
     """Return the version of the operators that a file of opset `there` is written in.
+
+    Args:
+        asked: by the user; None: nothing.
+        least: that what is done to the graph can read and write.
 
     Raises:
         ArtifactError: the target does not read the one that was asked for.
@@ -240,7 +245,7 @@ def _opset(there: int, target: str, asked: int | None, *, passes: bool) -> int:
         TARGETS[target].check_opset(asked)
         return asked
     read = TARGETS[target].opsets
-    low, high = (MIN_OPSET if passes else 0, there) if read is None else (max(read.lowest, MIN_OPSET), read.highest)
+    low, high = (least, there) if read is None else (max(read.lowest, MIN_OPSET), read.highest)
     return min(max(there, low), max(high, low))
 
 
