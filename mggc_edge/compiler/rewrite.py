@@ -30,6 +30,7 @@ from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
 from mggc_edge.compiler.artifact_set import ArtifactSet, Source, Wanted, make_artifacts, runtime_facts
 from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.camera import Camera, formats_of
+from mggc_edge.compiler.external import self_contained
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import (
     Exported,
@@ -111,7 +112,8 @@ def rewrite_folder(
     was, and `manifest.json`. It appears under its name when the two have been shown to agree in ONNX Runtime.
 
     Args:
-        source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
+        source: a float32 file with one picture [N, C, H, W] in and one out, of any producer; of one that keeps its
+            weights in a file beside it a whole one is made first.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
         settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
@@ -135,13 +137,40 @@ def rewrite_folder(
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
+    with self_contained(source) as held:
+        return _rewrite(
+            source, held, folder, target=target, settings=settings, image_size=image_size, command=command,
+            effective=effective, seed=seed, io=io, opset=opset, runtimes=runtimes, precisions=precisions, tune=tune,
+            tell=tell,
+        )  # fmt: skip
+
+
+def _rewrite(
+    source: Path,
+    held: Path,
+    folder: Path,
+    *,
+    target: str,
+    settings: Settings,
+    image_size: Size | None,
+    command: str,
+    effective: Mapping[str, Any],
+    seed: int,
+    io: str,
+    opset: int | None,
+    runtimes: Sequence[str],
+    precisions: Precisions | None,
+    tune: bool,
+    tell: Tell,
+) -> Rewritten:
+    """Rewrite `held`, which has its own weights and is spoken of as `source`."""
     passes = choose_passes(settings["export.passes"], target)
     tunes = tune and settings["export.tune"] and can_tune(settings["export.passes"], target)
     tuning = TuneSettings.from_settings(settings) if tunes else None
-    check_onnx(source)
-    before = onnx_facts(source)
+    check_onnx(held)
+    before = onnx_facts(held)
     wanted_opset = _opset(before.opset, target, opset, MIN_OPSET if passes or io == BYTES_IO else 0)
-    model = read_onnx(source)
+    model = read_onnx(held)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
         check_size(source, model, size)
@@ -158,7 +187,7 @@ def rewrite_folder(
         model, remark = simplified(model)
         remarks += (remark,) if remark else ()
     sized = count_macs(model)  # where a size was open before
-    sha256 = sha256_of(source)
+    sha256 = sha256_of(held)
     counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
     hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
 
@@ -173,7 +202,7 @@ def rewrite_folder(
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(made.SerializeToString())
-        parity, tensors = _proven(source, path, before, size, settings, seed)
+        parity, tensors = _proven(held, path, before, size, settings, seed)
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         said = rewritten_settings(target, io, reports, tuned)
         artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=sha256, settings=said)
@@ -185,7 +214,7 @@ def rewrite_folder(
         original = place / ORIGINAL_FILE
         with writing(original):
             place.mkdir(parents=True)
-            shutil.copyfile(source, original)
+            shutil.copyfile(held, original)
         beside = []
         if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
             tensors = before.inputs, before.outputs
@@ -203,7 +232,7 @@ def rewrite_folder(
                 tuple(runtimes),
                 precisions,
                 tunes=tunes,
-                camera=_camera(source, before, size, settings, seed) if io == BYTES_IO else None,
+                camera=_camera(held, before, size, settings, seed) if io == BYTES_IO else None,
                 seed=seed,
                 tell=tell,
             ),
@@ -226,7 +255,7 @@ def rewrite_folder(
         tuple(one.moved(stage, folder) for one in sets),
         before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
         after=after,
-        source_bytes=source.stat().st_size,
+        source_bytes=held.stat().st_size,
         image_size=size,
     )
 

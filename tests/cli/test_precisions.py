@@ -198,7 +198,7 @@ def test_8_bit_files_old_opsets_and_damaged_files_are_refused(command: Command, 
         place / "generator.int8.onnx": "is no float32 network: int8",
         place / "generator.fp16.onnx": "is no float32 network: fp16",
         foreign(tmp_path / "old.onnx", opset=12): "8-bit weights with a scale per channel need opset 13",
-        external: "keeps its weights in another file",
+        external: "its weights are in 'weights.bin', which is missing",
         tmp_path / "damaged.onnx": "is not a valid ONNX file",
     }.items():
         ran = command(
