@@ -188,6 +188,16 @@ def test_bad_calibration_folders_leave_nothing_behind(command: Command, folder: 
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("target", "made"), [("portable", {"fp32"}), ("ort-mobile", {"fp32", "int8"})])
+def test_auto_makes_the_precisions_of_the_target(command: Command, tmp_path: Path, target: str, made: set[str]) -> None:
+    ran = command(
+        "export", foreign(tmp_path / "g.onnx"), "--precision", "auto", "--target", target, *FEW,
+        "--min-precision-psnr", "10", "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert {one["precision"] for one in json.loads(ran.out)["artifacts"]} == made
+
+
 def test_8_bit_files_old_opsets_and_damaged_files_are_refused(command: Command, exported: Path, tmp_path: Path) -> None:
     external = foreign(tmp_path / "external.onnx")
     onnx.save_model(onnx.load(external), external, save_as_external_data=True, location="weights.bin", size_threshold=0)
