@@ -133,19 +133,37 @@ def check_same_machine(earlier: Earlier, runtimes: Sequence[str]) -> None:
                 f"'{earlier.path}' was measured elsewhere: its {what} is {_words(then)}, here it is {_words(today)}",
                 hint=WAY_OUT,
             )
+    if here["host"] is None:  # on both sides: machines of one kind are alike in all else
+        raise InputError(
+            f"nothing says that '{earlier.path}' was measured on this machine: it has no /etc/machine-id", hint=WAY_OUT
+        )
+
+
+def check_alike(earlier: EarlierRun, name: str, threads: int, provider: str | None) -> None:
+    """Raise InputError where a model runs otherwise than its baseline did.
+
+    Args:
+        earlier: the baseline.
+        name: of the model.
+        threads: that it runs with.
+        provider: that it runs on, by the engine's own name; None: not known.
+    """
+    if earlier.threads != threads:
+        raise InputError(
+            f"the baseline was measured with --threads {earlier.threads}, and '{name}' with {threads}",
+            hint=f"give --threads {earlier.threads}",
+        )
+    if provider not in (None, earlier.provider):
+        raise InputError(f"the baseline was measured on {earlier.provider}, and '{name}' on {provider}", hint=WAY_OUT)
 
 
 def compare_with_earlier(earlier: EarlierRun, run: ModelRun, label: str, margin: float, level: float) -> Comparison:
     """Compare a model with its baseline of another day.
 
     Raises:
-        InputError: they ran with different threads, or on different pictures.
+        InputError: they ran with different threads, or on different providers.
     """
-    if earlier.threads != run.threads:
-        raise InputError(
-            f"the baseline was measured with --threads {earlier.threads}, and '{run.model.name}' with {run.threads}",
-            hint=f"give --threads {earlier.threads}",
-        )
+    check_alike(earlier, run.model.name, run.threads, run.provider)
     now = [[float(latency) for latency in process.latencies_ns] for process in run.processes if process.used]
     macs, own = earlier.macs_true, run.model.macs_true
     codes = {*earlier.warnings, *run.warnings}

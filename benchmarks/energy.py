@@ -24,11 +24,12 @@ from mggc_edge.benchmarks.bundles import prepare
 from mggc_edge.benchmarks.devices.base import Device, Worker
 from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.report import BenchmarkReport
-from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.benchmarks.workload import Workload, pictures_of
 
 LEAST_SAMPLES = 100  # of power, under the model
 WARM_SECONDS, MOST_WARM_SECONDS = 1.0, 10.0
 COOL_DEGREES, COOL_SECONDS = 3.0, 60.0  # above what it was at first; and how long is waited for that
+SILENT_SECONDS = 30.0  # for which a device is left alone in one piece, see `mggc_edge.benchmarks.agent.serve`
 GRACE_SECONDS = 60.0  # beyond what it should take, before a process that does not answer is given up
 NS = 1_000_000_000
 
@@ -90,7 +91,7 @@ def measure_alone(
         if progress is not None:
             progress(f"measuring the power of {model.name}")
         _cool_down(device, first, sleep, clock)
-        sleep_idle = partial(sleep, idle_seconds)
+        sleep_idle = partial(_leave_alone, device, idle_seconds, sleep)
         found.append(_alone(device, monitors, model, open_request(model, place, threads, seed), seconds, sleep_idle))
     return found
 
@@ -130,8 +131,7 @@ def _alone(
     pool = None
     if before.available_bytes is not None and after.available_bytes is not None:
         pool = max(0, before.available_bytes - after.available_bytes)
-    shape = opened["inputs"][0]["shape"] if opened["inputs"] else [1]
-    pictures = ran["runs"] * max(1, shape[0])
+    pictures = ran["runs"] * pictures_of(opened["inputs"])
     power = power_json(monitors, idle, busy, (ran["start_ns"], ran["end_ns"]), pictures)
     if power is not None:
         power["temperature_c"] = {"before": before.junction, "after": after.junction}
@@ -156,12 +156,13 @@ def power_json(
     """
     remarks: list[str] = []
     # A monitor that averages says for a while what was before.
-    intervals = [int(1e6 * (rail.get("interval_ms") or 0)) for rail in monitors]
-    lag = min(max(intervals, default=0), (ran_ns[1] - ran_ns[0]) // 2)
-    under = _window(busy, ran_ns[0] + lag, ran_ns[1])
+    interval = max((int(1e6 * (rail.get("interval_ms") or 0)) for rail in monitors), default=0)
+    under = _window(busy, ran_ns[0] + min(interval, (ran_ns[1] - ran_ns[0]) // 2), ran_ns[1])
     if under is None:
         return None
-    alone = _window(idle, idle[0][0], idle[-1][0]) if len(idle) > 1 else None
+    alone, idle_ns = None, (idle[-1][0] - idle[0][0]) if idle else 0
+    if idle_ns:  # what was before may be another model
+        alone = _window(idle, idle[0][0] + min(interval, idle_ns // 2), idle[-1][0])
     if under.samples < LEAST_SAMPLES:
         remarks.append(f"{under.samples} samples of power are few: raise bench.energy_seconds")
     if under.gap_seconds > 1.5 / LEAST_HZ:
@@ -188,7 +189,7 @@ def power_json(
         "above_idle_mj_per_picture": _times(above, each_seconds),
         "pictures": pictures,
         "seconds": (ran_ns[1] - ran_ns[0]) / NS,
-        "idle_seconds": 0.0 if alone is None else alone.seconds,
+        "idle_seconds": 0.0 if alone is None else idle_ns / NS,
         "samples": under.samples,
         "hz": under.samples / under.seconds,
         "monitors": [dict(rail) for rail in monitors],
@@ -218,6 +219,15 @@ def _cool_down(device: Device, first: float | None, sleep: Callable[[float], Non
         if now is None or now < first + COOL_DEGREES:
             return
         sleep(1.0)
+
+
+def _leave_alone(device: Device, seconds: float, sleep: Callable[[float], None]) -> None:
+    """Wait for so long; a device of which nothing is asked for a minute takes its connection for lost."""
+    while seconds > SILENT_SECONDS:
+        sleep(SILENT_SECONDS)
+        seconds -= SILENT_SECONDS
+        heat_of(device)
+    sleep(seconds)
 
 
 def _trace(samples: Sequence[Sample]) -> dict[str, Any]:

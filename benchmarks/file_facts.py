@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Literal
 
 from mggc_edge.errors import InputError
@@ -83,7 +84,9 @@ class FactRow:
         """Whether it is within its limit; None where it has none."""
         if self.limit is None or self.baseline is None or self.model is None:
             return None
-        most = self.baseline * (1 + self.limit) if FACTS[self.name].relative else self.baseline + self.limit
+        # As it was written: in floats 100 * (1 + 0.15) is below 115.
+        limit = Fraction(self.limit).limit_denominator(10**8)
+        most = self.baseline * (1 + limit) if FACTS[self.name].relative else self.baseline + limit
         return "pass" if self.model <= most else "fail"
 
     def to_json(self) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
-or faster hits both alike. The samples of a pair are gathered in several such turns: a machine with neighbors changes its
-speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). All processes
-of a block run on the same cores, where there are more than they need (`agent/cores.py`). Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all
-samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
+or faster hits both alike. The samples of a pair are gathered in several such turns: a machine with neighbors changes
+its speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). All
+processes of a block run on the same cores, where there are more than they need (`agent/cores.py`). Many blocks with few
+pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all samples are
+called disturbed: see `mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
@@ -242,9 +243,7 @@ class _Plan:
                 for index, runs in turns:
                     # The other model has taken the caches: a fast one runs once before it is timed.
                     untimed = int(warm[index]["median_ns"] < SAMPLE_NS)
-                    found[index].append(
-                        self._ask(workers[index], {"do": "sample", "runs": runs, "untimed": untimed})
-                    )
+                    found[index].append(self._ask(workers[index], {"do": "sample", "runs": runs, "untimed": untimed}))
                 for index, answers in enumerate(found):
                     samples[index].append(tuple(value for answer in answers for value in answer["samples_ns"]))
                     noted[index].append(Noted.together([Noted.from_answer(answer["noted"]) for answer in answers]))
@@ -316,8 +315,8 @@ def schedule(runs: Sequence[int], pairs: int, random: np.random.Generator) -> li
     """Return, for every pair, what is run one after the other: (number of a model, so many inferences).
 
     A pair has up to `MOST_TURNS` turns, in which all models take part that have inferences left for it; the first turn
-    has a random order, the second one its mirror image, and so on. Every other pair is the one before it, backwards. One
-    model alone has nothing to take turns with.
+    has a random order, the second one its mirror image, and so on. Every other pair is the one before it, backwards.
+    One model alone has nothing to take turns with.
 
     Args:
         runs: the inferences of a sample of each model.

@@ -152,9 +152,7 @@ def start_worker(model: Workload) -> Worker:
     return WorkerProcess(model)
 
 
-def open_request(
-    model: Workload, place: str, threads: int, seed: int, *, block: int | None = None
-) -> dict[str, Any]:
+def open_request(model: Workload, place: str, threads: int, seed: int, *, block: int | None = None) -> dict[str, Any]:
     """Return the request that opens a model with so many threads.
 
     Args:

@@ -20,7 +20,7 @@ from mggc_edge.benchmarks.stats import (
     median_absolute_deviation,
     typical_interval,
 )
-from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.benchmarks.workload import Workload, pictures_of
 from mggc_edge.errors import InputError
 
 __all__ = ["BenchmarkReport", "Comparison", "ModelRun", "ProcessSamples"]
@@ -156,9 +156,7 @@ class ModelRun:
     @property
     def pictures_per_second(self) -> float:
         """How many pictures are made in a second at the median latency, one inference after the other."""
-        shape = self.inputs[0]["shape"] if self.inputs else []
-        batch = shape[0] if len(shape) == 4 else 1
-        return float(1000 * batch / self.p50_ms) if self.p50_ms > 0 else 0.0
+        return float(1000 * pictures_of(self.inputs) / self.p50_ms) if self.p50_ms > 0 else 0.0
 
     @property
     def ci95_ms(self) -> Interval | None:

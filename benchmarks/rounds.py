@@ -7,7 +7,7 @@ is left out where the other one was not: its samples stay in the report, and no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -61,6 +61,7 @@ def measure_in_rounds(
         MggcEdgeError: as the measurement does.
     """
     first = measure_round(0, (pairs + 1) // 2, None, keep)
+    keep(replace(first, complete=False))  # a second round may end before it has a pair
     if pairs < 2 or settled(first):
         return Rounds((first,), first)
     tell()
@@ -86,7 +87,20 @@ def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
         for key in ("others_running", "clock_khz")
     }
     context = {**contexts[0], **summed, **listed, "load_after": contexts[-1].get("load_after")}
+    if "stolen" in context:
+        context["stolen"] = _stolen(contexts)
+    if "cpu" in context:
+        last = contexts[-1]["cpu"].get("frequency_khz_after")
+        context["cpu"] = {**context["cpu"], "frequency_khz_after": last}
     return replace(rounds[0], context=context, runs=runs, complete=all(each.complete for each in rounds))
+
+
+def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the fraction of all rounds' time that the host took; None where a round does not know."""
+    shares, seconds = ([context.get(key) for context in contexts] for key in ("stolen", "seconds"))
+    if None in shares or not all(seconds):
+        return None
+    return float(sum(share * long for share, long in zip(shares, seconds, strict=True)) / sum(seconds))
 
 
 def _together(runs: Sequence[ModelRun], used: Sequence[bool]) -> ModelRun:

@@ -62,10 +62,14 @@ class Ratio:
         return self.ci99 if self.wider is None else self.wider
 
     def covering(self, other: Ratio) -> Ratio:
-        """Return this ratio with intervals that cover those of another estimate of it as well."""
+        """Return a ratio that claims no more than this one or another estimate of it does.
+
+        Its intervals cover those of both, and its value is the one nearer to 1.
+        """
         effects = (self.minimum_detectable_effect, other.minimum_detectable_effect)
         return replace(
             self,
+            value=min(self.value, other.value, key=lambda value: abs(math.log(value))),
             ci95=_cover(self.ci95, other.ci95),
             ci99=_cover(self.ci99, other.ci99),
             wider=_cover(self.wider, other.wider),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mggc_edge.artifacts import PRECISIONS as FILE_PRECISIONS
 from mggc_edge.backends.onnxruntime import provider_name
@@ -62,6 +63,12 @@ class Workload:
                 raise InputError(f"'{self.name}' cannot have {macs} MACs")
         if self.image_size is not None and min(self.image_size) < 1:
             raise InputError(f"'{self.name}' cannot take pictures of {self.image_size[0]}x{self.image_size[1]}")
+
+
+def pictures_of(inputs: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many pictures one inference takes, by the shapes of what is fed: only four axes have a batch."""
+    shape = inputs[0]["shape"] if inputs else []
+    return int(shape[0]) if len(shape) == 4 else 1
 
 
 def check_workloads(models: Sequence[Workload]) -> None:

@@ -254,11 +254,15 @@ def percentile_range(found: Histogram, percentile: float) -> Range:
 def entropy_range(found: Histogram, seen: Range) -> Range:
     """Return -t to t within `seen`, for the threshold t of a histogram of absolute values with the least divergence.
 
+    The first bin counts as much as the second one, as TensorRT's calibrator takes it: zeros, of which a ReLU makes half
+    of all values, are exact at any threshold, and would outweigh everything that a threshold cuts off.
+
     P are the counts below t, those beyond it added to the last bin. Q are the counts below t, summed into 128 groups of
     bins and spread evenly over the bins of a group that are not empty. A t whose last bin is empty while something lies
     beyond it diverges without bound.
     """
     counts = found.counts.astype(np.float64)
+    counts[:1] = counts[1:2]
     best, threshold = math.inf, found.high
     for bins in range(HALF_LEVELS, len(counts) + 1):
         inside = counts[:bins]

@@ -162,7 +162,9 @@ def bench(
     summary = summary_file() if format_ == "github" else None
     measured = workloads(paths, size, choice, SIDES if flags is None else COMPRESSED)
     run = _run_to_update(paths, len(measured), gated=flags is not None, control=control) if update else None
-    plan = None if flags is None else plan_gate(flags, measured, size, choice, here=where.is_here)
+    plan = None
+    if flags is not None:
+        plan = plan_gate(flags, measured, size, choice, threads=threads, here=where.is_here)
     rows, again = (measured if plan is None else plan.workloads), None
     if profile:
         check_profiled(rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.comparison import Comparison
-    from mggc_edge.benchmarks.earlier import Earlier
+    from mggc_edge.benchmarks.earlier import Earlier, EarlierRun
     from mggc_edge.benchmarks.file_facts import FileFacts
     from mggc_edge.benchmarks.gate import Gate, ModelGate
     from mggc_edge.benchmarks.report import BenchmarkReport
@@ -61,17 +61,21 @@ class GatePlan:
         again = None if report.control is None else report.control[1]
         runs = [run for run in report.runs if run.model.name != again]
         level = level_for(len(runs))
+        baselines = [earlier.run_for(run.model.name, run.model.runtime, run.model.precision) for run in runs]
         return tuple(
-            compare_with_earlier(
-                earlier.run_for(run.model.name, run.model.runtime, run.model.precision), run, BASELINE,
-                report.margin, level,
-            )
-            for run in runs
-        )  # fmt: skip
+            compare_with_earlier(baseline, run, _label(baseline, len(runs)), report.margin, level)
+            for baseline, run in zip(baselines, runs, strict=True)
+        )
 
 
 def plan_gate(
-    flags: GateFlags, models: Sequence[Workload], size: Size | None, choice: Choice, *, here: bool = True
+    flags: GateFlags,
+    models: Sequence[Workload],
+    size: Size | None,
+    choice: Choice,
+    *,
+    threads: int | None = None,
+    here: bool = True,
 ) -> GatePlan:
     """Return what is measured for a gate.
 
@@ -79,6 +83,7 @@ def plan_gate(
         flags: what was asked for.
         models: what is compared with the baseline.
         size, choice: how the baseline is run, as the models are.
+        threads: that the models run with; None: one for every core.
         here: whether it is measured on this machine.
 
     Raises:
@@ -96,7 +101,7 @@ def plan_gate(
                 f"'{flags.baseline}' holds numbers of another day, which are taken on this machine alone",
                 hint="name the baseline's model file instead: it is measured beside the others, in the same job",
             )
-        return _plan_with_earlier(flags, models, facts)
+        return _plan_with_earlier(flags, models, facts, threads)
     rows = workloads([flags.baseline], size, choice, COMPRESSED)
     used: dict[str, Workload] = {}
     compared = []
@@ -112,18 +117,32 @@ def plan_gate(
     return GatePlan(flags, (*used.values(), *models), tuple(compared), facts)
 
 
-def _plan_with_earlier(flags: GateFlags, models: Sequence[Workload], facts: dict[str, FileFacts]) -> GatePlan:
-    from mggc_edge.benchmarks.earlier import check_same_machine, read_earlier
+def _plan_with_earlier(
+    flags: GateFlags, models: Sequence[Workload], facts: dict[str, FileFacts], threads: int | None
+) -> GatePlan:
+    from mggc_edge.backends.onnxruntime import provider_name
+    from mggc_edge.benchmarks.earlier import LIBRARIES, check_alike, check_same_machine, read_earlier
     from mggc_edge.benchmarks.file_facts import FileFacts, check_known
+    from mggc_edge.machine import this_machine
 
     earlier = read_earlier(flags.baseline)
-    for model in models:
-        run = earlier.run_for(model.name, model.runtime, model.precision)
-        facts[BASELINE] = FileFacts(size_bytes=run.size_bytes)
-        check_known((BASELINE, model.name), facts[BASELINE], facts[model.name], flags.limits.facts)
+    runs = [earlier.run_for(model.name, model.runtime, model.precision) for model in models]
+    for model, run in zip(models, runs, strict=True):
+        label = _label(run, len(models))
+        facts[label] = FileFacts(size_bytes=run.size_bytes)
+        check_known((label, model.name), facts[label], facts[model.name], flags.limits.facts)
         _check_sizes(_sides(run.inputs), facts[model.name].picture_size, model.name)
     check_same_machine(earlier, [model.runtime for model in models])
+    for model, run in zip(models, runs, strict=True):
+        of_onnxruntime = LIBRARIES.get(model.runtime, model.runtime) == "onnxruntime"
+        provider = provider_name(model.provider) if of_onnxruntime else None  # others name it when they have started
+        check_alike(run, model.name, this_machine().cores if threads is None else threads, provider)
     return GatePlan(flags, tuple(models), (), facts, earlier)
+
+
+def _label(run: EarlierRun, models: int) -> str:
+    """Return what a baseline of another day is called: each of several models may have one of its own."""
+    return BASELINE if models == 1 else f"{BASELINE}, {run.name}"
 
 
 def _row_for(model: Workload, rows: Sequence[Workload], baseline: Path) -> Workload:

@@ -32,7 +32,7 @@ from mggc_edge.cli.precisions import (
     MIN_PSNR,
     CalibrationFolder,
     MinPrecisionPsnr,
-    PrecisionList,
+    TargetPrecisionList,
     precisions_for,
 )
 
@@ -68,7 +68,7 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: PrecisionList = "fp32",
+    precision: TargetPrecisionList = "fp32",
     calibration: CalibrationFolder = None,
     min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     runtime: Annotated[
@@ -124,7 +124,7 @@ def export(
     multiple = parse_align(align, target)
     size = parse_image_size(image_size)
     settings = load_settings(config, set_).with_value("export.opset", opset)
-    precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark)
+    precisions = precisions_for(precision, calibration, min_precision_psnr, settings, seed, out.remark, target)
     folder = folder_for(out_folder, f"{file.stem}-export")
     check_output_folder(folder)
     kind = what_is(file)

@@ -122,9 +122,11 @@ def model_details(model: ModelGate, gate: Gate) -> list[str]:
         first = gate.rounds[0]
         verdict = first["verdicts"].get(comparison.b)
         lines.append(f"Measured twice: the first {first['pairs']} pairs alone {_alone(verdict)}; all together decide.")
-    if comparison.left_out:
-        of = comparison.pairs + comparison.left_out
-        lines.append(f"Of {of} pairs {comparison.left_out} were left out, because others disturbed them.")
+    of, disturbed = comparison.pairs + comparison.left_out, comparison.left_out - comparison.throttled
+    if comparison.throttled:
+        lines.append(f"Of {of} pairs {comparison.throttled} were left out, in which the board had lowered its clocks.")
+    if disturbed:
+        lines.append(f"Of {of} pairs {disturbed} were left out, because others disturbed them.")
     if model.latency_verdict == "inconclusive" and not comparison.disturbed:
         lines.append("More pairs (--pairs), or a quieter machine, can tell smaller differences.")
     if model.earlier:

@@ -29,6 +29,15 @@ PrecisionList = Annotated[
         help="Files to make, of: fp32, fp16, int8. fp32 is always there. A quantized network keeps its 8-bit grids.",
     ),
 ]
+TargetPrecisionList = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        metavar="LIST",
+        help="Files to make, of: fp32, fp16, int8; or auto, those of the target. fp32 is always there. A quantized "
+        "network keeps its 8-bit grids.",
+    ),
+]
 MinPrecisionPsnr = Annotated[
     float,
     typer.Option(
@@ -50,11 +59,21 @@ CalibrationFolder = Annotated[
 
 
 def precisions_for(
-    names: str, folder: Path | None, min_psnr: float, settings: Settings, seed: int, tell: Callable[[str], None]
+    names: str,
+    folder: Path | None,
+    min_psnr: float,
+    settings: Settings,
+    seed: int,
+    tell: Callable[[str], None],
+    target: str,
 ) -> Precisions | None:
-    """Return what `export` is to make beside its fp32 file; None: nothing."""
+    """Return what `export` is to make beside its fp32 file, "auto" being the target's list; None: nothing."""
     from mggc_edge.artifacts import PRECISIONS
 
+    if names.strip() == "auto":
+        from mggc_edge.compiler.targets import TARGETS
+
+        names = ",".join(TARGETS[target].precisions)
     chosen = parse_names(names, PRECISIONS, "--precision")
     if set(chosen) == {"fp32"}:
         if folder is not None:

@@ -118,7 +118,7 @@ _TABLE: tuple[Setting, ...] = (
         "export.picture_range",
         "",
         "",
-        "black and white, as -1,1, of an ONNX file for --io uint8 that does not say them",
+        "black and white, as -1,1, of an ONNX file that does not say them, for --io uint8 and for calibration",
     ),
     Setting("export.simplify", True, "", "run onnxsim on the exported graph"),
     Setting("export.tune", True, "", "measure which passes pay, where the target is this machine; false: --no-tune"),

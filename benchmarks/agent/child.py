@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_LINE_BYTES = 2**20
+MAX_LINE_BYTES = 2**22  # the power of seven rails, 20 times a second for ten minutes, is 2 MB
 SECONDS_TO_END = 5.0
 _CHUNK = 2**16
 _LAST_BYTES = 2000

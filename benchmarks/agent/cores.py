@@ -56,4 +56,3 @@ def choose_cores(allowed: Set[int], threads: int, block: int, root: Path = Path(
 
 def _speed(place: Path) -> int:
     return next((found for name in SPEEDS if (found := number(place / name)) is not None), 0)
-

@@ -12,13 +12,15 @@ this file to a board.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, Mapping, Sequence, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, Mapping, Sequence, Tuple
 
 from .files import in_order, number, text
 
@@ -40,6 +42,7 @@ MODULE_RAILS = (
 SUM = "sum of the rails of the module, which is not what the board takes"
 NO_TOTAL = "nothing is known of how these rails are fed, so that none are summed"
 LEAST_HZ, MOST_HZ = 10.0, 100.0
+FEW_LINES = 6  # of tegrastats, in which rails are looked for: in a container it goes on for ever without any
 _LINE = re.compile(r"\b([A-Z][A-Z0-9_]{1,30}) (-?\d+)(?:mW)?/(-?\d+)(?:mW)?(?=\s|$)")
 _UNPOWERED = ("RAM", "SWAP", "IRAM")  # "RAM 2345/7620MB" in the same line
 
@@ -188,15 +191,20 @@ class Tegrastats:
 
     def samples(self, hz: float, stop: threading.Event) -> Iterator[Sample]:
         """Yield samples until `stop` is set."""
+        with contextlib.closing(self._lines(hz)) as lines:
+            for moment, values in lines:
+                if values:
+                    yield moment, values
+                if stop.is_set():
+                    return
+
+    def _lines(self, hz: float) -> Generator[Sample, None, None]:
+        """Yield the rails of every line, which may have none; tegrastats never ends by itself."""
         with self._started(hz) as process:
             try:
                 assert process.stdout is not None
                 for line in process.stdout:
-                    values = rails_of_line(line.decode("ascii", "replace"))
-                    if values:
-                        yield self._clock(), values
-                    if stop.is_set():
-                        return
+                    yield self._clock(), rails_of_line(line.decode("ascii", "replace"))
             finally:
                 process.kill()
 
@@ -209,12 +217,10 @@ class Tegrastats:
     def _names(self) -> tuple[str, ...]:
         """Return the rails of the first line that has any, of a few."""
         try:
-            for number, (_, values) in enumerate(self.samples(LEAST_HZ, threading.Event())):
-                if values or number > 5:
-                    return tuple(values)
+            with contextlib.closing(self._lines(LEAST_HZ)) as lines:
+                return next((tuple(values) for _, values in islice(lines, FEW_LINES) if values), ())
         except OSError:
-            pass
-        return ()
+            return ()
 
 
 def rails_of_line(line: str) -> dict[str, float]:

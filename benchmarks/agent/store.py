@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"(?P<sha256>[0-9a-f]{64})\.(onnx|ort|engine|zip|pyz)")
 ENGINES = re.compile(r"[0-9a-f]{64}-engines")  # of a bundle, which goes before them
-TEMPORARY = re.compile(r"(part|work)-\d+(-.*)?")
+# The agent's own names and no others: the folder is the user's choice, and may hold a work-2024 of theirs.
+TEMPORARY = re.compile(rf"part-\d+-(agent|{NAME.pattern})|work-\d+-agent")
 KEPT_BYTES = 2 * 2**30
 IN_USE_SECONDS = 3600.0  # what was asked for since then may be another session's
 STALE_SECONDS = 86400.0  # a temporary name that is older was left by a session that was killed
@@ -54,7 +55,7 @@ class Store:
 
     def __init__(self, folder: Path, needed: Sequence[str] = (), kept_bytes: int = KEPT_BYTES) -> None:
         self.folder, self._kept_bytes = folder, kept_bytes
-        self.work = folder / f"work-{os.getpid()}"
+        self.work = folder / f"work-{os.getpid()}-agent"
         self._parts: dict[str, Path] = {}
         self._needed = set(needed)
         self._clean()

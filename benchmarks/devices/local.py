@@ -42,7 +42,12 @@ class LocalDevice:
         return self._facts
 
     def __enter__(self) -> LocalDevice:
-        self._folder = tempfile.TemporaryDirectory(prefix="mggc-edge-")
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="mggc-edge-")
+        except OSError as error:
+            raise DeviceError(
+                f"no temporary folder can be made here: {error.strerror}", hint="TMPDIR names one that can be written"
+            ) from error
         return self
 
     def __exit__(

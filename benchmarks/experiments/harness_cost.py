@@ -3,8 +3,8 @@
     python -m mggc_edge.benchmarks.experiments.harness_cost [--threads 1] [--rounds 60] [--out benchmarks/results]
 
 In one process, in turn and in random order: so many runs of a model in a bare loop, and as many by its worker, in turns
-with another worker of the same model, as the harness does it. The latency that the worker reports, and the whole time
-of its sample with all that it notes, are compared with the loop's. Both should be at most 1 % more.
+with another worker of the same model, as the harness does it. The latency that the worker reports should be at most 1 %
+more; the whole time of its sample, with all that it notes, stands beside it.
 """
 
 from __future__ import annotations

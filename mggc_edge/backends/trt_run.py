@@ -5,12 +5,14 @@ Python 3.8, standard library and numpy, nothing of mggc_edge: a bundle carries a
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import Any, Callable, Mapping, Protocol
+from typing import Any, Callable, Mapping, Protocol, TypeVar, cast
 
 import numpy as np
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 INSTALL_HINT = "pip install cuda-python (or pycuda, which needs the CUDA toolkit to build, or torch with CUDA)"
 
 
@@ -123,6 +125,20 @@ class _CudaPython:
         self._call("cudaStreamDestroy", self._stream)
 
 
+def _said(method: _Method) -> _Method:
+    """Let a method raise CudaError where its library raises something of its own, such as that memory is short."""
+
+    @functools.wraps(method)
+    def told(self: Any, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CudaError(f"{self.library} fails: {reason}") from error
+
+    return cast(_Method, told)
+
+
 class _PyCuda:
     """Memory through pycuda, in the context that other libraries use too."""
 
@@ -141,20 +157,25 @@ class _PyCuda:
         self._stream = driver.Stream()
         self.stream = int(self._stream.handle)
 
+    @_said
     def allocate(self, size_bytes: int) -> int:
         memory = self._driver.mem_alloc(size_bytes)
         self._kept[int(memory)] = memory
         return int(memory)
 
+    @_said
     def free(self, address: int) -> None:
         self._kept.pop(address).free()
 
+    @_said
     def upload(self, address: int, array: np.ndarray[Any, Any]) -> None:
         self._driver.memcpy_htod_async(address, array, self._stream)
 
+    @_said
     def download(self, array: np.ndarray[Any, Any], address: int) -> None:
         self._driver.memcpy_dtoh_async(array, address, self._stream)
 
+    @_said
     def synchronize(self) -> None:
         self._stream.synchronize()
 
@@ -185,6 +206,7 @@ class _Torch:
         self._stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self.stream = int(self._stream.cuda_stream)
 
+    @_said
     def allocate(self, size_bytes: int) -> int:
         with self._torch.cuda.stream(self._stream):
             tensor = self._torch.empty(size_bytes, dtype=self._torch.uint8, device="cuda")
@@ -194,10 +216,12 @@ class _Torch:
     def free(self, address: int) -> None:
         del self._kept[address]
 
+    @_said
     def upload(self, address: int, array: np.ndarray[Any, Any]) -> None:
         with self._torch.cuda.stream(self._stream):
             self._kept[address][: array.nbytes].copy_(self._bytes(array), non_blocking=True)
 
+    @_said
     def download(self, array: np.ndarray[Any, Any], address: int) -> None:
         with self._torch.cuda.stream(self._stream):
             self._bytes(array).copy_(self._kept[address][: array.nbytes], non_blocking=True)
@@ -206,6 +230,7 @@ class _Torch:
         writable = array if array.flags.writeable else array.copy()  # torch takes no other
         return self._torch.from_numpy(writable.reshape(-1).view(np.uint8))
 
+    @_said
     def synchronize(self) -> None:
         self._stream.synchronize()
 

@@ -67,18 +67,21 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     raise IndexError
 
 
-def check_contents(model: onnx.ModelProto) -> None:
+def check_contents(model: onnx.ModelProto, *, external: bool = False) -> None:
     """Check what a parsed model holds: its own weights, text that is text, and a bounded number of nodes.
+
+    Args:
+        external: weights may be in other files, which are not looked at.
 
     Raises:
         ArtifactError: it reads other files, has sparse weights, names that are no text, or too many nodes.
     """
     onnx_module = require("onnx", extra="onnx")
-    for message in _messages(model):
-        if isinstance(message, onnx_module.TensorProto) and (
-            message.data_location == onnx_module.TensorProto.EXTERNAL or message.external_data
-        ):
-            raise ArtifactError("it keeps its weights in another file", hint="save it as a single file")
+    for message in messages(model):
+        if isinstance(message, onnx_module.TensorProto) and not external and is_external(message):
+            raise ArtifactError(
+                "it keeps its weights in another file", hint="mggc-edge export makes a single file of it"
+            )
         if isinstance(message, onnx_module.SparseTensorProto):
             raise ArtifactError("it has sparse weights, which are not supported")
     functions = {(f.domain, f.name, f.overload): f.node for f in model.functions}
@@ -98,7 +101,7 @@ def check_runnable(model: onnx.ModelProto) -> None:
     onnx_module = require("onnx", extra="onnx")
     if model.functions:
         model = require("onnx.inliner", extra="onnx").inline_local_functions(model)
-    for message in _messages(model):
+    for message in messages(model):
         if not isinstance(message, onnx_module.NodeProto):
             continue
         if message.op_type in _UNBOUNDED:
@@ -107,14 +110,14 @@ def check_runnable(model: onnx.ModelProto) -> None:
             values = [attribute.i] if attribute.type == attribute.INT else attribute.ints
             if attribute.name in _POSITIVE and min(values, default=1) < 1:
                 raise ArtifactError(f"{message.op_type} '{message.name}' has an impossible {attribute.name}")
-    for message in list(_messages(model)):  # what the file says of its inner shapes may not be so
+    for message in list(messages(model)):  # what the file says of its inner shapes may not be so
         if isinstance(message, (onnx_module.GraphProto, onnx_module.FunctionProto)):
             del message.value_info[:]
         if isinstance(message, onnx_module.GraphProto):
             for value in message.output:
                 value.type.tensor_type.ClearField("shape")
     inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model, data_prop=True)
-    for message in _messages(inferred):
+    for message in messages(inferred):
         if isinstance(message, onnx_module.ValueInfoProto):
             _check_size(message)
 
@@ -133,17 +136,22 @@ def _check_size(value: onnx.ValueInfoProto) -> None:
         raise ArtifactError(f"'{value.name}' would take {size:,} bytes, more than {MAX_TENSOR_BYTES:,}")
 
 
-def _messages(message: Any) -> Iterator[Any]:
+def messages(message: Any) -> Iterator[Any]:
     """Yield a protobuf message and all messages in it; ArtifactError for text that is none."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else (value,):
-                yield from _messages(part)
+                yield from messages(part)
         elif field.type == field.TYPE_STRING and any(
             isinstance(text, bytes) for text in (value if field.is_repeated else (value,))
         ):
             raise ArtifactError(f"one of its texts ({field.name}) is not UTF-8")
+
+
+def is_external(tensor: onnx.TensorProto) -> bool:
+    """Return whether a tensor says that its values are in another file."""
+    return bool(tensor.data_location == tensor.EXTERNAL or tensor.external_data)
 
 
 def _written_out(

@@ -192,7 +192,7 @@ def formats_of(
             raise ArtifactError(f"'{source}' has pictures of {shown} channels; as bytes 1, 3 and 4 are possible")
         if values:
             usual = PictureFormat.for_channels(tensor.channels)
-            low, high = _ends(values)
+            low, high = ends_of(values)
             made.append(replace(usual, color=color if usual.color == "RGB" else usual.color, low=low, high=high))
         elif key in metadata:
             try:
@@ -208,7 +208,8 @@ def formats_of(
     return made[0], made[1]
 
 
-def _ends(values: str) -> tuple[float, float]:
+def ends_of(values: str) -> tuple[float, float]:
+    """Return the values of black and of white that the setting `export.picture_range` says; SettingError for none."""
     try:
         low, high = map(float, values.split(","))
     except ValueError:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,21 +64,44 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         ArtifactError: it is missing, damaged, too large, keeps its weights in other files, or stands for more than it
             has a right to (see `mggc_edge.compiler.bounds`).
     """
-    onnx_module = require("onnx", extra="onnx")
-    try:
-        if path.exists() and not path.is_file():
-            raise ArtifactError("it is not a regular file")
-        size = path.stat().st_size
-        if size > MAX_ONNX_BYTES:
-            raise ArtifactError(f"it has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
-        data = path.read_bytes()
-        check_fields(data)
-        model: onnx.ModelProto = onnx_module.load_model_from_string(data)
-        del data
-        check_contents(model)
+    with _reading(path):
+        model = _parsed(path, external=False)
         if not model.graph.node or not model.graph.input:
             raise ArtifactError("it has no graph")
-        onnx_module.checker.check_model(model)
+        require("onnx", extra="onnx").checker.check_model(model)
+    return model
+
+
+def parse_onnx(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file whose weights may be in other files, which are not looked at; nor is the graph checked.
+
+    Raises:
+        ArtifactError: as `read_onnx`, but for those.
+    """
+    with _reading(path):
+        return _parsed(path, external=True)
+
+
+def _parsed(path: Path, *, external: bool) -> onnx.ModelProto:
+    if path.exists() and not path.is_file():
+        raise ArtifactError("it is not a regular file")
+    size = path.stat().st_size
+    if size > MAX_ONNX_BYTES:
+        raise ArtifactError(f"it has {size:,} bytes; ONNX files with their weights have at most 2 GiB")
+    data = path.read_bytes()
+    check_fields(data)
+    model: onnx.ModelProto = require("onnx", extra="onnx").load_model_from_string(data)
+    del data
+    check_contents(model, external=external)
+    return model
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Say in one sentence what is wrong with a file."""
+    require("onnx", extra="onnx")
+    try:
+        yield
     except ArtifactError as error:
         raise ArtifactError(f"'{path}' is not a valid ONNX file: {error.message}", error.hint) from None
     except OSError as error:
@@ -88,7 +112,6 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         if reason.startswith("No Op registered"):
             hint = "an operator that is not ONNX's own stands in a domain of its own; or the file says too old an opset"
         raise ArtifactError(f"'{path}' is not a valid ONNX file: {reason}", hint=hint) from error
-    return model
 
 
 def check_onnx(path: Path) -> None:

@@ -43,14 +43,15 @@ def file_facts(path: Path) -> FileFacts:
 def count_reorders(path: Path) -> int | None:
     """Return how often values change their memory layout in a graph, as ONNX Runtime rewrites it on this machine.
 
-    None where ONNX Runtime is not installed, or does not run the file: another engine may.
+    None where ONNX Runtime is not installed, or does not run the file: another engine may; and where no temporary file
+    can be written.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder:
             target = Path(folder) / "optimized.onnx"
             write_optimized(path, target)
             model = require("onnx", extra="onnx").load_model_from_string(target.read_bytes())
-    except (ArtifactError, MissingDependencyError):
+    except (ArtifactError, MissingDependencyError, OSError):
         return None
     counts = Counter(node.op_type for node in model.graph.node)
     return sum(counts[name] for name in REORDERS)

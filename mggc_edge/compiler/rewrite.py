@@ -30,6 +30,7 @@ from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
 from mggc_edge.compiler.artifact_set import ArtifactSet, Source, Wanted, make_artifacts, runtime_facts
 from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.camera import Camera, formats_of
+from mggc_edge.compiler.external import self_contained
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import (
     Exported,
@@ -111,17 +112,19 @@ def rewrite_folder(
     was, and `manifest.json`. It appears under its name when the two have been shown to agree in ONNX Runtime.
 
     Args:
-        source: a float32 file with one picture [N, C, H, W] in and one out, of any producer.
+        source: a float32 file with one picture [N, C, H, W] in and one out, of any producer; of one that keeps its
+            weights in a file beside it a whole one is made first.
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
         settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
-            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`.
+            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`,
+            which calibration takes from the settings of `precisions`.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
         io: "float", or "uint8" for bytes in and out, see `mggc_edge.compiler.camera`.
-        opset: version of the operators of the new file; None: that of the old one, or the nearest that passes and the
-            target read.
+        opset: version of the operators of the new file; None: that of the old one, or the nearest that passes, graphs
+            of bytes and the target read.
         runtimes: that files are made for, or proven in, beside ONNX Runtime; see `mggc_edge.compiler.runtimes`.
         precisions: what is made of the new file.
         tune: measure which of the target's passes pay, where the target is this machine.
@@ -134,13 +137,40 @@ def rewrite_folder(
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
+    with self_contained(source) as held:
+        return _rewrite(
+            source, held, folder, target=target, settings=settings, image_size=image_size, command=command,
+            effective=effective, seed=seed, io=io, opset=opset, runtimes=runtimes, precisions=precisions, tune=tune,
+            tell=tell,
+        )  # fmt: skip
+
+
+def _rewrite(
+    source: Path,
+    held: Path,
+    folder: Path,
+    *,
+    target: str,
+    settings: Settings,
+    image_size: Size | None,
+    command: str,
+    effective: Mapping[str, Any],
+    seed: int,
+    io: str,
+    opset: int | None,
+    runtimes: Sequence[str],
+    precisions: Precisions | None,
+    tune: bool,
+    tell: Tell,
+) -> Rewritten:
+    """Rewrite `held`, which has its own weights and is spoken of as `source`."""
     passes = choose_passes(settings["export.passes"], target)
     tunes = tune and settings["export.tune"] and can_tune(settings["export.passes"], target)
     tuning = TuneSettings.from_settings(settings) if tunes else None
-    check_onnx(source)
-    before = onnx_facts(source)
-    wanted_opset = _opset(before.opset, target, opset, passes=bool(passes))
-    model = read_onnx(source)
+    check_onnx(held)
+    before = onnx_facts(held)
+    wanted_opset = _opset(before.opset, target, opset, MIN_OPSET if passes or io == BYTES_IO else 0)
+    model = read_onnx(held)
     size = _checked(source, model, before, image_size)
     if any(None in tensor.shape[2:] for tensor in before.inputs):
         check_size(source, model, size)
@@ -157,7 +187,7 @@ def rewrite_folder(
         model, remark = simplified(model)
         remarks += (remark,) if remark else ()
     sized = count_macs(model)  # where a size was open before
-    sha256 = sha256_of(source)
+    sha256 = sha256_of(held)
     counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
     hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
 
@@ -172,7 +202,7 @@ def rewrite_folder(
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(made.SerializeToString())
-        parity, tensors = _proven(source, path, before, size, settings, seed)
+        parity, tensors = _proven(held, path, before, size, settings, seed)
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         said = rewritten_settings(target, io, reports, tuned)
         artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=sha256, settings=said)
@@ -184,7 +214,7 @@ def rewrite_folder(
         original = place / ORIGINAL_FILE
         with writing(original):
             place.mkdir(parents=True)
-            shutil.copyfile(source, original)
+            shutil.copyfile(held, original)
         beside = []
         if not any(None in tensor.shape[2:] for tensor in before.inputs):  # of one size, as the new one
             tensors = before.inputs, before.outputs
@@ -202,7 +232,7 @@ def rewrite_folder(
                 tuple(runtimes),
                 precisions,
                 tunes=tunes,
-                camera=_camera(source, before, size, settings, seed) if io == BYTES_IO else None,
+                camera=_camera(held, before, size, settings, seed) if io == BYTES_IO else None,
                 seed=seed,
                 tell=tell,
             ),
@@ -225,13 +255,17 @@ def rewrite_folder(
         tuple(one.moved(stage, folder) for one in sets),
         before=replace(before, macs_true=counts[0], macs_paper=counts[1]),
         after=after,
-        source_bytes=source.stat().st_size,
+        source_bytes=held.stat().st_size,
         image_size=size,
     )
 
 
-def _opset(there: int, target: str, asked: int | None, *, passes: bool) -> int:
+def _opset(there: int, target: str, asked: int | None, least: int) -> int:
     """Return the version of the operators that a file of opset `there` is written in.
+
+    Args:
+        asked: by the user; None: nothing.
+        least: that what is done to the graph can read and write.
 
     Raises:
         ArtifactError: the target does not read the one that was asked for.
@@ -240,7 +274,7 @@ def _opset(there: int, target: str, asked: int | None, *, passes: bool) -> int:
         TARGETS[target].check_opset(asked)
         return asked
     read = TARGETS[target].opsets
-    low, high = (MIN_OPSET if passes else 0, there) if read is None else (max(read.lowest, MIN_OPSET), read.highest)
+    low, high = (least, there) if read is None else (max(read.lowest, MIN_OPSET), read.highest)
     return min(max(there, low), max(high, low))
 
 

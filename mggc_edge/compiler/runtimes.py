@@ -218,6 +218,9 @@ def for_runtimes(
             calibration=calibration,
         )
         remarks += bundle.remarks
+        refused = [model for model in bundle.models if model.reason is not None and model.artifact.precision == "int8"]
+        if refused and calibration is not None and target != TENSORRT:  # other levels, out of the same ranges
+            remarks.append("--target tensorrt writes 8-bit files that TensorRT takes")
         if target not in (TENSORRT, PORTABLE):
             remarks.append(
                 f"the TensorRT bundle holds the graph for '{target}', whose passes are for another engine; "

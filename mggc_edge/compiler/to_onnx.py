@@ -9,6 +9,7 @@ import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mggc_edge.artifacts import GENERATOR_FILES, METADATA_PREFIX, PORTABLE, atomic_path, writing
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
@@ -20,15 +21,20 @@ from mggc_edge.compiler.finishing import Exported, random_pictures, rewriting, r
 from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.quantized import compare_grids, precision_of
-from mggc_edge.compiler.targets import AUTO, NONE
+from mggc_edge.compiler.targets import AUTO, NONE, tensorrt
+from mggc_edge.compiler.tensorrt_lint import lint
 from mggc_edge.compiler.torch_graph import INPUT_NAME, PlainGraph, both_macs, plain_graph, torch_runner, weights_bytes
 from mggc_edge.compiler.tune import passes_for
+from mggc_edge.errors import counted
 from mggc_edge.lazy import require
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.quality.parity import ParityReport, check_parity
 from mggc_edge.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def to_onnx(
@@ -144,7 +150,12 @@ def _written(graph: PlainGraph, path: Path, settings: ExportSettings, seed: int,
     return Exported(
         artifact,
         parity,
-        (*graph.remarks, *_remarks_on(parity, grids, settings), *(tuned.remarks if tuned is not None else ())),
+        (
+            *graph.remarks,
+            *_remarks_on(parity, grids, settings),
+            *(_refusal(model) if grids is not None and settings.target == tensorrt.TARGET.name else ()),
+            *(tuned.remarks if tuned is not None else ()),
+        ),
         reports,
         tuned=tuned,
         macs_executed=count_macs(model)[0],
@@ -167,6 +178,16 @@ def _remarks_on(parity: ParityReport, grids: GridParity | None, settings: Export
             f"end to end the 8-bit file is at {parity.psnr:.1f} dB to torch, below {settings.min_psnr:g} dB: its "
             f"roundings diverge from layer to layer; on the same input {grids.equal:.3%} or more of a layer's values "
             "are equal"
+        )
+
+
+def _refusal(model: onnx.ModelProto) -> Iterator[str]:
+    """Yield why TensorRT does not take the file of a quantized network, where it does not."""
+    refused = [finding.text for finding in lint(model) if finding.severity == "refused"]
+    if refused:
+        yield (
+            f"TensorRT refuses this file: {refused[0]} ({counted(len(refused), 'place')}); 8 bits for TensorRT are made "
+            "of a network in floats, with --precision int8"
         )
 
 

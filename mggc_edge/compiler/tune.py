@@ -6,7 +6,7 @@ so two that only pay together (a convolution for a transposed one, and a fast De
 pass goes, the graph without them is held against the whole list once more, and the list wins if it is faster.
 
 It is measured in the engine that is to run the graph: what saves one of them work may cost another some. What was found
-is kept below the user's cache folder, by graph, target, machine, engine, threads and versions.
+is kept below the user's cache folder, by graph, target, machine, engine, threads, versions and how long was measured.
 """
 
 from __future__ import annotations
@@ -209,19 +209,17 @@ def tune(
     with tempfile.TemporaryDirectory() as folder:
         files = _Files(model, target, Path(folder), settings.engine)
         lists = {LIST: names, **{name: tuple(other for other in names if other != name) for name in sites}}
+        how = _how(settings, seed)
         try:
-            report = measured([files.workload(name, chosen) for name, chosen in lists.items()], **_how(settings, seed))
-        except ArtifactError as error:
-            return _untuned(names, target, settings, error.message)
-        found = {comparison.b: comparison for comparison in report.comparisons}
-        disturbed = sorted({code for comparison in found.values() for code in comparison.disturbed})
-        if disturbed:
-            why = f"other processes disturbed the measurement ({', '.join(disturbed)})"
-            return _untuned(names, target, settings, why)
-        trials = tuple(_trial(name, found[name]) for name in sites)
-        gone = {trial.name for trial in trials if not trial.kept}
-        chosen = tuple(name for name in names if name not in gone)
-        if len(gone) > 1 and _slower(files, chosen, names, measured, _how(settings, seed)):
+            models = [files.workload(name, chosen) for name, chosen in lists.items()]
+            found = {comparison.b: comparison for comparison in _compared(models, measured, how)}
+            trials = tuple(_trial(name, found[name]) for name in sites)
+            gone = {trial.name for trial in trials if not trial.kept}
+            chosen = tuple(name for name in names if name not in gone)
+            together = len(gone) > 1 and _slower(files, chosen, names, measured, how)
+        except _UnknownError as unknown:
+            return _untuned(names, target, settings, str(unknown))
+        if together:
             again = "together with others it pays"
             trials = tuple(
                 trial if trial.kept else Trial(trial.name, True, trial.speedup, trial.ci99, again) for trial in trials
@@ -229,6 +227,22 @@ def tune(
             chosen = names
     tuned = Tuned(chosen, trials, settings.engine)
     return replace(tuned, remark=_write(place, tuned))
+
+
+class _UnknownError(Exception):
+    """Why a measurement says nothing of any pass."""
+
+
+def _compared(models: Sequence[Workload], measured: Measure, how: Mapping[str, Any]) -> tuple[Comparison, ...]:
+    """Measure models against the first one; raise _UnknownError where that fails, or others disturbed it."""
+    try:
+        comparisons = measured(models, **how).comparisons
+    except ArtifactError as error:
+        raise _UnknownError(error.message) from error
+    disturbed = sorted({code for comparison in comparisons for code in comparison.disturbed})
+    if disturbed:
+        raise _UnknownError(f"other processes disturbed the measurement ({', '.join(disturbed)})")
+    return comparisons
 
 
 def _untuned(names: tuple[str, ...], target: str, settings: TuneSettings, why: str) -> Tuned:
@@ -285,11 +299,11 @@ def _trial(name: str, without: Comparison) -> Trial:
 def _slower(
     files: _Files, chosen: Sequence[str], names: Sequence[str], measured: Measure, how: Mapping[str, Any]
 ) -> bool:
-    """Return whether the chosen passes alone are slower than the whole list."""
+    """Return whether the chosen passes alone are slower than the whole list; raises as `_compared`."""
     pair = [files.workload(LIST, names), files.workload("chosen", chosen)]
-    (comparison,) = measured(pair, **how).comparisons
+    (comparison,) = _compared(pair, measured, how)
     interval = comparison.ratio.ci99
-    return interval is not None and not comparison.disturbed and float(interval[1]) < 1
+    return interval is not None and float(interval[1]) < 1
 
 
 def _key(model: onnx.ModelProto, target: str, names: Sequence[str], settings: TuneSettings) -> str:
@@ -304,6 +318,7 @@ def _key(model: onnx.ModelProto, target: str, names: Sequence[str], settings: Tu
         "processor": machine.processor,
         "instruction_sets": list(machine.instruction_sets),
         "threads": settings.threads or machine.cores,
+        "extent": [settings.pairs, settings.processes, settings.max_seconds],  # more are asked for to be surer
         "target": target,
         "passes": list(names),
     }
@@ -321,7 +336,7 @@ def _read(place: Path, names: Sequence[str], engine: str) -> Tuned | None:
         return Tuned(
             tuple(name for name in names if name in passes), tuple(map(_trial_of, trials)), engine, cached=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 

@@ -173,6 +173,26 @@ def test_pycuda_uses_the_primary_context_gives_everything_back_and_records_no_gr
     assert driver.log == ["init", "push", "free", "free", "pop"]
 
 
+@pytest.mark.parametrize("library", ["pycuda", "torch"])
+def test_what_a_library_raises_of_its_own_is_an_error_with_its_name(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError("out of memory\nand where that was")
+
+    memory: Any
+    if library == "pycuda":
+        monkeypatch.setattr(as_pycuda(monkeypatch), "mem_alloc", full)
+        memory = trt_run._PyCuda()
+    else:
+        as_torch(monkeypatch)
+        monkeypatch.setattr(torch, "empty", full)
+        memory = trt_run._Torch()
+    with pytest.raises(trt_run.CudaError) as caught:
+        memory.allocate(8)
+    assert caught.value.message == f"{library} fails: out of memory"
+
+
 def test_torch_replays_the_graph_that_it_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     log, enqueued = as_torch(monkeypatch), []
     launch = trt_run._Torch().capture(lambda: enqueued.append(1))

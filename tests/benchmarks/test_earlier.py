@@ -25,6 +25,12 @@ MS = 1_000_000
 SLOW = [[[10, 11, 10], [12, 10, 10]], [[9, 9, 9], [30, 30, 30]], [[9, 10, 10], [11, 11, 12]]]
 
 
+@pytest.fixture(autouse=True)
+def known_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may have no number of its own."""
+    monkeypatch.setattr("mggc_edge.benchmarks.agent.surroundings.host_id", lambda _: "this one")
+
+
 def here() -> dict[str, Any]:
     now = moment()
     versions = {name: version for name, version in tool_versions().items() if version is not None}
@@ -79,6 +85,15 @@ def test_another_machine_or_version_is_refused_with_the_way_out(
     assert raised.value.hint == module.WAY_OUT
 
 
+def test_machines_without_a_number_of_their_own_are_not_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mggc_edge.benchmarks.agent.surroundings.host_id", lambda _: None)
+    found = read_earlier(written(tmp_path / "b.json"))
+    with pytest.raises(InputError, match=r"^nothing says that .* was measured on this machine: it has no /etc/machine"):
+        check_same_machine(found, ["onnxruntime"])
+
+
 def test_the_ratio_is_that_of_processes_that_were_measured_apart(tmp_path: Path) -> None:
     run = read_earlier(written(tmp_path / "b.json")).runs[0]
     now = run_of("head.onnx", [[[12 * MS] * 3], [[12 * MS] * 3], [[12 * MS] * 3]], macs=50)
@@ -89,6 +104,8 @@ def test_the_ratio_is_that_of_processes_that_were_measured_apart(tmp_path: Path)
     with pytest.raises(InputError, match="the baseline was measured with --threads 2") as raised:
         compare_with_earlier(run, replace(now, threads=1), "baseline", 0.05, 0.99)
     assert raised.value.hint == "give --threads 2"
+    with pytest.raises(InputError, match="the baseline was measured on CPUExecutionProvider, and 'head.onnx' on CUDA"):
+        compare_with_earlier(run, replace(now, provider="CUDAExecutionProvider"), "baseline", 0.05, 0.99)
 
 
 def test_what_disturbed_the_earlier_measurement_forbids_a_verdict_now(tmp_path: Path) -> None:

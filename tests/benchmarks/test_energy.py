@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from mggc_edge.benchmarks import energy
+from mggc_edge.benchmarks.agent.child import MAX_LINE_BYTES
 from mggc_edge.benchmarks.agent.surroundings import Surroundings
 from mggc_edge.benchmarks.board import board_facts, power_of
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.harness import measure
-from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.benchmarks.workload import Workload, pictures_of
 from mggc_edge.errors import DeviceError
 from mggc_edge.machine import this_machine
 from tests.benchmarks.agent.boards import COOLING, INA, make
@@ -135,6 +137,46 @@ def test_what_a_monitor_still_says_of_before_does_not_count(tmp_path: Path) -> N
     power = board.measured().power
     assert power is not None
     assert power["mean_w"] == pytest.approx(15.0)
+
+
+def test_what_a_monitor_still_says_of_the_model_before_is_not_idle(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    board.lag = 0.35
+    (tmp_path / "a.onnx").write_bytes(b"a")
+    models = [Workload(name, tmp_path / "a.onnx") for name in "ab"]
+    found = energy.measure_alone(
+        models, LocalDevice(board.start, board), threads=1, seconds=10.0, idle_seconds=5.0, sleep=board.sleep,
+        clock=board.clock,
+    )  # fmt: skip
+    assert [one.power["idle_w"] for one in found if one.power is not None] == pytest.approx([5.0, 5.0])
+
+
+def test_a_device_that_is_left_alone_for_long_is_asked_something_now_and_then(tmp_path: Path) -> None:
+    board = Board(tmp_path)
+    heat = board.answers["heat"]
+
+    def asked() -> dict[str, Any]:
+        board.log.append("heat")
+        return heat()
+
+    board.answers["heat"] = asked
+    power = board.measured(idle_seconds=75.0).power
+    waited = [word for word in board.log if word == "heat" or word.startswith("sleep")]
+    assert waited[2:7] == ["sleep 30", "heat", "sleep 30", "heat", "sleep 15"]  # after a look at first, and one at heat
+    assert power is not None
+    assert power["idle_seconds"] == pytest.approx(75.0)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "pictures"), [([], 1), ([[4, 3, 8, 8]], 4), ([[3, 8, 8]], 1), ([[2, 8, 8, 3], [5, 1, 1, 1]], 2)]
+)
+def test_a_picture_without_a_batch_is_one_picture(inputs: list[list[int]], pictures: int) -> None:
+    assert pictures_of([{"shape": shape} for shape in inputs]) == pictures
+
+
+def test_the_longest_samples_of_power_fit_into_a_line() -> None:
+    sample = [10**15, *[3856.3200000000002] * 7]
+    assert len(json.dumps({"samples": [sample] * (20 * 600)})) < MAX_LINE_BYTES
 
 
 def test_few_samples_are_said_to_be_few_and_slow_ones_to_be_slow(tmp_path: Path) -> None:

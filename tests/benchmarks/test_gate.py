@@ -108,6 +108,8 @@ def test_a_fact_beyond_its_limit_fails_a_model_whose_latency_passes() -> None:
         ("macs_executed", 100, 99, 0.0, "pass"),
         ("quantizers", 0, 1, 0.0, "fail"),
         ("size_bytes", 200, 202, 0.01, "pass"),
+        ("size_bytes", 100, 115, 0.15, "pass"),  # 100 * 1.15 is 114.99999999999999
+        ("size_bytes", 100, 116, 0.15, "fail"),
     ],
 )
 def test_a_limit_of_zero_allows_what_is_equal_or_less(

@@ -80,7 +80,7 @@ def test_a_process_that_does_not_answer_is_given_up() -> None:
 
 @pytest.mark.parametrize(
     "answer",
-    ["'no JSON\\n'", "'[1, 2]\\n'", "'x' * (2**20 + 70000)", "'[' * 100000 + '\\n'"],
+    ["'no JSON\\n'", "'[1, 2]\\n'", "'x' * (2**22 + 70000)", "'[' * 100000 + '\\n'"],
     ids=["text", "list", "long", "nested"],
 )
 def test_an_answer_that_makes_no_sense_is_an_error(answer: str) -> None:

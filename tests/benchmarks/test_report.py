@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from mggc_edge.benchmarks.gate import Limits, judge
 from mggc_edge.benchmarks.remarks import WARNINGS, remark_json
 from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
 from mggc_edge.benchmarks.stats import compare
@@ -182,10 +183,19 @@ def test_where_the_host_stole_time_the_intervals_cover_the_ratio_of_means_too() 
     quiet, steal = (stolen(codes, [20, 20, 20, 10, 10]).comparison("a", "b") for codes in ((), ("steal",)))
     assert quiet.ratio.value == pytest.approx(1 / 2)
     assert quiet.ratio.ci99 == pytest.approx((1 / 2, 1 / 2))
-    assert steal.ratio.value == quiet.ratio.value
+    assert steal.ratio.value == pytest.approx(10 / 16)
     assert steal.ratio.ci95 == steal.ratio.ci99 == pytest.approx((1 / 2, 10 / 16))
     assert (steal.verdict, steal.disturbed) == ("slower", ())
     assert "steal" in steal.warnings
+
+
+@pytest.mark.parametrize(("b", "verdict"), [([11, 11, 11, 9, 9], "inconclusive"), ([11, 11, 11, 11, 12], "slower")])
+def test_both_estimates_have_to_be_beyond_what_matters(b: list[int], verdict: str) -> None:
+    """By the median both are 10 % slower; by the mean the first is 2 %, which no gate of 5 % may call a failure."""
+    comparison = stolen(("steal",), b).comparison("a", "b")
+    assert comparison.verdict == verdict
+    (model,) = judge([comparison], Limits(regression=0.05), {})
+    assert model.latency_verdict == ("fail" if verdict == "slower" else "inconclusive")
 
 
 def test_what_only_the_median_says_is_no_verdict_where_the_host_stole_time() -> None:

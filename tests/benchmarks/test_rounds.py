@@ -77,6 +77,17 @@ def test_together_they_have_the_sums_and_the_last_load() -> None:
     }  # fmt: skip
 
 
+def test_together_they_say_what_was_stolen_of_both_and_the_clock_at_the_end() -> None:
+    cpu = {"model": "CPU", "frequency_khz_before": 1.0, "frequency_khz_after": 2.0}
+    first = report(10, 10, seconds=30.0, stolen=0.0, cpu=cpu)
+    second = report(10, 10, seconds=10.0, stolen=0.2, cpu={**cpu, "frequency_khz_after": 3.0})
+    context = pooled((first, second)).context
+    assert context["stolen"] == pytest.approx(0.05)
+    assert context["cpu"] == {"model": "CPU", "frequency_khz_before": 1.0, "frequency_khz_after": 3.0}
+    unknown = report(10, 10, seconds=10.0, stolen=None, cpu=cpu)
+    assert pooled((first, unknown)).context["stolen"] is None
+
+
 def test_a_disturbed_round_is_left_out_where_the_other_was_not() -> None:
     bad = report(30, 30, 30, warnings=("load", "few_samples"))
     good = report(10, 10, 10, 10, 10, warnings=("frequency",))
@@ -114,9 +125,26 @@ def test_what_is_complete_of_the_second_round_comes_with_the_first() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         measure_in_rounds(stopped, 6, lambda _: False, keep=kept.append, tell=lambda: None)
-    (together,) = kept
+    together = kept[-1]
     assert not together.complete
     assert [len(run.processes) for run in together.runs] == [3, 3]
+
+
+def test_the_first_round_is_kept_where_the_second_ends_without_a_pair() -> None:
+    kept: list[BenchmarkReport] = []
+
+    def stopped(
+        number: int, pairs: int, runs: Sequence[int] | None, keep: Callable[[BenchmarkReport], None]
+    ) -> BenchmarkReport:
+        if number == 0:
+            return report(10, 10)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure_in_rounds(stopped, 6, lambda _: False, keep=kept.append, tell=lambda: None)
+    (first,) = kept
+    assert not first.complete
+    assert [len(run.processes) for run in first.runs] == [2, 2]
 
 
 def test_a_machine_that_slept_is_said_of_the_round_and_of_both() -> None:

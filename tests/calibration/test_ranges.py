@@ -100,10 +100,23 @@ def divergence(counts: Values, bins: int) -> float:
     return total
 
 
+@pytest.mark.parametrize("zeros", [0, 10_000, 10_000_000])
+def test_zeros_have_no_say_in_where_entropy_cuts(zeros: int) -> None:
+    values = np.abs(np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
+    found = histogram([values], absolute=True)
+    counts = found.counts.copy()
+    counts[0] += zeros
+    ends = entropy_range(Histogram(found.low, found.high, counts), (0.0, float(values.max())))
+    assert ends == entropy_range(found, (0.0, float(values.max())))
+    assert ends[1] > 2.5  # of a normal distribution, whose sigma is 1
+
+
 def test_entropy_takes_the_threshold_of_the_least_divergence() -> None:
     rng = np.random.default_rng(1)
     counts = np.histogram(np.abs(rng.standard_normal(4000)) ** 2, 160, (0, 12))[0]
-    wanted = min(range(128, 161), key=lambda bins: divergence(counts.astype(np.float64), bins))
+    told = counts.astype(np.float64)
+    told[0] = told[1]
+    wanted = min(range(128, 161), key=lambda bins: divergence(told, bins))
     low, high = entropy_range(Histogram(0.0, 12.0, counts), (-12.0, 9.0))
     assert high == pytest.approx(min(9.0, wanted * 12 / 160))
     assert low == pytest.approx(-wanted * 12 / 160)

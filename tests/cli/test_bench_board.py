@@ -79,7 +79,7 @@ def test_clocks_are_locked_while_it_measures_and_then_put_back(
     assert len(tree.calls()) == 3
     assert clocks.limits(tree.root) == before
     # Ctrl-C in the middle of it.
-    monkeypatch.setattr(harness, "orders", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(harness, "schedule", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     ran = command("bench", convolutions(tmp_path / "a.onnx"), *SHORT, *NO_POWER, "--lock-clocks")
     assert ran.code == 130
     assert clocks.limits(tree.root) == before

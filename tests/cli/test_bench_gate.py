@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 from mggc_edge.benchmarks import harness
+from mggc_edge.benchmarks.gate import Gate, Limits, ModelGate
+from mggc_edge.cli.gate_pages import model_details
 from mggc_edge.errors import ArtifactError
 from tests.benchmarks.bench_helpers import convolutions
+from tests.benchmarks.test_gate import comparison
 from tests.cli.conftest import Command
 from tests.cli.gate_helpers import Measure
 
@@ -102,6 +105,14 @@ def test_the_page_says_it_in_a_sentence_with_the_facts(command: Command, files: 
     assert rows["MACs executed"][-3:] == ["62.21", "k", "+50.00%"] or rows["MACs executed"][-2:] == ["+50.00%", "-"]
     assert rows["file size"][-1] == "+1.00%"
     assert "Operators: Conv +1." in text
+
+
+def test_pairs_in_which_a_board_lowered_its_clocks_are_not_called_disturbed() -> None:
+    model = ModelGate(comparison(0.0, -0.01, 0.01, left_out=6, throttled=4), 0.05)
+    assert model_details(model, Gate(Limits(0.05), (model,)))[-2:] == [
+        "Of 26 pairs 4 were left out, in which the board had lowered its clocks.",
+        "Of 26 pairs 2 were left out, because others disturbed them.",
+    ]
 
 
 def test_markdown_has_the_same(command: Command, files: Any, measuring: Any) -> None:

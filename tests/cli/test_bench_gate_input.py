@@ -21,6 +21,7 @@ from tests.cli.conftest import Command
 from tests.cli.gate_helpers import Measure
 
 GATE = ("--max-regression", "5%")
+OLD = (*GATE, "--threads", 2)  # against numbers of another day, which were measured so
 
 
 @pytest.fixture
@@ -137,6 +138,21 @@ def test_a_read_only_folder_is_told_before_anything_is_measured(
     assert (ran.code, ran.out) == (1, "")
 
 
+def test_a_machine_without_a_place_for_temporary_files_is_one_sentence(
+    command: Command, files: Any, never: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*words: object, **more: object) -> None:  # as of a container whose every folder is read-only
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", none)
+    ran = command("bench", files[1], "--baseline", files[0], *GATE)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "error: no temporary folder can be made here: No usable temporary directory found\n"
+        "hint: TMPDIR names one that can be written\n"
+    )
+
+
 @pytest.mark.parametrize("place", ["no/bench.json", "."])
 def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
     command: Command, files: Any, never: None, tmp_path: Path, place: str
@@ -151,11 +167,12 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_measured(
 
 @pytest.fixture
 def earlier(command: Command, files: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write the document of a measurement of head.onnx on this machine, which took 10 ms."""
+    """Write the document of a measurement of head.onnx on this machine, with 2 threads, which took 10 ms."""
+    monkeypatch.setattr("mggc_edge.benchmarks.agent.surroundings.host_id", lambda _: "this one")
 
-    def write(**changes: Any) -> Path:
+    def write(*models: Path, **changes: Any) -> Path:
         monkeypatch.setattr(harness, "measure", Measure(lambda _: 10.0))
-        document = command("bench", files[1], "--json").document
+        document = command("bench", *(models or files[1:]), "--json").document
         now = moment()
         versions = {name: version for name, version in tool_versions().items() if version is not None}
         facts = {**context(LocalDevice().facts, None, now, now, versions), **changes}
@@ -172,18 +189,48 @@ def test_old_numbers_of_this_machine_are_taken_and_called_weaker(
     path = earlier()
     fake = Measure(lambda _: 11.5)
     monkeypatch.setattr(harness, "measure", fake)
-    ran = command("bench", files[1], "--baseline", path, *GATE)
+    ran = command("bench", files[1], "--baseline", path, *OLD)
     assert (ran.code, fake.names) == (3, [["head.onnx"]] * 2)  # the old numbers are not measured again
     text = " ".join(ran.out.split())
     assert "failed: head.onnx takes 1.15" in text
     assert "The baseline's numbers are of another measurement, on this machine" in text
     assert "Name the baseline's model file for a gate to rely on." in text
     monkeypatch.setattr(harness, "measure", Measure(lambda _: 11.5))
-    gate = command("bench", files[1], "--baseline", path, *GATE, "--json").document["gate"]
+    gate = command("bench", files[1], "--baseline", path, *OLD, "--json").document["gate"]
     assert gate["baseline"] == {"path": str(path), "kind": "earlier document", "weaker": True}
     assert [row["fact"] for row in gate["models"][0]["facts"]] == ["size_bytes"]
-    controlled = command("bench", files[1], "--baseline", path, *GATE, "--control", "--json").document["gate"]
+    controlled = command("bench", files[1], "--baseline", path, *OLD, "--control", "--json").document["gate"]
     assert [model["model"] for model in controlled["models"]] == ["head.onnx"]  # the control is none of them
+
+
+def test_each_of_several_models_has_the_old_facts_of_its_own_baseline(
+    command: Command, earlier: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, large = (convolutions(tmp_path / f"{name}.onnx", count) for name, count in (("small", 1), ("large", 9)))
+    path = earlier(large, small)
+    monkeypatch.setattr(harness, "measure", Measure(lambda _: 10.0))
+    ran = command("bench", large, small, "--baseline", path, *OLD, "--max-size-increase", "0%", "--json")
+    assert ran.code == 0
+    models = ran.document["gate"]["models"]
+    assert [(one["baseline"], one["model"]) for one in models] == [
+        ("baseline, large.onnx", "large.onnx"), ("baseline, small.onnx", "small.onnx"),
+    ]  # fmt: skip
+    assert [one["facts"][0]["baseline"] for one in models] == [path.stat().st_size for path in (large, small)]
+
+
+def test_old_numbers_with_other_threads_are_refused_before_anything_is_measured(
+    command: Command, files: Any, earlier: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = earlier()
+    monkeypatch.setattr(harness, "measure", None)
+    ran = command("bench", files[1], "--baseline", path, *GATE, "--threads", 1)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        "error: the baseline was measured with --threads 2, and 'head.onnx' with 1\nhint: give --threads 2\n"
+    )
+    ran = command("bench", files[1], "--baseline", path, *OLD, "--provider", "cuda")
+    assert (ran.code, ran.out) == (1, "")
+    assert "the baseline was measured on CPUExecutionProvider, and 'head.onnx' on CUDAExecutionProvider" in ran.err
 
 
 def test_old_numbers_of_another_machine_are_refused(

@@ -188,6 +188,16 @@ def test_bad_calibration_folders_leave_nothing_behind(command: Command, folder: 
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("target", "made"), [("portable", {"fp32"}), ("ort-mobile", {"fp32", "int8"})])
+def test_auto_makes_the_precisions_of_the_target(command: Command, tmp_path: Path, target: str, made: set[str]) -> None:
+    ran = command(
+        "export", foreign(tmp_path / "g.onnx"), "--precision", "auto", "--target", target, *FEW,
+        "--min-precision-psnr", "10", "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert {one["precision"] for one in json.loads(ran.out)["artifacts"]} == made
+
+
 def test_8_bit_files_old_opsets_and_damaged_files_are_refused(command: Command, exported: Path, tmp_path: Path) -> None:
     external = foreign(tmp_path / "external.onnx")
     onnx.save_model(onnx.load(external), external, save_as_external_data=True, location="weights.bin", size_threshold=0)
@@ -198,7 +208,7 @@ def test_8_bit_files_old_opsets_and_damaged_files_are_refused(command: Command, 
         place / "generator.int8.onnx": "is no float32 network: int8",
         place / "generator.fp16.onnx": "is no float32 network: fp16",
         foreign(tmp_path / "old.onnx", opset=12): "8-bit weights with a scale per channel need opset 13",
-        external: "keeps its weights in another file",
+        external: "its weights are in 'weights.bin', which is missing",
         tmp_path / "damaged.onnx": "is not a valid ONNX file",
     }.items():
         ran = command(

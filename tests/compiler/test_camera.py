@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -248,9 +247,10 @@ def test_a_discriminator_takes_no_pictures_from_a_camera(tmp_path: Path) -> None
 # --- files of any producer ---
 
 
-def foreign(path: Path, metadata: dict[str, str] | None = None, shape: Sequence[int] = (1, 3, 16, 24)) -> Path:
+def foreign(path: Path, metadata: dict[str, str] | None = None, *, opset: int = 18) -> Path:
     constants = {"w": (random(3, 3, 7, 7) * 0.05).astype(np.float32)}
-    model = build([helper.make_node("Conv", ["x", "w"], ["y"], pads=[3] * 4)], shape, constants, kind=TensorProto.FLOAT)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[3] * 4)
+    model = build([node], (1, 3, 16, 24), constants, kind=TensorProto.FLOAT, opset=opset)
     helper.set_model_props(model, metadata or {})
     path.write_bytes(model.SerializeToString())
     return path
@@ -292,6 +292,15 @@ def test_a_file_that_does_not_say_its_values_is_refused_with_how_to_say_them(tmp
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("say them: --set export.picture_range=-1,1, and export.picture_color=BGR")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_old_file_is_brought_to_operators_that_bytes_can_be_put_around_with(tmp_path: Path) -> None:
+    source = foreign(tmp_path / "g.onnx", opset=9)
+    result = rewritten(source, tmp_path / "out", passes="none", picture_range="-1,1")
+    assert result.after.opset == 13
+    assert result.generator.remarks == (f"its operators are those of opset 13 now; '{source}' has opset 9",)
+    assert result.generator.camera is not None
+    assert result.generator.camera.passed
 
 
 @pytest.mark.parametrize("text", ["1", "a,b", "0,1,2", "black,1"])

@@ -198,7 +198,7 @@ def test_weights_in_another_file_are_refused(tmp_path: Path) -> None:
     error = refused(path)
     assert error.message.endswith("it keeps its weights in another file")
     assert error.hint is not None
-    assert error.hint.startswith("save it as a single file")
+    assert error.hint.startswith("mggc-edge export makes a single file")
 
 
 @pytest.mark.parametrize(

@@ -228,6 +228,18 @@ def test_passes_that_were_asked_for_are_said_to_leave_8_bit_convolutions(
 # --- proofs that fail ---
 
 
+def test_what_tensorrt_refuses_is_said_where_it_is_the_target(tmp_path: Path) -> None:
+    network = quantized(resnet_spec(blocks=1, ngf=4))
+    made = {
+        target: to_onnx(network, tmp_path / f"{target}.onnx", ExportSettings(image_size=SIZE, target=target))
+        for target in ("tensorrt", "portable")
+    }
+    said = {target: [text for text in one.remarks if "TensorRT refuses" in text] for target, one in made.items()}
+    assert said["portable"] == []
+    (text,) = said["tensorrt"]
+    assert text.endswith("8 bits for TensorRT are made of a network in floats, with --precision int8")
+
+
 def test_another_scale_in_the_file_is_found(exported: dict[str, tuple[Network, Exported]]) -> None:
     network, result = exported["resnet"]
     model = onnx.load(result.artifact.path)

@@ -23,11 +23,13 @@ from mggc_edge.compiler.mobile import (
     platform_of,
     platform_remark,
 )
+from mggc_edge.compiler.precision.form import FORMS, Int8Form
 from mggc_edge.compiler.runtimes import Checks, for_runtimes
 from mggc_edge.errors import ArtifactError, CheckFailedError, MissingDependencyError, OutputError
 from mggc_edge.machine import Machine
 from mggc_edge.quality.parity import ParityReport
 from tests.benchmarks.bench_helpers import convolutions, without_rule
+from tests.compiler.precision.precision_helpers import quantize, three_convolutions
 
 CHECKS = Checks(pictures=1, atol=1e-4, min_psnr=35.0)
 AVX512 = Machine("Zen 4", "x86_64", ("AVX2", "AVX-512"), 1, None, None)
@@ -254,6 +256,23 @@ def test_a_missing_engine_is_said_before_anything_is_made(tmp_path: Path, monkey
         for_runtimes([source], ("ort-mobile", "openvino"), target="portable", checks=CHECKS)
     assert caught.value.hint == 'pip install "mggc-edge[openvino]"'
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_8_bit_files_that_tensorrt_does_not_take_say_which_target_writes_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    model, said = three_convolutions(), "--target tensorrt writes 8-bit files that TensorRT takes"
+    (tmp_path / "ranges.json").write_text("{}")
+    for target, form in (("portable", Int8Form()), ("tensorrt", FORMS["tensorrt"])):
+        place = tmp_path / target
+        place.mkdir()
+        for name, one in (("fp32", model), ("int8", quantize(model, form)[0])):
+            (place / f"generator.{name}.onnx").write_bytes(one.SerializeToString())
+        files = [artifact(place / f"generator.{name}.onnx", name) for name in ("fp32", "int8")]
+        ranges = tmp_path / "ranges.json"
+        found = for_runtimes(files, ("tensorrt",), target=target, checks=CHECKS, calibration=ranges)
+        assert (said in found.remarks) is (target == "portable")
 
 
 def test_damaged_metadata_are_one_sentence(tmp_path: Path) -> None:

@@ -142,6 +142,36 @@ def test_where_a_measuring_process_fails_the_list_is_taken_and_not_kept(graph: o
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("failure", "why"),
+    [
+        (None, "other processes disturbed the measurement (load)"),
+        (ArtifactError("the process that measures 'chosen' ended by SIGKILL"),
+         "the process that measures 'chosen' ended by SIGKILL"),
+    ],
+    ids=["disturbed", "killed"],
+)  # fmt: skip
+def test_where_what_is_left_cannot_be_held_against_the_list_the_list_is_taken_and_not_kept(
+    graph: onnx.ModelProto, tmp_path: Path, failure: ArtifactError | None, why: str
+) -> None:
+    def slower(name: str, model: onnx.ModelProto) -> float:
+        return 10.0 if "ConvTranspose" in operators(model) else 11.0
+
+    first, second = Measured(slower), Measured(slower, warnings=["load"])
+
+    def measured(models: Sequence[Workload], **how: Any) -> BenchmarkReport:
+        if not first.asked:
+            return first(models, **how)
+        if failure is not None:
+            raise failure
+        return second(models, **how)
+
+    tuned = tune(graph, TARGET, measured=measured, cache=tmp_path)
+    assert (tuned.passes, tuned.trials) == (tuple(TARGETS[TARGET].passes), ())
+    assert tuned.remark == f"passes were not tuned in onnxruntime: {why}; the list of 'x86-avx512' is taken"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_choice_is_made_for_every_engine_and_version_of_it_by_itself(
     graph: onnx.ModelProto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,17 +208,27 @@ def test_a_choice_is_measured_once(graph: onnx.ModelProto, tmp_path: Path) -> No
     other = onnx.ModelProto()
     other.CopyFrom(graph)
     other.graph.node[0].name = "another"
-    for changed, how in ((other, TuneSettings()), (graph, TuneSettings(threads=3))):
+    more = TuneSettings(threads=3), TuneSettings(pairs=60), TuneSettings(processes=12), TuneSettings(max_seconds=600)
+    for changed, how in ((other, TuneSettings()), *((graph, settings) for settings in more)):
         tune(changed, TARGET, how, measured=never, cache=tmp_path)
-    assert len(never.asked) == 2
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(never.asked) == 5
+    assert len(list(tmp_path.iterdir())) == 6
     other.CopyFrom(graph)
     entry = other.metadata_props.add()
     entry.key, entry.value = "parent", "another checkpoint"
     assert tune(other, TARGET, measured=never, cache=tmp_path).cached
 
 
-@pytest.mark.parametrize("damage", ["", "[]", '{"schema": "mggc-edge/tuning/1"}', "{not json", '{"schema": "other"}'])
+NO_INTERVAL = {"name": "thin_layer", "kept": True, "speedup": 1.1, "ci99": [], "reason": "faster with it"}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "", "[]", '{"schema": "mggc-edge/tuning/1"}', "{not json", '{"schema": "other"}',
+        json.dumps({"schema": "mggc-edge/tuning/1", "passes": [], "trials": [NO_INTERVAL]}),
+    ],
+)  # fmt: skip
 def test_a_damaged_note_is_measured_anew(graph: onnx.ModelProto, tmp_path: Path, damage: str) -> None:
     tune(graph, TARGET, measured=Measured(faster_without_transposed), cache=tmp_path)
     (place,) = tmp_path.iterdir()

@@ -56,7 +56,9 @@ class Editor:
         self.graph = model.graph
         # A function of the model that has the name of a standard operator stands for something else.
         self._taken = {function.name for function in model.functions.values() if function.domain in STANDARD}
-        self._names = {value.name for value in (*self.graph.inputs, *self.graph.initializers.values())}
+        self._names: set[str | None] = set()
+        for graph in (self.graph, *self.graph.subgraphs()):  # an inner constant would hide an outer one of its name
+            self._names |= {value.name for value in (*graph.inputs, *graph.initializers.values())}
         for node in self.graph.all_nodes():
             self._names |= {node.name, *(value.name for value in node.outputs)}
 

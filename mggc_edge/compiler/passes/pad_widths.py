@@ -68,6 +68,8 @@ def _chain(node: ir.Node, graph: Editor) -> tuple[list[ir.Node], ir.Node, list[i
         if graph.is_a(reader, "Conv", "ConvTranspose"):
             return norms, reader, values
         if graph.is_a(reader, "InstanceNormalization"):
+            if not graph.attribute(reader, "epsilon", 1e-5) > 0:  # 0 / 0, which no weight of zero takes away
+                raise Unfit("the norm that reads it divides by zero where nothing varies")
             norms.append(reader)
         elif not graph.is_a(reader, *CHANNELWISE) and not _pads_pictures(reader, graph):
             raise Unfit("what reads it joins channels, or is not known")

@@ -84,8 +84,14 @@ def to_fp16(model: onnx.ModelProto, ranges: ActivationRanges | None = None) -> t
     return copy, kept
 
 
+def _fixed(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
+    """Return the constants of a graph but those that can be fed instead, which are float32 inputs of it."""
+    fed = {value.name for value in model.graph.input}
+    return {name: tensor for name, tensor in constants_of(model).items() if name not in fed}
+
+
 def _kept(model: onnx.ModelProto, ranges: ActivationRanges | None) -> tuple[Kept, ...]:
-    constants, types = constants_of(model), _types(model)
+    constants, types = _fixed(model), _types(model)
     captured = {name for node in model.graph.node for inner in subgraphs(node) for name in names_read(inner)}
     shadowed = {function.name for function in model.functions if function.domain in STANDARD}
     found = []
@@ -156,8 +162,10 @@ class _Caster:
         self._graph, self._types, self._halves = model.graph, types, halves
         self._onnx: Any = require("onnx", extra="onnx")
         self._numpy: Any = require("onnx.numpy_helper", extra="onnx")
-        self._constants = constants_of(model)
+        self._constants = _fixed(model)
         self._outputs = {value.name for value in model.graph.output}
+        self._taken = names_read(model.graph) | {tensor.name for tensor in model.graph.initializer}
+        self._taken |= {name for node in model.graph.node for name in (node.name, *node.output)}
         self._names: dict[tuple[str, bool], str] = {}  # (tensor, in float16) -> its name in that type
         self._nodes: list[onnx.NodeProto] = []
 
@@ -175,8 +183,8 @@ class _Caster:
                 continue
             for place, name in enumerate(node.output):
                 if half and name in self._outputs:
-                    copy.output[place] = self._names[name, True] = f"{name}_float16"
-                    self._cast(f"{name}_float16", name, half=False)
+                    copy.output[place] = self._names[name, True] = self._fresh(f"{name}_float16")
+                    self._cast(copy.output[place], name, half=False)
                     self._names[name, False] = name
                 elif name:
                     self._names[name, half] = name
@@ -195,19 +203,23 @@ class _Caster:
         """Return the name that a tensor has in a type, with what makes it so put before."""
         if (name, half) in self._names:
             return self._names[name, half]
+        if not half and (name in self._constants or (name, True) not in self._names):
+            return name  # a constant, or the graph's own input
+        made = self._names[name, half] = self._fresh(f"{name}_float16" if half else f"{name}_float32")
         if name in self._constants:
-            if not half:
-                return name
             values = self._numpy.to_array(self._constants[name]).astype(np.float16)
-            self._graph.initializer.append(self._numpy.from_array(values, f"{name}_float16"))
-        elif not half and (name, True) not in self._names:
-            return name  # the graph's own input
+            self._graph.initializer.append(self._numpy.from_array(values, made))
         else:
-            source = self._names.get((name, not half), name)
-            self._cast(source, f"{name}_float16" if half else f"{name}_float32", half=half)
-        self._names[name, half] = f"{name}_float16" if half else f"{name}_float32"
-        return self._names[name, half]
+            self._cast(self._names.get((name, not half), name), made, half=half)
+        return made
 
     def _cast(self, source: str, target: str, *, half: bool) -> None:
-        kind = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT
-        self._nodes.append(self._onnx.helper.make_node("Cast", [source], [target], name=f"{target}_cast", to=kind))
+        kind, name = self._onnx.TensorProto.FLOAT16 if half else self._onnx.TensorProto.FLOAT, f"{target}_cast"
+        self._nodes.append(self._onnx.helper.make_node("Cast", [source], [target], name=self._fresh(name), to=kind))
+
+    def _fresh(self, wanted: str) -> str:
+        """Return a name that nothing has, `wanted` where that is free."""
+        while wanted in self._taken:
+            wanted += "_"
+        self._taken.add(wanted)
+        return wanted

@@ -179,7 +179,7 @@ def quantized(
     tensors = _tensors(graph, layers, form)
     outputs = {value.name for value in graph.output}
     read = {one.read for one in tensors.values()}
-    placed = []
+    placed, more = [], _suffix(graph, tensors)
     for node in [node for node in graph.node if node.name in tensors]:
         one, bias = tensors[node.name], node.input[2] if len(node.input) > 2 else ""
         levels, scales = weight_grid(numpy_helper.to_array(constants[node.input[1]]), form.weight_limit)
@@ -187,20 +187,31 @@ def quantized(
         if bias:
             steps = scales * np.float32(scale)
             rounded = np.rint(numpy_helper.to_array(constants[bias]) / steps) * steps
-            name = f"{node.name}.bias"
+            name = f"{node.name}{more}.bias"
             graph.initializer.append(numpy_helper.from_array(rounded.astype(np.float32), name))
             node.input[2] = name
         # The pair before its only reader, if that is a quantized convolution, is the pair behind this one.
         alone = one.given in read and sum(one.given in other.input for other in graph.node) == 1
         pair = form.outputs and not alone and one.given not in outputs
         output = form.grid(*ranges.of(one.given)) if pair else None
-        placed.append((node, Grid(node.name, levels, scales, 0, scale, zero_point, output, form.levels)))
+        placed.append((node, Grid(f"{node.name}{more}", levels, scales, 0, scale, zero_point, output, form.levels)))
     put_grids(graph, placed, pads_between=form.pads_between)
     used = names_read(graph)
     for node in [node for node in graph.node if node.op_type == "Constant" and node.output[0] not in used]:
         graph.node.remove(node)
     require("onnx", extra="onnx").checker.check_model(copy)
     return copy, layers
+
+
+def _suffix(graph: onnx.GraphProto, nodes: Collection[str]) -> str:
+    """Return what is put behind the names of nodes, so that no tensor is named after one yet ("conv1.bias")."""
+    taken = names_read(graph) | {tensor.name for tensor in graph.initializer}
+    taken |= {name for node in graph.node for name in node.output}
+    suffix, first = "", tuple(f"{node}." for node in nodes)
+    while any(name.startswith(first) for name in taken):
+        suffix += "_"
+        first = tuple(f"{node}{suffix}." for node in nodes)
+    return suffix
 
 
 def _checked(

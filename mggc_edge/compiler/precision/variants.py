@@ -25,6 +25,7 @@ from mggc_edge.artifacts import (
 )
 from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Samples
+from mggc_edge.compiler.camera import ends_of
 from mggc_edge.compiler.facts import OnnxFacts, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import Exported, written_artifact
 from mggc_edge.compiler.precision.form import Int8Form, form_of
@@ -37,6 +38,7 @@ from mggc_edge.compiler.targets import this_target
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
 from mggc_edge.pictures import PictureFormat, Size
+from mggc_edge.settings import Settings
 
 if TYPE_CHECKING:
     import onnx
@@ -195,9 +197,14 @@ class _Maker:
         self._settings = settings = wanted.settings
         self._model = named(read_onnx(artifact.path))
         facts = onnx_facts(artifact.path)
-        size, format_ = _pictures_of(artifact.path, facts)
+        size, format_ = _pictures_of(artifact.path, facts, settings)
+        if "input_format" not in facts.metadata and not settings["export.picture_range"]:
+            tell(
+                f"note: '{artifact.path.name}' does not say which values black and white have; it is calibrated on "
+                "pictures from -1 to 1 (--set export.picture_range=0,255 says others)"
+            )
         self._samples: Samples = wanted.choose(size, format_)
-        values = _output_range(facts)
+        values = _output_range(facts, settings)
         self._floats = FloatOutputs(artifact.path, self._samples.held_out, values)
         self._form: Int8Form = form_of(target, settings["quantize.activations"], settings["quantize.weight_bits"])
 
@@ -312,22 +319,34 @@ def _why(layers: Sequence[Layer]) -> str:
     return max(found, key=found.count) if found else "it has none"
 
 
-def _pictures_of(path: Path, facts: OnnxFacts) -> tuple[Size, PictureFormat]:
-    """Return size and format of the pictures that a file takes; of a file from elsewhere RGB, L or RGBA in -1 to 1."""
+def _pictures_of(path: Path, facts: OnnxFacts, settings: Settings) -> tuple[Size, PictureFormat]:
+    """Return size and format of the pictures that a file takes.
+
+    Where the file says nothing of them, the format is what `export.picture_range` and `export.picture_color` say, or
+    else RGB, L or RGBA from -1 to 1.
+    """
     _, channels, height, width = facts.inputs[0].shape
     if channels is None or height is None or width is None:
         raise ArtifactError(f"'{path.name}' takes pictures of any size", hint="give one with --image-size")
     if (given := facts.metadata.get("input_format")) is not None:
         return (height, width), _format(path, given)
-    return (height, width), PictureFormat.for_channels(channels)
+    usual = PictureFormat.for_channels(channels)
+    if not settings["export.picture_range"]:
+        return (height, width), usual
+    low, high = ends_of(settings["export.picture_range"])
+    color = settings["export.picture_color"] if usual.color == "RGB" else usual.color
+    return (height, width), replace(usual, color=color, low=low, high=high)
 
 
-def _output_range(facts: OnnxFacts) -> float | None:
-    """Return the difference of the largest and the smallest possible output; None where the file does not say."""
-    if (given := facts.metadata.get("output_format")) is None:
+def _output_range(facts: OnnxFacts, settings: Settings) -> float | None:
+    """Return the difference of the largest and the smallest possible output; None where nobody says it."""
+    if (given := facts.metadata.get("output_format")) is not None:
+        output = _format(Path("the file"), given)
+        return output.high - output.low
+    if not settings["export.picture_range"]:
         return None
-    output = _format(Path("the file"), given)
-    return output.high - output.low
+    low, high = ends_of(settings["export.picture_range"])
+    return high - low
 
 
 def _format(path: Path, text: str) -> PictureFormat:

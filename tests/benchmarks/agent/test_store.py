@@ -112,13 +112,16 @@ def test_beyond_the_bound_the_oldest_goes_that_nobody_needs(tmp_path: Path) -> N
 
 
 def test_what_killed_sessions_left_goes_after_a_day(tmp_path: Path) -> None:
-    for name in ("part-1-x", "work-2", "part-3-y", "particle"):
+    old = (f"part-1-{NAME}", "part-2-agent", "work-2-agent")
+    theirs = ("particle", "part-1-of-2", "work-2024", "work-2024-notes")  # the folder is any that the user names
+    for name in (*old, *theirs, f"part-3-{NAME}"):
         (tmp_path / name).mkdir() if name.startswith("work") else (tmp_path / name).write_text("")
-    for name in ("part-1-x", "work-2", "particle"):
+    for name in (*old, *theirs):
         os.utime(tmp_path / name, (0, 0))
     store = Store(tmp_path)
+    assert store.work.name == f"work-{os.getpid()}-agent"
     store.close()
-    assert names(tmp_path) == ["part-3-y", "particle"]
+    assert names(tmp_path) == sorted([*theirs, f"part-3-{NAME}"])
 
 
 def test_what_a_worker_wrote_is_read_and_nothing_outside(tmp_path: Path) -> None:

@@ -292,7 +292,11 @@ def test_a_machine_without_ssh_is_told_so(near: MakeDevice, tmp_path: Path) -> N
     assert caught.value.hint == "install the client of OpenSSH"
 
 
-@pytest.mark.parametrize("answer", ["[1]", "nothing", "{}", '{"do": "serve"} {}', "x" * (2**20 + 2**17)])
+@pytest.mark.parametrize(
+    "answer",
+    ["[1]", "nothing", "{}", '{"do": "serve"} {}', "x" * (2**22 + 2**17)],
+    ids=["list", "text", "empty", "two", "long"],
+)
 def test_answers_that_make_no_sense_are_an_error(near: MakeDevice, tmp_path: Path, answer: str) -> None:
     (tmp_path / "answer").write_text(f"mggc-edge-agent:{answer}\n{answer}\n{answer}\n")
     ssh = script(tmp_path / "raving", f"cat {tmp_path}/answer; cat > /dev/null")

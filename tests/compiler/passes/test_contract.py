@@ -119,6 +119,22 @@ def test_names_that_are_taken_are_not_taken_again() -> None:
     assert len(set(names)) == len(names) == 5
 
 
+def test_names_of_constants_in_a_subgraph_are_taken_too() -> None:
+    out = [helper.make_tensor_value_info("o", TensorProto.DOUBLE, None)]
+    held = [helper.make_tensor(name, TensorProto.DOUBLE, [], [2.0]) for name in ("w_1", "bias_1")]
+    add = [helper.make_node("Mul", ["c", "w_1"], ["m"]), helper.make_node("Add", ["m", "bias_1"], ["o"])]
+    inner = helper.make_graph(add, "inner", [], out, held)
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], pads=[3] * 4),
+        helper.make_node("If", ["yes"], ["y"], then_branch=inner, else_branch=inner),
+    ]
+    constants = {"w": random(3, 5, 7, 7), "yes": np.array(True)}
+    rewritten = applied(build(nodes, (1, 5, 8, 12), constants), ThinLayer(16), (1, 5, 8, 12))
+    names = {tensor.name for tensor in rewritten.graph.initializer}
+    assert not names & {"w_1", "bias_1"}
+    assert len(names) == 2
+
+
 def test_what_a_file_says_of_its_inner_sizes_is_not_believed() -> None:
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], pads=[3] * 4), helper.make_node("Tanh", ["c"], ["y"])]
     model = build(nodes, (1, 5, 9, 11), {"w": random(3, 5, 7, 7)})

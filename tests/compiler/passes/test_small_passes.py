@@ -154,7 +154,6 @@ def test_widths_that_cannot_be_filled_up_give_the_reason() -> None:
         return set(report.reasons)
 
     last = node("Conv", "r v", "y")
-    alone = {"more than one chain reads it", "its width is such a multiple"}
     assert reasons(widths([node("Add", "c c", "r")], last)) == {
         "more than one chain reads it", "its width is such a multiple",
     }  # fmt: skip
@@ -165,4 +164,7 @@ def test_widths_that_cannot_be_filled_up_give_the_reason() -> None:
     assert reasons(widths([], grouped, u=random(5, 1, 3, 3))) == {
         "the convolution that reads it is grouped", "it is grouped",
     }  # fmt: skip
-    assert alone
+    norm, scales = node("InstanceNormalization", "c s s", "r", epsilon=0.0), {"s": random(5)}
+    assert reasons(widths([norm], last, **scales)) == {
+        "the norm that reads it divides by zero where nothing varies", "its width is such a multiple",
+    }  # fmt: skip

@@ -134,6 +134,32 @@ def test_what_a_subgraph_reads_is_computed_in_float32() -> None:
     assert error(model, made) < 2e-3
 
 
+def test_names_that_a_file_has_already_are_not_taken_again() -> None:
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"], name="e_float16_cast"),
+        helper.make_node("Relu", ["x"], ["e_float16"], name="relu"),
+        helper.make_node("Mul", ["e", "w"], ["m"], name="y_cast"),
+        helper.make_node("Add", ["m", "e_float16"], ["a"], name="add"),
+        helper.make_node("Add", ["a", "w_float16"], ["y"], name="sum"),
+    ]
+    model = network(nodes, {"w": random(1, 3, 1, 1), "w_float16": random(1, 3, 1, 1, seed=1)})
+    made, kept = to_fp16(model)
+    assert kept == (Kept("e_float16_cast", OTHER),)
+    names = [node.name for node in made.graph.node]
+    assert len(set(names)) == len(names)
+    assert set(weights(made)) == {"w_float16_", "w_float16_float16"}
+    assert error(model, made) < 2e-2
+
+
+def test_a_constant_that_can_be_fed_stays_one_in_float32() -> None:
+    model = three_convolutions()
+    model.graph.input.append(helper.make_tensor_value_info("w1", TensorProto.FLOAT, [8, 3, 3, 3]))
+    made, kept = to_fp16(model)
+    assert kept == (Kept("norm", NORM),)
+    assert np.array_equal(weights(made)["w1"], weights(model)["w1"])
+    assert error(model, made) < 5e-3
+
+
 def test_a_graph_with_nothing_to_compute_in_float16_is_refused() -> None:
     with pytest.raises(ArtifactError, match="nothing in the file can be computed in float16") as caught:
         to_fp16(network([helper.make_node("Exp", ["x"], ["y"])], {}))

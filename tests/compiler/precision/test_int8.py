@@ -164,6 +164,25 @@ def test_symmetric_levels_are_int8_with_zero_in_the_middle() -> None:
     assert not any(value.any() for value in zeros.values())
 
 
+def test_names_that_a_file_has_already_are_not_taken_again() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "conv1.weight", "conv1.bias"], ["conv1_.x"], name="conv1", pads=[1] * 4),
+        helper.make_node("Relu", ["conv1_.x"], ["r"], name="relu"),
+        helper.make_node("Conv", ["r", "conv2.weight", "conv2.bias"], ["y"], name="conv2"),
+    ]
+    constants = {
+        "conv1.weight": random(8, 3, 3, 3) / 4, "conv1.bias": random(8) / 4,
+        "conv2.weight": random(3, 8, 1, 1) / 4, "conv2.bias": random(3) / 4,
+    }  # fmt: skip
+    model = network(nodes, constants)
+    made, layers, _ = quantize(model, last_in_float=False)
+    assert [layer.reason for layer in layers] == [None, None]
+    names = [tensor.name for tensor in made.graph.initializer]
+    assert {"conv1__.bias", "conv2__.bias", "conv1__.weight_int8"} <= set(names)
+    assert len(set(names)) == len(names)
+    assert np.abs(run(made, pictures()[0]) - run(model, pictures()[0])).max() < 0.1
+
+
 def test_weights_in_constant_nodes_and_shared_ones_are_quantized_and_taken_out() -> None:
     weight = (random(8, 3, 3, 3) / 4).astype(np.float32)
     held = helper.make_node("Constant", [], ["w"], name="held", value=numpy_helper.from_array(weight))

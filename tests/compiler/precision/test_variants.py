@@ -12,10 +12,12 @@ import onnx
 import pytest
 
 from mggc_edge.artifacts import OnnxArtifact, sha256_of
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.calibration.ranges import ActivationRanges
 from mggc_edge.calibration.samples import Wanted, built_in
 from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
+from mggc_edge.compiler.finishing import written_artifact
 from mggc_edge.compiler.precision import variants as module
 from mggc_edge.compiler.precision.judge import Speed
 from mggc_edge.compiler.precision.variants import Variant, make_variants, measure_variants, with_speeds
@@ -28,7 +30,7 @@ from mggc_edge.models.unet import unet_spec
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.settings import Settings
 from tests.compiler.export_helpers import FOLDERS, SIZE, exported
-from tests.compiler.precision.precision_helpers import operators_in_onnxruntime
+from tests.compiler.precision.precision_helpers import operators_in_onnxruntime, three_convolutions
 
 RESNET = resnet_spec(blocks=1, ngf=8)
 UNET = unet_spec(halvings=5, ngf=8, norm="batch")
@@ -151,6 +153,24 @@ def test_a_last_layer_in_8_bits_is_rejected_where_it_bands(tmp_path: Path) -> No
     assert int8.reason == (
         f"its last layer bands: from one value to the next it is {int8.difference.step:.1f} of 255 levels"
     )
+
+
+@pytest.mark.parametrize(("said", "white"), [("", 1.0), ("0,255", 255.0)])
+def test_pictures_of_a_file_from_elsewhere_have_the_values_that_the_user_says_and_otherwise_it_is_noted(
+    tmp_path: Path, said: str, white: float
+) -> None:
+    path = tmp_path / "generator.fp32.onnx"
+    path.write_bytes(three_convolutions().SerializeToString())
+    with OnnxRuntimeRunner(path) as runner:
+        tensors = runner.inputs, runner.outputs
+    artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=None, settings={})
+    told: list[str] = []
+    how = wanted("int8", calibration_method="min-max", quantize_sensitivity="never", export_picture_range=said)
+    make_variants(artifact, how, target="portable", tell=told.append)
+    ranges = ActivationRanges.from_json(json.loads((tmp_path / "generator.ranges.json").read_text()))
+    assert white / 2 < ranges.of("x")[1] <= white
+    assert (ranges.of("x")[0] < 0) is (not said)
+    assert any("does not say which values black and white have" in line for line in told) is (not said)
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, verdicts: Mapping[str, str]) -> list[list[str]]:
