@@ -97,10 +97,14 @@ def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
 
 def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the fraction of all rounds' time that the host took; None where a round does not know."""
-    shares, seconds = ([context.get(key) for context in contexts] for key in ("stolen", "seconds"))
-    if None in shares or not all(seconds):
-        return None
-    return float(sum(share * long for share, long in zip(shares, seconds, strict=True)) / sum(seconds))
+    total = stolen = 0.0
+    for context in contexts:
+        share, seconds = context.get("stolen"), context.get("seconds")
+        if share is None or not seconds:
+            return None
+        total, stolen = total + seconds, stolen + share * seconds
+    return stolen / total
+
 
 
 def _together(runs: Sequence[ModelRun], used: Sequence[bool]) -> ModelRun:

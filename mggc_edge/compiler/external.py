@@ -91,4 +91,5 @@ def _size(tensor: onnx.TensorProto) -> int:
         raise ArtifactError(f"'{tensor.name}' has values of a type that is not read from other files")
     if min(tensor.dims, default=0) < 0:
         raise ArtifactError(f"'{tensor.name}' has an impossible shape")
-    return int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize) * math.prod(tensor.dims)
+    size: int = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return size * int(math.prod(tensor.dims))

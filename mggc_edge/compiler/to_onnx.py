@@ -186,8 +186,8 @@ def _refusal(model: onnx.ModelProto) -> Iterator[str]:
     refused = [finding.text for finding in lint(model) if finding.severity == "refused"]
     if refused:
         yield (
-            f"TensorRT refuses this file: {refused[0]} ({counted(len(refused), 'place')}); 8 bits for TensorRT are made "
-            "of a network in floats, with --precision int8"
+            f"TensorRT refuses this file: {refused[0]} ({counted(len(refused), 'place')}); 8 bits for TensorRT are "
+            "made of a network in floats, with --precision int8"
         )
 
 

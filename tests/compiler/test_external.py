@@ -60,10 +60,10 @@ def test_a_file_with_its_weights_beside_it_is_exported_as_one(tmp_path: Path) ->
     ]
     one, other = (result.generator.artifact.path.parent for result in made)
     assert onnx_facts(one / "original.fp32.onnx") == onnx_facts(whole)
-    weights = [
+    first, second = (
         numpy_helper.to_array(onnx.load(place / "original.fp32.onnx").graph.initializer[0]) for place in (one, other)
-    ]
-    np.testing.assert_array_equal(*weights)
+    )
+    np.testing.assert_array_equal(first, second)
     assert made[0].generator.parity.passed
     assert made[0].source == source
     assert made[0].source_bytes > (tmp_path / "there" / WEIGHTS).stat().st_size
