@@ -91,7 +91,7 @@ def test_a_run_holds_every_sample_and_their_summary() -> None:
         "rss_peak_bytes": 5001,
         "left_out": [],
         "throttled": [],
-            "cores": None,
+        "cores": None,
         "wall_ns": [],
         "cpu_ns": [],
         "involuntary_switches": [],
