@@ -137,6 +137,7 @@ def rewrite_folder(
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
+    choose_passes(settings["export.passes"], target)  # what was asked for is looked at before anything is read
     with self_contained(source) as held:
         return _rewrite(
             source, held, folder, target=target, settings=settings, image_size=image_size, command=command,

@@ -56,7 +56,7 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
         {**OPEN, "path": str(path)}, WARM, {"do": "sample", "runs": 3, "untimed": 1}, CLOSE
     )
     assert set(first) == {
-        "load_ns", "first_ns", "rss_before_bytes", "device_bytes", "provider", "inputs", "versions",
+        "cores", "load_ns", "first_ns", "rss_before_bytes", "device_bytes", "provider", "inputs", "versions",
     }  # fmt: skip
     assert (first["provider"], first["inputs"]) == (
         "CPUExecutionProvider",
