@@ -106,7 +106,6 @@ def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
     return stolen / total
 
 
-
 def _together(runs: Sequence[ModelRun], used: Sequence[bool]) -> ModelRun:
     processes: list[ProcessSamples] = []
     codes: set[str] = set()

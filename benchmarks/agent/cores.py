@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Dict, List, Optional, Set
 
 from .files import number, text
 
@@ -16,7 +15,7 @@ CORES = "sys/devices/system/cpu"
 SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")  # of the kernel's scheduler on arm64; in kHz
 
 
-def take_cores(threads: int, block: int) -> Optional[List[int]]:
+def take_cores(threads: int, block: int) -> list[int] | None:
     """Keep this process, and the threads that it will start, on cores of its block; return them.
 
     None where there is nothing to choose, or the system does not let a process choose.
@@ -32,7 +31,7 @@ def take_cores(threads: int, block: int) -> Optional[List[int]]:
     return chosen
 
 
-def choose_cores(allowed: Set[int], threads: int, block: int, root: Path = Path("/")) -> Optional[List[int]]:
+def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path("/")) -> list[int] | None:
     """Return as many of the fastest cores as there are threads, in turn from block to block; None where all are needed.
 
     Args:
@@ -42,7 +41,7 @@ def choose_cores(allowed: Set[int], threads: int, block: int, root: Path = Path(
         root: where the kernel's files are.
     """
     places = {core: root / CORES / f"cpu{core}" for core in sorted(allowed)}
-    physical: Dict[str, int] = {}
+    physical: dict[str, int] = {}
     for core, place in places.items():
         physical.setdefault(text(place / "topology/thread_siblings_list") or str(core), core)
     if threads >= len(physical):

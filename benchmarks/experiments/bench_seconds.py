@@ -1,4 +1,4 @@
-"""How long `mggc-edge bench` takes with its defaults: a comparison of two models of 20 ms, and a gate that measures twice.
+"""How long `mggc-edge bench` takes with its defaults: two models of 20 ms, and a gate that measures twice.
 
     python -m mggc_edge.benchmarks.experiments.bench_seconds [--threads 1] [--out benchmarks/results]
 
@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mggc_edge.artifacts import atomic_write, tool_versions, write_json
+from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.benchmarks.experiments.chains import write_chain
+from mggc_edge.benchmarks.experiments.circumstances import circumstances, made_by
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.workload import Workload
-from mggc_edge.machine import this_machine
 
 NAME = "bench_seconds"
 LATENCY_MS = 20.0
@@ -36,7 +36,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(words)
-    machine = this_machine()
     with tempfile.TemporaryDirectory(prefix="mggc-edge-") as name:
         base, same, slower = models(Path(name), given.threads)
         commands = {
@@ -45,9 +44,7 @@ def main(words: Sequence[str] | None = None) -> None:
         }
         found = {kind: timed([*words, "--threads", str(given.threads)]) for kind, words in commands.items()}
     document = {
-        "command": f"python -m mggc_edge.benchmarks.experiments.{NAME}",
-        "machine": {"processor": machine.processor, "cores": machine.cores, "threads": given.threads},
-        "versions": {name: tool_versions()[name] for name in ("mggc-edge", "onnxruntime", "numpy")},
+        **circumstances(NAME, given.threads),
         **found,
     }
     write_json(given.out / f"{NAME}.json", document)
@@ -87,12 +84,10 @@ def timed(words: Sequence[str]) -> dict[str, Any]:
 
 def page(document: Mapping[str, Any]) -> str:
     """Return the table in Markdown."""
-    machine = document["machine"]
     lines = [
         "# How long bench takes",
         "",
-        f"{machine['processor']}, {machine['threads']} thread(s), onnxruntime {document['versions']['onnxruntime']}; made "
-        f"by `{document['command']}`.",
+        made_by(document),
         "",
         "| what | models | rounds | pairs | seconds | at most |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from mggc_edge.artifacts import atomic_write, tool_versions, write_json
+from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.benchmarks.agent.worker import Worker
 from mggc_edge.benchmarks.experiments.chains import write_chain
+from mggc_edge.benchmarks.experiments.circumstances import circumstances, made_by
 from mggc_edge.benchmarks.harness import runs_per_pair, schedule
 from mggc_edge.benchmarks.stats import compare
-from mggc_edge.machine import this_machine
 
 NAME = "harness_cost"
 MODELS = {"small": (2, 16, 32), "middle": (8, 32, 64), "large": (8, 64, 128)}  # layers, channels, size
@@ -38,7 +38,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(words)
-    machine = this_machine()
     found = []
     with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder:
         for name, (layers, channels, size) in MODELS.items():
@@ -46,9 +45,7 @@ def main(words: Sequence[str] | None = None) -> None:
             found.append({"model": name, **measured(path, given.threads, given.rounds)})
             print(found[-1]["model"], f"{found[-1]['loop_ms']:.3f} ms", found[-1]["reported"], flush=True)
     document = {
-        "command": f"python -m mggc_edge.benchmarks.experiments.{NAME}",
-        "machine": {"processor": machine.processor, "cores": machine.cores, "threads": given.threads},
-        "versions": {name: tool_versions()[name] for name in ("mggc-edge", "onnxruntime", "numpy")},
+        **circumstances(NAME, given.threads),
         "models": found,
     }
     write_json(given.out / f"{NAME}.json", document)
@@ -117,7 +114,6 @@ def added(loops: Sequence[float], others: Sequence[float]) -> dict[str, Any]:
 
 def page(document: dict[str, Any]) -> str:
     """Return the table in Markdown."""
-    machine = document["machine"]
     head = ("| model | bare loop | runs of a sample | reported latency | whole time of a sample |", "| --- " * 5 + "|")
     rows = [
         f"| {one['model']} | {one['loop_ms']:.3f} ms | {one['runs']} "
@@ -125,8 +121,7 @@ def page(document: dict[str, Any]) -> str:
         for one in document["models"]
     ]
     return (
-        f"# What the harness costs\n\n{machine['processor']}, {machine['threads']} thread(s), onnxruntime "
-        f"{document['versions']['onnxruntime']}; made by `{document['command']}`. By how much more than a bare loop "
+        f"# What the harness costs\n\n{made_by(document)} By how much more than a bare loop "
         "over the same session call, with the 99 % interval.\n\n" + "\n".join([*head, *rows]) + "\n"
     )
 

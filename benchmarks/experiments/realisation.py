@@ -7,8 +7,9 @@ Slim generators with random weights, batch 1: a ResNet-9 of widths 16/32/64, inn
 quarter of the widths; and the network of every plan that is given. Measured in one interleaved comparison, in fresh
 processes: the original as rewritten for this machine in fp32, in ONNX Runtime and in OpenVINO; the slim generator as
 exported (plain: no passes) and as rewritten, in both; in OpenVINO's bfloat16 where the processor has it; and in int8 in
-both. For OpenVINO the fast DepthToSpace is left out, which is for ONNX Runtime (tuning leaves it out there). All ratios are with the fastest original. Then where the time of the fastest original and of the fastest slim
-generator goes in fp32, and the bound beside it.
+both. For OpenVINO the fast DepthToSpace is left out, which is for ONNX Runtime (tuning leaves it out there). All ratios
+are with the fastest original. Then where the time of the fastest original and of the fastest slim generator goes in
+fp32, and the bound beside it.
 
 Realisation is the ratio of latencies over the ratio of MACs (true). int8 files are calibrated on built-in pictures;
 with random weights their quality says nothing, and they are measured whatever it is. Writes realisation.json, with
@@ -157,10 +158,15 @@ def page(document: Mapping[str, Any]) -> str:
     lines = [
         f"Batch 1, on {document['machine']}. `{document['command']}`",
         "",
-        "Realisation of the fastest fp32 file and of the fastest of all, and how many times as fast as the plain export the "
-        "rewritten file is in each engine. Details, intervals and what was disturbed are below.",
+        (
+            "Realisation of the fastest fp32 file and of the fastest of all, and how many times as fast as the plain "
+            "export the rewritten file is in each engine. Details, intervals and what was disturbed are below."
+        ),
         "",
-        "| network | size | threads | MACs, times fewer | fp32 | fastest | ONNX Runtime, ours : plain | OpenVINO, ours : plain |",
+        (
+            "| network | size | threads | MACs, times fewer | fp32 | fastest | ONNX Runtime, ours : plain "
+            "| OpenVINO, ours : plain |"
+        ),
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         *map(summary, document["studies"]),
     ]
@@ -208,9 +214,7 @@ def summary(found: Mapping[str, Any]) -> str:
 def main() -> None:
     """Run the study."""
     facts = {"instruction_sets": list(this_machine().instruction_sets), "tools": tool_versions()}
-    run_cases(
-        "realisation", str(__doc__), 120.0, facts, measured, page
-    )
+    run_cases("realisation", str(__doc__), 120.0, facts, measured, page)
 
 
 def run_cases(

@@ -23,12 +23,12 @@ from unittest import mock
 
 import numpy as np
 
-from mggc_edge.artifacts import atomic_write, tool_versions, write_json
+from mggc_edge.artifacts import atomic_write, write_json
 from mggc_edge.benchmarks import harness
 from mggc_edge.benchmarks.experiments.chains import write_chain
+from mggc_edge.benchmarks.experiments.circumstances import circumstances, made_by
 from mggc_edge.benchmarks.isolation import open_request
 from mggc_edge.benchmarks.workload import Workload
-from mggc_edge.machine import this_machine
 
 NAME = "turns"
 MODELS = {"small": (8, 32, 64), "middle": (8, 64, 64), "large": (8, 64, 128)}  # layers, channels, size
@@ -45,11 +45,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--blocks", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args(words)
-    machine = this_machine()
     document = {
-        "command": f"python -m mggc_edge.benchmarks.experiments.{NAME}",
-        "machine": {"processor": machine.processor, "cores": machine.cores, "threads": given.threads},
-        "versions": {name: tool_versions()[name] for name in ("mggc-edge", "onnxruntime", "numpy")},
+        **circumstances(NAME, given.threads),
         "models": [],
     }
     with tempfile.TemporaryDirectory(prefix="mggc-edge-") as folder:
@@ -119,13 +116,13 @@ def spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
 
 def page(document: Mapping[str, Any]) -> str:
     """Return the table in Markdown."""
-    machine = document["machine"]
     lines = [
         "# What turns and cores bring",
         "",
-        f"{machine['processor']}, {machine['threads']} thread(s), onnxruntime {document['versions']['onnxruntime']}; made "
-        f"by `{document['command']}`. How far a model is from its own copy in a pair: standard deviation (1.48 times the "
-        "median distance, with its 95 % interval), and what a pair takes with its share of opening and warming up.",
+        (
+            f"{made_by(document)} How far a model is from its own copy in a pair: standard deviation (1.48 times the "
+            "median distance, with its 95 % interval), and what a pair takes with its share of opening and warming up."
+        ),
         "",
         "| model | inferences of a sample | both processes on | samples | spread | seconds a pair |",
         "| --- | ---: | --- | --- | ---: | ---: |",
