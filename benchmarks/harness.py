@@ -2,11 +2,11 @@
 
 A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
 of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
-or faster hits both alike. The samples of a pair are gathered in several such turns: a machine with neighbors changes
-its speed within tens of milliseconds, and what is measured nearer in time differs less (`results/turns.md`). All
-processes of a block run on the same cores, where there are more than they need (`agent/cores.py`). Many blocks with few
-pairs each: what is peculiar to a process must not decide. Pairs that others disturbed are left out, or all samples are
-called disturbed: see `mggc_edge.benchmarks.disturbance`.
+or faster hits both alike. The samples of a pair are gathered in several such turns, near in time to each other. All
+processes of a block run on the same cores, where there are more than they need (`agent/cores.py`; `results/turns.md`
+says what that brings, and that turns alone are within its noise). Many blocks with few pairs each: what is peculiar to
+a process must not decide. Pairs that others disturbed are left out, or all samples are called disturbed: see
+`mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """

@@ -42,7 +42,7 @@ from mggc_edge.compiler.finishing import (
     written_artifact,
 )
 from mggc_edge.compiler.opset import in_opset
-from mggc_edge.compiler.passes.contract import MIN_OPSET, PassReport, apply_passes
+from mggc_edge.compiler.passes.contract import MIN_OPSET, GraphPass, PassReport, apply_passes
 from mggc_edge.compiler.precision.wanted import Precisions, Tell
 from mggc_edge.compiler.runtimes import Checks
 from mggc_edge.compiler.sizes import check_size, fix_size
@@ -137,10 +137,10 @@ def rewrite_folder(
         CheckFailedError: the new file does not equal the old one.
         OutputError: the folder has other content or cannot be written.
     """
-    choose_passes(settings["export.passes"], target)  # what was asked for is looked at before anything is read
+    passes = choose_passes(settings["export.passes"], target)  # before anything is read
     with self_contained(source) as held:
         return _rewrite(
-            source, held, folder, target=target, settings=settings, image_size=image_size, command=command,
+            source, held, folder, passes, target=target, settings=settings, image_size=image_size, command=command,
             effective=effective, seed=seed, io=io, opset=opset, runtimes=runtimes, precisions=precisions, tune=tune,
             tell=tell,
         )  # fmt: skip
@@ -150,6 +150,7 @@ def _rewrite(
     source: Path,
     held: Path,
     folder: Path,
+    passes: Sequence[GraphPass],
     *,
     target: str,
     settings: Settings,
@@ -165,7 +166,6 @@ def _rewrite(
     tell: Tell,
 ) -> Rewritten:
     """Rewrite `held`, which has its own weights and is spoken of as `source`."""
-    passes = choose_passes(settings["export.passes"], target)
     tunes = tune and settings["export.tune"] and can_tune(settings["export.passes"], target)
     tuning = TuneSettings.from_settings(settings) if tunes else None
     check_onnx(held)
