@@ -14,6 +14,7 @@ from typing import Any
 
 from mggc_edge.artifacts import read_json, tool_versions
 from mggc_edge.benchmarks.agent.surroundings import moment
+from mggc_edge.benchmarks.board import board_facts
 from mggc_edge.benchmarks.comparison import Comparison
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.environment import context
@@ -31,6 +32,8 @@ SAME: Mapping[tuple[str, ...], str] = {
     ("cpu", "cores"): "number of cores",
     ("cpu", "governors"): "clock governor",
     ("memory_bytes",): "memory",
+    ("board", "power_mode", "name"): "power mode",
+    ("board", "power_mode", "id"): "number of the power mode",
     ("versions", "mggc-edge"): "version of mggc-edge",
     ("versions", "numpy"): "version of numpy",
 }
@@ -120,7 +123,10 @@ def check_same_machine(earlier: Earlier, runtimes: Sequence[str]) -> None:
         runtimes: the engines that would be used.
     """
     now = moment()
-    here = context(LocalDevice().facts, None, now, now, tool_versions())  # type: ignore[arg-type]
+    with LocalDevice() as device:
+        here = context(device.facts, None, now, now, tool_versions())  # type: ignore[arg-type]
+        if here["jetson"] is not None:
+            here["board"] = board_facts(device)
     checked = dict(SAME)
     for runtime in runtimes:
         library = LIBRARIES.get(runtime, runtime)

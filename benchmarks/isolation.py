@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from typing import Any
 from mggc_edge.backends.onnxruntime import provider_name
 from mggc_edge.backends.tensorrt import read_engine_facts
 from mggc_edge.benchmarks.agent.child import Child, LongLineError
+from mggc_edge.benchmarks.answers import makes_sense
 from mggc_edge.benchmarks.devices.base import Worker
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import ArtifactError, InputError, MggcEdgeError, MissingDependencyError
@@ -71,7 +72,7 @@ class WorkerProcess:
         """
         try:
             self._child.send(json.dumps(request).encode() + b"\n")
-            return read_answer(self._model, self._child.line(timeout))
+            return read_answer(self._model, request, self._child.line(timeout))
         except TimeoutError:
             raise too_long(self._model, timeout) from None
         except LongLineError:
@@ -88,11 +89,14 @@ class WorkerProcess:
         return nonsense(self._model) if code is None else died(self._model, code, self._child.last_words())
 
 
-def read_answer(model: Workload, line: str | bytes, address: str | None = None) -> dict[str, Any]:
+def read_answer(
+    model: Workload, request: Mapping[str, Any], line: str | bytes, address: str | None = None
+) -> dict[str, Any]:
     """Return the answer of a worker.
 
     Args:
         model: what it runs.
+        request: what it was asked.
         line: what it said.
         address: where it runs; None: on this machine.
 
@@ -108,6 +112,8 @@ def read_answer(model: Workload, line: str | bytes, address: str | None = None) 
         raise nonsense(model)
     if "error" in answer:
         raise _refused(model, str(answer["error"]), str(answer.get("message")), address)
+    if not makes_sense(request, answer):
+        raise nonsense(model)
     return dict(answer)
 
 

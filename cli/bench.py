@@ -38,7 +38,7 @@ from mggc_edge.cli.options import (
     parse_names,
 )
 from mggc_edge.cli.output import SECONDS_BETWEEN_LINES, Output
-from mggc_edge.errors import counted
+from mggc_edge.errors import MggcEdgeError, counted
 
 if TYPE_CHECKING:
     from mggc_edge.benchmarks.devices.base import Device
@@ -171,6 +171,7 @@ def bench(
     if control:
         rows, again = with_control(rows)
     found: list[Profile] = []
+    unprofiled: MggcEdgeError | None = None
     with (
         where.open(out, settings, rows) as on,
         board_of(out, on, lock_clocks) as board,
@@ -196,11 +197,18 @@ def bench(
         if profile:
             out.remark("looking where the time goes")
             most = settings["bench.max_seconds"]
-            found = profiles(rows, threads=report.runs[0].threads, seed=seed, max_seconds=most, device=on)
-            document = with_profiles(document, found)
+            try:
+                found = profiles(rows, threads=report.runs[0].threads, seed=seed, max_seconds=most, device=on)
+                document = with_profiles(document, found)
+            except MggcEdgeError as error:
+                unprofiled = error  # what was measured, and a gate's verdict, is shown first
     with out.document(document, as_json=as_json or format_ == "json", file=output) as taken:
         if not taken:
             show(out, report, format_, page=page, profiles=found, summary=summary)
+    if unprofiled is not None:
+        if page is None or not page.gate.exit_code:
+            raise unprofiled
+        out.remark(f"warning: nothing is known of where the time goes: {unprofiled}")
     if page is None:
         return 0
     if page.gate.verdict == "inconclusive" and page.gate.warn:

@@ -77,6 +77,8 @@ class DeviceChoice:
 
         if self.device.startswith(REMOTE):
             parse_address(self.device)
+            if self.folder is not None and not self.folder.strip():
+                raise typer.BadParameter("--remote-dir needs the name of a folder.")
             return
         for flag, value in (("--remote-dir", self.folder), ("--remote-python", self.python)):
             if value is not None:

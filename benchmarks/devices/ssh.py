@@ -195,7 +195,7 @@ class _RemoteWorker:
         except TimeoutError:
             raise too_long(self._model, timeout) from None
         if isinstance(said.get("line"), str):
-            return read_answer(self._model, said["line"], self._address)
+            return read_answer(self._model, request, said["line"], self._address)
         code = said.get("ended")
         if type(code) is not int:
             raise nonsense(self._model)

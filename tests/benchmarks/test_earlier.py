@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 
 from mggc_edge.artifacts import tool_versions
 from mggc_edge.benchmarks import earlier as module
-from mggc_edge.benchmarks.agent.surroundings import moment
+from mggc_edge.benchmarks.agent.surroundings import Surroundings, moment
+from mggc_edge.benchmarks.board import board_facts
+from mggc_edge.benchmarks.devices import local
 from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.earlier import check_same_machine, compare_with_earlier, read_earlier
 from mggc_edge.benchmarks.environment import context
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.errors import ArtifactError, InputError
+from mggc_edge.machine import this_machine
+from tests.benchmarks.agent.boards import make
 from tests.benchmarks.bench_helpers import run_of
 
 MS = 1_000_000
@@ -83,6 +88,23 @@ def test_another_machine_or_version_is_refused_with_the_way_out(
     with pytest.raises(InputError, match=f"was measured elsewhere: its {what} is ") as raised:
         check_same_machine(found, ["onnxruntime"])
     assert raised.value.hint == module.WAY_OUT
+
+
+@pytest.mark.parametrize(("name", "mode"), [("25W", 1), ("MAXN_SUPER", 7)])
+def test_another_power_mode_of_a_board_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mode: int
+) -> None:
+    board = tmp_path / "board"
+    make(board, "orin-nx")
+    monkeypatch.setattr(local, "Surroundings", lambda this_machine: Surroundings(this_machine, board))
+    monkeypatch.setattr(local, "this_machine", partial(this_machine, board))
+    with LocalDevice() as device:
+        facts = board_facts(device)
+    assert facts is not None
+    check_same_machine(read_earlier(written(tmp_path / "b.json", {"board": facts})), ["onnxruntime"])
+    facts["power_mode"] = {"name": name, "id": mode}
+    with pytest.raises(InputError, match=r"was measured elsewhere: its (number of the )?power mode is "):
+        check_same_machine(read_earlier(written(tmp_path / "b.json", {"board": facts})), ["onnxruntime"])
 
 
 def test_machines_without_a_number_of_their_own_are_not_the_same_one(

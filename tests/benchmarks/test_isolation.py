@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mggc_edge.benchmarks.isolation import WorkerProcess, start_worker
+from mggc_edge.benchmarks.isolation import WorkerProcess, read_answer, start_worker
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import ArtifactError, InputError, MissingDependencyError
 from tests.benchmarks.bench_helpers import convolutions
@@ -44,6 +46,40 @@ def test_a_model_is_opened_and_sampled_in_a_process_of_its_own(tmp_path: Path) -
     assert opened["provider"] == "CPUExecutionProvider"
     assert len(sampled["samples_ns"]) == 2
     assert closed["rss_peak_bytes"] > opened["rss_before_bytes"]
+
+
+OPENED = {"load_ns": 1, "first_ns": 1, "rss_before_bytes": None, "cores": None, "provider": "p", "versions": {},
+          "inputs": [{"name": "x", "dtype": "float32", "shape": [1]}]}  # fmt: skip
+SAMPLED = {"samples_ns": [1, 2], "noted": {"wall_ns": 3, "cpu_ns": None}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "fine"),
+    [
+        ({"do": "open"}, OPENED, True),
+        ({"do": "open"}, {**OPENED, "cores": [0, 1]}, True),
+        ({"do": "open"}, {**OPENED, "inputs": ["x"]}, False),
+        ({"do": "open"}, {**OPENED, "versions": {"numpy": 2}}, False),
+        ({"do": "open"}, {key: value for key, value in OPENED.items() if key != "provider"}, False),
+        ({"do": "sample", "runs": 2}, SAMPLED, True),
+        ({"do": "sample", "runs": 3}, SAMPLED, False),
+        ({"do": "sample", "runs": 2}, {**SAMPLED, "samples_ns": [1, -2]}, False),
+        ({"do": "sample", "runs": 2}, {**SAMPLED, "samples_ns": [1, True]}, False),
+        ({"do": "sample", "runs": 2}, {**SAMPLED, "noted": {}}, False),
+        ({"do": "sample", "runs": 2}, {**SAMPLED, "noted": {"wall_ns": 3, "cpu_ns": "4"}}, False),
+        ({"do": "warm"}, {"runs": 2, "ns": 3, "settled": True, "median_ns": 1.5}, True),
+        ({"do": "warm"}, {"runs": 2, "ns": 3, "settled": 1, "median_ns": 1.5}, False),
+        ({"do": "close"}, {"rss_peak_bytes": None}, True),
+        ({"do": "close"}, {"rss_peak_bytes": 1.5}, False),
+    ],
+)
+def test_an_answer_holds_what_was_asked_for(request_: dict[str, Any], answer: dict[str, Any], fine: bool) -> None:
+    line = json.dumps(answer)
+    if fine:
+        assert read_answer(MODEL, request_, line) == answer
+        return
+    with pytest.raises(ArtifactError, match="gave an answer that makes no sense"):
+        read_answer(MODEL, request_, line)
 
 
 def test_a_process_that_ends_with_an_error_is_quoted() -> None:

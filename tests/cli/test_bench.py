@@ -311,6 +311,7 @@ def test_a_device_is_what_this_machine_is(command: Command, tmp_path: Path, monk
     [
         (("--device", "tpu"), "--device takes x86, arm64, jetson, auto or ssh://user@host, not 'tpu'"),
         (("--remote-dir", "d"), "--remote-dir needs another machine: --device ssh://user@host"),
+        (("--device", "ssh://board", "--remote-dir", " "), "--remote-dir needs the name of a folder"),
         (("--remote-python", "p"), "--remote-python needs another machine: --device ssh://user@host"),
         (("--pairs", "0"), "Invalid value for '--pairs'"),
         (("--threads", "0"), "Invalid value for '--threads'"),

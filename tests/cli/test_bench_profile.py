@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mggc_edge.benchmarks import harness
 from mggc_edge.benchmarks.profile_nodes import NodeTime
 from mggc_edge.benchmarks.profile_table import Peak, Profile
 from mggc_edge.benchmarks.report import BenchmarkReport
@@ -15,8 +16,10 @@ from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.cli import bench_profile
 from mggc_edge.cli.bench_profile import profile_markdown, profile_pages
 from mggc_edge.cli.output import Output
+from mggc_edge.errors import ArtifactError
 from tests.benchmarks.bench_helpers import convolutions, run_of
 from tests.cli.conftest import Command
+from tests.cli.gate_helpers import Measure
 
 SHORT = ("--pairs", 1, "--threads", 1, "--set", "bench.warmup_seconds=0.01")
 MACS = 3 * 3 * 3 * 3 * 16 * 16
@@ -50,6 +53,34 @@ def test_every_run_in_the_document_has_a_profile(command: Command, tmp_path: Pat
     ]  # fmt: skip
     assert sum(row["time_share"] for row in found["classes"]) == pytest.approx(1)
     assert sum(row["macs_share"] for row in found["classes"]) == pytest.approx(1)
+
+
+@pytest.fixture
+def unprofiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any, **__: Any) -> list[Profile]:
+        raise ArtifactError("'a' cannot be profiled: its engine gives no times")
+
+    monkeypatch.setattr(bench_profile, "profiles", fails)
+
+
+def test_what_was_measured_is_shown_where_the_profile_fails(
+    command: Command, tmp_path: Path, unprofiled: None
+) -> None:
+    ran = command("bench", convolutions(tmp_path / "a.onnx"), *SHORT, "--profile")
+    assert ran.code == 1
+    assert "a.onnx" in ran.out
+    assert ran.err.endswith("error: 'a' cannot be profiled: its engine gives no times\n")
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1.0, 1), (1.2, 3)])
+def test_a_gate_that_fails_keeps_its_exit_code_where_the_profile_fails(
+    command: Command, tmp_path: Path, unprofiled: None, monkeypatch: pytest.MonkeyPatch, factor: float, code: int
+) -> None:
+    monkeypatch.setattr(harness, "measure", Measure(lambda path: 10.0 * (factor if path.name == "head.onnx" else 1)))
+    base, head = convolutions(tmp_path / "base.onnx", 2), convolutions(tmp_path / "head.onnx", 3)
+    ran = command("bench", head, "--baseline", base, "--max-regression", "5%", "--profile")
+    assert ran.code == code
+    assert ("warning: nothing is known of where the time goes" in ran.err) == (code == 3)
 
 
 def test_the_table_fits_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
