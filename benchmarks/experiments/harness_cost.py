@@ -2,10 +2,10 @@
 
     python -m mggc_edge.benchmarks.experiments.harness_cost [--threads 1] [--rounds 200] [--out benchmarks/results]
 
-In one process, in random order: so many runs of a model in a bare loop, as many by its worker, and as many in turns with
-another worker of the same model, as the harness does it. The latency that the worker reports should be at most 1 % more.
-Beside it stand the whole time of its sample, with all that it notes, and what the turns add: caches that the other model
-has taken, for both models alike.
+In one process, in random order: so many runs of a model in a bare loop, as many by its worker, and as many in turns
+with another worker of the same model, as the harness does it. The latency that the worker reports should be at most 1 %
+more. Beside it stand the whole time of its sample, with all that it notes, and what the turns add: caches that the
+other model has taken, for both models alike.
 """
 
 from __future__ import annotations

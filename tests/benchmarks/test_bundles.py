@@ -37,7 +37,7 @@ class Served:
         if request["do"] == "open":
             self._opened = request
         before = [] if request["do"] in ("open", "build", "close") else [self._opened]
-        return read_answer(self._model, json.dumps(served(*before, request)[-1]))
+        return read_answer(self._model, request, json.dumps(served(*before, request)[-1]))
 
     def end(self) -> None:
         """Nothing is to be ended."""

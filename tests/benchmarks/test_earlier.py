@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mggc_edge import machine
 from mggc_edge.artifacts import tool_versions
 from mggc_edge.benchmarks import earlier as module
 from mggc_edge.benchmarks.agent.surroundings import Surroundings, moment
@@ -21,7 +22,6 @@ from mggc_edge.benchmarks.earlier import check_same_machine, compare_with_earlie
 from mggc_edge.benchmarks.environment import context
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.errors import ArtifactError, InputError
-from mggc_edge.machine import this_machine
 from tests.benchmarks.agent.boards import make
 from tests.benchmarks.bench_helpers import run_of
 
@@ -97,7 +97,7 @@ def test_another_power_mode_of_a_board_is_refused(
     board = tmp_path / "board"
     make(board, "orin-nx")
     monkeypatch.setattr(local, "Surroundings", lambda this_machine: Surroundings(this_machine, board))
-    monkeypatch.setattr(local, "this_machine", partial(this_machine, board))
+    monkeypatch.setattr(machine, "this_machine", partial(machine.this_machine, board))
     with LocalDevice() as device:
         facts = board_facts(device)
     assert facts is not None

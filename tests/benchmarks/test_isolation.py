@@ -48,9 +48,16 @@ def test_a_model_is_opened_and_sampled_in_a_process_of_its_own(tmp_path: Path) -
     assert closed["rss_peak_bytes"] > opened["rss_before_bytes"]
 
 
-OPENED = {"load_ns": 1, "first_ns": 1, "rss_before_bytes": None, "cores": None, "provider": "p", "versions": {},
-          "inputs": [{"name": "x", "dtype": "float32", "shape": [1]}]}  # fmt: skip
-SAMPLED = {"samples_ns": [1, 2], "noted": {"wall_ns": 3, "cpu_ns": None}}
+OPENED: dict[str, Any] = {
+    "load_ns": 1,
+    "first_ns": 1,
+    "rss_before_bytes": None,
+    "cores": None,
+    "provider": "p",
+    "versions": {},
+    "inputs": [{"name": "x", "dtype": "float32", "shape": [1]}],
+}
+SAMPLED: dict[str, Any] = {"samples_ns": [1, 2], "noted": {"wall_ns": 3, "cpu_ns": None}}
 
 
 @pytest.mark.parametrize(

@@ -63,9 +63,7 @@ def unprofiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_profile, "profiles", fails)
 
 
-def test_what_was_measured_is_shown_where_the_profile_fails(
-    command: Command, tmp_path: Path, unprofiled: None
-) -> None:
+def test_what_was_measured_is_shown_where_the_profile_fails(command: Command, tmp_path: Path, unprofiled: None) -> None:
     ran = command("bench", convolutions(tmp_path / "a.onnx"), *SHORT, "--profile")
     assert ran.code == 1
     assert "a.onnx" in ran.out

@@ -72,7 +72,7 @@ def test_feeds_have_the_values_that_the_facts_say(tmp_path: Path, monkeypatch: p
 def refused(model: Workload) -> Exception:
     (answer,) = opened(model)
     with pytest.raises((ArtifactError, InputError, MissingDependencyError)) as caught:
-        read_answer(model, json.dumps(answer))
+        read_answer(model, {}, json.dumps(answer))
     return caught.value
 
 
