@@ -141,7 +141,7 @@ def export(
             if value is not None:
                 raise InputError(f"{flag} is for checkpoints, and '{file}' is an ONNX file", hint="leave it out")
         rewritten = _rewrite(
-            file, folder, target, settings, size, seed, io, opset, runtimes, precisions, not no_tune, out.remark
+            file, folder, target, settings, size, seed, io, runtimes, precisions, not no_tune, out.remark
         )
         _say(out, rewritten.remarks, latest=folder if out_folder is None else None)
         with out.document(rewritten_document(rewritten), as_json=as_json, file=output) as taken:
@@ -227,7 +227,6 @@ def _rewrite(
     size: tuple[int, int] | None,
     seed: int,
     io: Io,
-    opset: int | None,
     runtimes: tuple[str, ...],
     precisions: Precisions | None,
     tune: bool,
@@ -245,7 +244,7 @@ def _rewrite(
         effective=settings.to_json(),
         seed=seed,
         io=io,
-        opset=opset,
+        opset=settings.given("export.opset"),
         runtimes=runtimes,
         precisions=precisions,
         tune=tune,

@@ -240,6 +240,7 @@ class Settings:
 
     def __init__(self, values: Mapping[str, object] | None = None) -> None:
         self._values: dict[str, Value] = {setting.name: setting.default for setting in SETTINGS}
+        self._given = frozenset(values or ())
         for name, value in (values or {}).items():
             self._values[name] = _named(name).parse(value)
 
@@ -269,10 +270,18 @@ class Settings:
 
     def with_value(self, name: str, value: object) -> Settings:
         """Return the same settings with another value for one; None changes nothing."""
-        return self if value is None else Settings({**self._values, name: value})
+        if value is None:
+            return self
+        changed = Settings({**self._values, name: value})
+        changed._given = self._given | {name}
+        return changed
 
     def __getitem__(self, name: str) -> Any:
         return self._values[_named(name).name]
+
+    def given(self, name: str) -> Any:
+        """Return a setting's value where somebody chose it, if only its default; None where nobody did."""
+        return self[name] if name in self._given else None
 
     def to_json(self) -> dict[str, Value]:
         """Return every setting's value by name."""

@@ -18,6 +18,13 @@ SWITCH = Setting("s", True, "", "a switch")
 TEXT = Setting("t", "fp32", "", "a text")
 
 
+def test_what_somebody_chose_is_told_from_defaults_even_where_it_is_the_same() -> None:
+    assert Settings().given("export.opset") is None
+    assert Settings.load(overrides=["export.opset=20"]).given("export.opset") == 20
+    chosen = Settings().with_value("export.opset", 17).with_value("bench.pairs", None)
+    assert (chosen.given("export.opset"), chosen.given("bench.pairs")) == (17, None)
+
+
 def refused(*, config: Path | None = None, overrides: tuple[str, ...] = ()) -> SettingError:
     with pytest.raises(SettingError) as caught:
         Settings.load(config, overrides)

@@ -160,14 +160,15 @@ def page(document: Mapping[str, Any]) -> str:
         "",
         (
             "Realisation of the fastest fp32 file and of the fastest of all, and how many times as fast as the plain "
-            "export the rewritten file is in each engine. \"At the bound\" is the realisation of an fp32 file whose every "
-            "node multiplies at the engine's measured peak and moves its bytes at the memory's measured bandwidth; more is "
-            "possible only as far as tensors stay in caches. Details, intervals and what was disturbed are below."
+            'export the rewritten file is in each engine. "At the bound" is the realisation of an fp32 file whose '
+            "every node multiplies at the engine's measured peak and moves its bytes at the memory's measured "
+            "bandwidth; more is possible only as far as tensors stay in caches. Details, intervals and what was "
+            "disturbed are below."
         ),
         "",
         (
-            "| network | size | threads | MACs, times fewer | fp32 | at the bound | fastest | ONNX Runtime, ours : plain "
-            "| OpenVINO, ours : plain |"
+            "| network | size | threads | MACs, times fewer | fp32 | at the bound | fastest "
+            "| ONNX Runtime, ours : plain | OpenVINO, ours : plain |"
         ),
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         *map(summary, document["studies"]),

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 KEEP_AUTO = "auto"
 RANGES = "ranges.json"  # ending of the ranges beside an int8 file
 COMPARED = 4  # pictures that ways to find ranges are compared on
+PICTURE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -325,11 +326,21 @@ def _pictures_of(path: Path, facts: OnnxFacts, settings: Settings) -> tuple[Size
     Where the file says nothing of them, the format is what `export.picture_range` and `export.picture_color` say, or
     else RGB, L or RGBA from -1 to 1.
     """
-    _, channels, height, width = facts.inputs[0].shape
+    pictures, channels, height, width = facts.inputs[0].shape
+    if pictures not in (None, 1):
+        raise ArtifactError(
+            f"'{path.name}' takes {pictures} pictures at once, and other precisions are made from files of one",
+            hint="export it for one picture, or leave out --precision",
+        )
     if channels is None or height is None or width is None:
         raise ArtifactError(f"'{path.name}' takes pictures of any size", hint="give one with --image-size")
     if (given := facts.metadata.get("input_format")) is not None:
         return (height, width), _format(path, given)
+    if channels not in PICTURE_CHANNELS and width in PICTURE_CHANNELS:
+        raise ArtifactError(
+            f"'{path.name}' takes [N, H, W, C], and other precisions are made from files that take [N, C, H, W]",
+            hint="export the network so; --io uint8 then makes a file that takes [N, H, W, C]",
+        )
     usual = PictureFormat.for_channels(channels)
     if not settings["export.picture_range"]:
         return (height, width), usual

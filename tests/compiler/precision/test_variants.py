@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from mggc_edge.artifacts import OnnxArtifact, sha256_of
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
@@ -30,6 +31,7 @@ from mggc_edge.models.unet import unet_spec
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.settings import Settings
 from tests.compiler.export_helpers import FOLDERS, SIZE, exported
+from tests.compiler.passes.pass_helpers import build
 from tests.compiler.precision.precision_helpers import operators_in_onnxruntime, three_convolutions
 
 RESNET = resnet_spec(blocks=1, ngf=8)
@@ -268,3 +270,27 @@ def test_what_is_no_precision_and_no_psnr_cannot_be_wanted() -> None:
     with pytest.raises(SettingError, match="--min-precision-psnr must be a number of dB from 0 to 1000, not -1"):
         wanted("int8", min_psnr=-1.0)
     assert CompressRequest("m", "0.5").min_precision_psnr == MIN_PSNR
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        (
+            (2, 3, 16, 16),
+            "'generator.fp32.onnx' takes 2 pictures at once, and other precisions are made from files of one",
+        ),
+        (
+            (1, 16, 16, 3),
+            "'generator.fp32.onnx' takes [N, H, W, C], and other precisions are made from files that take [N, C, H, W]",
+        ),
+    ],
+)
+def test_files_of_several_pictures_or_with_channels_last_are_refused_before_anything_is_made(
+    tmp_path: Path, shape: tuple[int, ...], message: str
+) -> None:
+    path = tmp_path / "generator.fp32.onnx"
+    onnx.save(build([helper.make_node("Relu", ["x"], ["y"])], shape, {}, kind=TensorProto.FLOAT), path)
+    artifact = replace(exported(RESNET, X86).artifact, path=path)
+    with pytest.raises(ArtifactError) as caught:
+        make_variants(artifact, wanted("fp16"), target="portable", tell=lambda _: None)
+    assert caught.value.message == message
