@@ -36,7 +36,8 @@ class FinetuneSettings:
         lambda_l1: weight of the L1 distance to the truth (paired).
         lambda_cycle, lambda_identity: as in `CycleGanSettings` (unpaired, with a partner).
         judge_rate: learning rate of the discriminator, as a part of `learning_rate`.
-        gan_weight: of the adversarial loss; 0 leaves it out.
+        gan_weight: of the adversarial loss; 0 leaves it out. Without target pictures the original's outputs are what
+            the discriminator takes for real, as in GAN Slimming.
         checks: how often, over the whole stage, the held-out pictures are looked at.
     """
 
@@ -97,9 +98,9 @@ class Finetune:
         self._seed, self._precision = seed, precision
         self._size = cast.teacher.table.image_size
         self._paired = material.objective == "paired"
-        self._adversarial = material.objective != "distill" and cast.judge is not None and settings.gan_weight > 0
         self.student = cast.student.train()
-        self.judge = cast.judge.train() if cast.judge is not None and self._adversarial else None
+        self.judge = cast.judge.train() if cast.judge is not None and settings.gan_weight > 0 else None
+        self._imitates = material.objective == "distill" and self.judge is not None
         self._check_loss()
         for frozen in (cast.teacher, cast.teacher_judge, cast.partner):
             if frozen is not None:
@@ -177,19 +178,19 @@ class Finetune:
         device = self._processes.device
         x, y = (None if pictures is None else pictures.to(device) for pictures in self._batches.get(number))
         assert x is not None
-        fake, parts = self._losses(x, y)
+        fake, parts, real = self._losses(x, y)
         loss = torch.stack(list(parts.values())).sum()
         self._update("G", loss)
         metrics: dict[str, Any] = {
             "loss_g": loss.item(),
             **{f"loss_{name}": value.item() for name, value in parts.items()},
         }
-        if self.judge is not None and y is not None:
+        if self.judge is not None and real is not None:
             self.judge.requires_grad_(True)
             draws = self._share.draws(self._seed, f"{self.name}/pool", number)
             shown = fake.detach() if self._paired else self._pool.exchange(fake.detach(), draws)
             with autocast(self._precision, device):
-                says_real, says_fake = self.judge(self._seen(x, y)), self.judge(self._seen(x, shown))
+                says_real, says_fake = self.judge(self._seen(x, real)), self.judge(self._seen(x, shown))
             loss_d = discriminator_loss(s.gan, says_real, says_fake)
             self._update("D", loss_d)
             metrics["loss_d"] = loss_d.item()
@@ -198,14 +199,15 @@ class Finetune:
             metrics["held_out"] = self._check()
         return metrics
 
-    def _losses(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def _losses(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+        """Return the generator's output, the parts of its loss, and what its discriminator takes for real."""
         s, cast = self.settings, self._cast
         parts: dict[str, Tensor] = {}
         with autocast(self._precision, x.device):
-            lesson = self._distiller.teach(x) if s.distill.enabled else None
+            lesson = self._distiller.teach(x) if s.distill.enabled or self._imitates else None
             fake, features = self.student.features(x, self._distiller.student_taps)
             fake = fake.float()
-            if lesson is not None:
+            if lesson is not None and s.distill.enabled:
                 parts |= self._distiller(lesson, x, fake, features)
             if self.judge is not None:
                 self.judge.requires_grad_(False)
@@ -214,7 +216,7 @@ class Finetune:
                 parts |= self._cycles(x, y, fake, cast.partner)
         if self._paired and y is not None:
             parts["l1"] = s.lambda_l1 * F.l1_loss(fake, y)
-        return fake, parts
+        return fake, parts, lesson[0].float() if lesson is not None and self._imitates else y
 
     def _cycles(self, x: Tensor, y: Tensor, fake: Tensor, partner: Network) -> dict[str, Tensor]:
         """Cycle and identity losses of CycleGAN, with the frozen partner as the other direction."""

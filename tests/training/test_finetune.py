@@ -89,10 +89,14 @@ OBJECTIVES = ["paired", "unpaired", "distill"]
 
 
 class Plain:
-    """The original objective for plain torch networks, the generator first; `partner` goes the other way, frozen."""
+    """The original objective for plain torch networks, the generator first; `partner` goes the other way, frozen.
 
-    def __init__(self, who: Cast) -> None:
+    Where there is neither truth nor partner the adversarial loss is alone, and `y` is the original's output.
+    """
+
+    def __init__(self, who: Cast, objective: str) -> None:
         assert who.judge is not None
+        self.objective = objective
         self.g, self.d = (self.plain(net) for net in (who.student, who.judge))
         self.partner = None if who.partner is None else self.plain(who.partner).eval().requires_grad_(False)
         self.adams = [torch.optim.Adam(n.parameters(), lr=1e-3, betas=(0.5, 0.999)) for n in (self.g, self.d)]
@@ -104,13 +108,13 @@ class Plain:
         return made
 
     def step(self, x: Tensor, y: Tensor) -> dict[str, float]:
-        mse, paired = nn.MSELoss(), self.partner is None
+        mse, paired = nn.MSELoss(), self.objective == "paired"
         fake = self.g(x)
         says = self.d(torch.cat([x, fake], 1) if paired else fake)
         parts = {"gan": mse(says, torch.ones_like(says))}
-        if self.partner is None:
+        if paired:
             parts["l1"] = 100 * F.l1_loss(fake, y)
-        else:
+        if self.partner is not None:
             there, back = F.l1_loss(self.partner(fake), x), F.l1_loss(self.g(self.partner(y)), y)
             parts["cycle"] = 10 * (there + back)
             parts["identity"] = 5 * F.l1_loss(self.g(y), y)
@@ -128,20 +132,22 @@ class Plain:
         return {f"loss_{name}": value.item() for name, value in named.items()}
 
 
-@pytest.mark.parametrize("objective", ["paired", "unpaired"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_without_distillation_two_steps_equal_a_plain_implementation(objective: str) -> None:
     who = cast(objective)
     whole = dataclasses.replace(who, student=trained(who.teacher.spec, seed=9))
     settings = dataclasses.replace(SETTINGS, distill=NO_DISTILLATION, batch_size=2, flip=False, decay=0.0, pool=0)
-    plain = Plain(whole)
+    plain = Plain(whole, objective)
     found = stage(objective, settings, who=whole, crops=False)
     metrics = run_steps(found, SEED, 0, 2)
     data = material(objective, crops=False)
-    assert data.target is not None
     for number in range(2):
         chosen = batch_indices(SEED, "finetune", number, 4, 2)
         others = chosen if objective == "paired" else batch_indices(SEED, "finetune/targets", number, 3, 2)
-        wanted = plain.step(data.source.batch(chosen), data.target.batch(others)) | {"learning_rate": 1e-3}
+        x = data.source.batch(chosen)
+        with torch.no_grad():
+            y = whole.teacher(x) if data.target is None else data.target.batch(others)
+        wanted = plain.step(x, y) | {"learning_rate": 1e-3}
         metrics[number].pop("held_out", None)
         assert metrics[number] == pytest.approx(wanted, rel=1e-4)
     assert found.judge is not None
@@ -157,7 +163,7 @@ def test_without_distillation_two_steps_equal_a_plain_implementation(objective: 
     [
         ("paired", {"gan", "l1", "d"}),
         ("unpaired", {"gan", "cycle", "identity", "d"}),
-        ("distill", set()),
+        ("distill", {"gan", "d"}),
     ],
 )
 def test_each_objective_has_its_parts(objective: str, parts: set[str]) -> None:
@@ -174,6 +180,8 @@ def test_each_objective_has_its_parts(objective: str, parts: set[str]) -> None:
     [
         ("paired", {"gan_weight": 0.0}, {"gan", "d"}),
         ("unpaired", {"gan_weight": 0.0}, {"gan", "d"}),
+        ("distill", {"gan_weight": 0.0}, {"gan", "d"}),
+        ("distill", {"distill": NO_DISTILLATION}, {"distill_content", "distill_style", "distill_pixels"}),
         ("unpaired", {"lambda_cycle": 0.0}, {"cycle", "identity"}),
         ("unpaired", {"lambda_identity": 0.0}, {"identity"}),
         ("unpaired", {"distill": NO_DISTILLATION}, {"distill_content", "distill_style", "distill_pixels"}),
@@ -224,8 +232,7 @@ def test_the_original_its_judge_and_the_partner_stay_as_they_are(objective: str)
     changed = [name for name, value in found.student.state_dict().items() if not torch.equal(value, student[name])]
     assert {name for name, _ in found.student.named_parameters()} <= set(changed)
     assert who.judge is not None
-    judge_changed = any(not torch.equal(v, own_judge[name]) for name, v in who.judge.state_dict().items())
-    assert judge_changed == (objective != "distill")
+    assert any(not torch.equal(v, own_judge[name]) for name, v in who.judge.state_dict().items())
 
 
 def test_the_student_gets_no_gradient_from_the_judges_loss() -> None:
@@ -350,8 +357,8 @@ def test_a_stage_goes_on_from_its_state_bit_for_bit(objective: str) -> None:
     metrics = run_steps(whole, SEED, 0, 4)
     state = copied(whole.state())
     metrics += run_steps(whole, SEED, 4, 8)
-    assert ("pool.kept" in state) == (objective == "unpaired")
-    assert ("D.model.0.weight" in state) == (objective != "distill")
+    assert ("pool.kept" in state) == (objective != "paired")
+    assert "D.model.0.weight" in state
     for first, tensors in ((4, state), (0, start)):
         later = stage(objective)
         later.load_state(tensors)
@@ -383,7 +390,7 @@ def test_a_stage_goes_on_bit_for_bit_with_dropout_and_bf16() -> None:
 
 
 def test_finetuning_brings_a_slim_generator_nearer_to_the_original() -> None:
-    found = stage("distill", dataclasses.replace(SETTINGS, epochs=15, checks=4))
+    found = stage("distill", dataclasses.replace(SETTINGS, epochs=15, checks=4, gan_weight=0.0))
     before = found.look()
     run_steps(found, SEED, 0, found.steps)
     assert found.best_look["distance"] < 0.8 * before["distance"]
