@@ -39,7 +39,7 @@ COMMON = (
     "--model", "$DATA/weights/cartoongan_hayao/net_G.pth", "--source", "$PHOTOS",
     "--image-size", "96", "--set", "data.view_scale=2.6667",
     "--prune-epochs", "1.2", "--finetune-epochs", "10", "--set", "finetune.checks=5",
-    "--set", "finetune.learning_rate=2e-4", "--set", "distill.pixels=50",
+    "--set", "finetune.learning_rate=2e-4", "--set", "finetune.gan_weight=2", "--set", "distill.pixels=20",
     "--set", "discriminator.epochs=1", "--set", "quality.max_real=300",
     "--set", "bench.pairs=4", "--set", "bench.processes=2", "--set", "bench.warmup_seconds=0.2", "--threads", "1",
 )  # fmt: skip
