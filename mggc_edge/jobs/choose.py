@@ -39,11 +39,13 @@ class Choice:
         generator: the generator's plan.
         discriminator: the discriminator's; None where it stays whole or there is none.
         network: the slim generator, where its weights are not slices of the original's.
+        judge: the discriminator that it played against, whole; None: the original's.
     """
 
     generator: PruningPlan
     discriminator: PruningPlan | None
     network: Network | None = None
+    judge: Network | None = None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from mggc_edge.settings import Settings
 from mggc_edge.training.likeness import PerceptualLikeness, PixelLikeness
 from mggc_edge.training.material import Material
 from mggc_edge.training.perceptual import PerceptualNetwork, from_convolutions, read_perceptual
+from mggc_edge.training.precision import GRIDS_PRECISION
 
 if TYPE_CHECKING:
     from mggc_edge.jobs.methods import Task
@@ -95,7 +96,7 @@ class Slimming:
             seed=job.seed,
             steps=slimming_steps(job.settings, request, generator, len(material.source), work.processes.size),
             batch_size=batch_size(job.settings, BATCH, generator),
-            precision=work.precision,
+            precision=work.precision if start is None else GRIDS_PRECISION,
             processes=work.processes,
         )
         named = "pixels, their gradients and MS-SSIM" if task.perceptual is None else f"features of {likeness.name}"
@@ -119,7 +120,7 @@ class Slimming:
         if work.processes.first:
             job.facts["slimming"] = _facts(task.perceptual, found, channels, quantized=start is not None)
             job.save()
-        return Choice(found.plan, None, found.network)
+        return Choice(found.plan, None, found.network, stage.judge)
 
 
 def _facts(perceptual: ChosenPerceptual | None, found: Slimmed, channels: int, *, quantized: bool) -> dict[str, Any]:
@@ -131,6 +132,7 @@ def _facts(perceptual: ChosenPerceptual | None, found: Slimmed, channels: int, *
         "channels": channels,
         "repair_opened": found.opened,
         "repair_closed": found.closed,
+        "in_first_order": found.in_first_order,
     }
 
 

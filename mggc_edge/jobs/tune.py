@@ -12,6 +12,7 @@ from torch import Tensor
 from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss
 from mggc_edge.jobs.networks import Originals
 from mggc_edge.jobs.request import CompressRequest
+from mggc_edge.models.convert import without_quantization
 from mggc_edge.models.network import Network
 from mggc_edge.pruning.apply import apply_plan
 from mggc_edge.settings import Settings
@@ -19,6 +20,7 @@ from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices, steps_of
+from mggc_edge.training.precision import GRIDS_PRECISION
 from mggc_edge.training.quantize import QuantizeSettings, quantize, range_parameters
 from mggc_edge.training.recalibrate import recalibrate
 
@@ -48,11 +50,17 @@ def finetune_pair(
         OutputError: a state cannot be written.
     """
     student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
+    settings = work.job.settings
     if request.quantize == "8" and student.spec.quantization == "none":
         work.tell("putting the slim generator on 8-bit grids")
-        student = quantize_generator(work.job.settings, student, material, work.job.seed)
+        student = quantize_generator(settings, student, material, work.job.seed)
+    elif (
+        choice.network is not None and student.spec.quantization != "none" and settings["quantize.ranges"] != "learned"
+    ):
+        work.tell("fitting the 8-bit grids to the slim generator")  # they are those of the original, with all channels
+        student = quantize_generator(settings, without_quantization(student), material, work.job.seed)
     for scale in range_parameters(student):  # of a network that a method put on grids, and that may come from a file
-        scale.requires_grad_(work.job.settings["quantize.ranges"] == "learned")
+        scale.requires_grad_(settings["quantize.ranges"] == "learned")
     stage = make_finetune(work, originals, material, choice, request, student)
     before: dict[str, float] = {}
     if work.processes.first:
@@ -119,6 +127,8 @@ def make_finetune(
     own_judge = judge
     if judge is not None and choice.discriminator is not None:
         own_judge = apply_plan(judge, choice.discriminator)
+    elif choice.judge is not None:
+        own_judge = choice.judge
     elif judge is not None:
         own_judge = Network.from_tensors(
             judge.spec, judge.table, {key: judge.state_dict()[key].clone() for key in judge.table.tensors}
@@ -134,7 +144,7 @@ def make_finetune(
         material,
         finetune_settings(work.job.settings, originals.generator, material, request),
         seed=work.job.seed,
-        precision=work.precision,
+        precision=work.precision if student.spec.quantization == "none" else GRIDS_PRECISION,
         processes=work.processes,
     )
 

@@ -10,6 +10,7 @@ from mggc_edge.machine import this_machine
 from mggc_edge.models.network import Network
 
 Precision = Literal["fp32", "bf16"]
+GRIDS_PRECISION: Precision = "fp32"  # of networks on 8-bit grids: bfloat16 would round what lies on them once more
 _BF16_INSTRUCTIONS = {"AVX-512 BF16", "AMX bf16"}
 
 

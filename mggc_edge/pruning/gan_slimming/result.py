@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,8 @@ class Slimmed:
         plan: for the original. network: slim, with the trained weights, in evaluation mode, on the CPU.
         opened, closed: how many channels the repair opened and closed.
         fraction: of the MACs, what the scales had left open.
+        in_first_order: of the channels with scales that stay, the part that would also stay at these widths if the scales
+            had kept the order in which they began: 1 where training moved none of them past another.
     """
 
     plan: PruningPlan
@@ -33,6 +35,7 @@ class Slimmed:
     opened: int
     closed: int
     fraction: float
+    in_first_order: float
 
 
 def slimmed(
@@ -80,7 +83,19 @@ def slimmed(
         closed += int((is_open & ~stays).sum())
         ready[name] = torch.where(stays, _awake(scale, scales), 0.0)
     network = slim(fold_scales(stage.student.cpu(), ready), kept).eval()
-    return Slimmed(plan, network, opened, closed, stage.steering.fraction(scales))
+    return Slimmed(
+        plan, network, opened, closed, stage.steering.fraction(scales), in_first_order(stage.first_scales, kept)
+    )
+
+
+def in_first_order(first: Mapping[str, Tensor], kept: Mapping[str, Sequence[int]]) -> float:
+    """Return which part of the channels that stay are the largest of their group by `first` as well."""
+    same = total = 0
+    for name, scale in first.items():
+        largest = scale.abs().argsort(descending=True, stable=True)[: len(kept[name])]
+        same += len(set(largest.tolist()) & set(kept[name]))
+        total += len(kept[name])
+    return same / total if total else 1.0
 
 
 def channel_scores(

@@ -98,7 +98,7 @@ class GanSlimming:
         for range_parameter in ranges:
             range_parameter.requires_grad_(settings.learned_ranges)
         self.scales = {name: nn.Parameter(scale) for name, scale in scales.items()}
-        self._first = {name: scale.clone() for name, scale in scales.items()}
+        self.first_scales = {name: scale.clone() for name, scale in scales.items()}
         self._minimum = {group.name: group.minimum for group in scaled_groups(generator.table, settings.sums)}
         # In which step a channel was closed last; `steps` while it is open.
         self.since = {name: torch.full_like(scale, float(steps)) for name, scale in scales.items()}
@@ -198,7 +198,7 @@ class GanSlimming:
             since[~closed] = float(self.steps)
             since[closed & (since == self.steps)] = float(number)
             if self.settings.give_back and not fixed and number + 1 == self.steering.closed:
-                give_back(scale.data, self._first[name])
+                give_back(scale.data, self.first_scales[name])
         return amount
 
     def widths(self) -> dict[str, int]:
