@@ -38,7 +38,7 @@ SHOWN = (0, 24, 48, 72, 96)  # of the test photos, by name: chosen before anythi
 COMMON = (
     "--model", "$DATA/weights/cartoongan_hayao/net_G.pth", "--source", "$PHOTOS",
     "--image-size", "96", "--set", "data.view_scale=2.6667",
-    "--prune-epochs", "1.2", "--finetune-epochs", "10", "--set", "finetune.checks=5",
+    "--prune-epochs", "1.2", "--finetune-epochs", "8", "--set", "finetune.checks=5",
     "--set", "finetune.learning_rate=2e-4", "--set", "finetune.gan_weight=2", "--set", "distill.pixels=20",
     "--set", "discriminator.epochs=1", "--set", "quality.max_real=300",
     "--set", "bench.pairs=4", "--set", "bench.processes=2", "--set", "bench.warmup_seconds=0.2", "--threads", "1",
