@@ -140,6 +140,7 @@ def collect(case: Case, folder: Path, original: Path, original_pictures: list[Pa
     place = folder.with_name(f"{folder.name}-{SIZE}")
     file = exported(folder, place / "export")
     result = read_manifest(folder)["result"]
+    entry = next(one for one in result["artifacts"] if one["target"] == "portable")
     facts = {name: json.loads(command("inspect", path, "--json")) for name, path in (("a", original), ("b", file))}
     document = json.loads(command("bench", original, file, "--json", "--quiet"))
     runs, comparison = document["runs"], document["comparisons"][0]
@@ -155,6 +156,8 @@ def collect(case: Case, folder: Path, original: Path, original_pictures: list[Pa
         "macs_true": [facts[name]["macs_true"] for name in ("a", "b")],
         "latency_ms": [run["latency_ms"] for run in runs], "memory": [run["memory"] for run in runs],
         "comparison": comparison, "context": document["context"], "machine": this_machine().processor,
+        # Of 8-bit files: the network that was trained against the file, see docs/quantization.md.
+        "parity": {name: entry.get(name) for name in ("parity_psnr", "equal_levels")},
         "to_original": likeness(translated(file, data, place / "pictures"), original_pictures),
         "timings_s": read_manifest(folder)["timings_s"],
     }  # fmt: skip
@@ -184,15 +187,15 @@ def page(document: Mapping[str, Any]) -> str:
         "",
         (
             "| method | file | smaller | by channels x bits | MACs (true) | latency | faster (99 %) | peak memory "
-            "| PSNR to the original, dB | SSIM |"
+            "| PSNR to the original, dB | SSIM | equal levels | file to torch, dB |"
         ),
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     if first := next(iter(cases), None):
         lines.append(
             f"| the original | {first['size_bytes'][0] / 1e6:.2f} MB | | | {first['macs_true'][0] / 1e9:.2f} G "
             f"| {'?' if first['comparison']['disturbed'] else format(first['latency_ms'][0]['p50'], '.0f') + ' ms'} | "
-            f"| {_memory(first, 0)} | | |"
+            f"| {_memory(first, 0)} | | | | |"
         )
     for case in sorted(cases, key=lambda case: case["about"]):
         low, high = case["comparison"]["ci99"] or (math.nan, math.nan)
@@ -206,7 +209,7 @@ def page(document: Mapping[str, Any]) -> str:
             f"| {case['method']} | {case['size_bytes'][1] / 1e6:.2f} MB | {case['smaller']:.1f}x "
             f"| {case['by_channels']:.1f} x {case['by_bits']:.2f} | {case['macs_true'][1] / 1e9:.2f} G "
             f"| {latency} | {faster} | {_memory(case, 1)} "
-            f"| {psnr} | {similar} |"
+            f"| {psnr} | {similar} | {_parity(case)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -217,6 +220,11 @@ def earlier() -> dict[str, Any]:
     known = read_json(path)["cases"] if path.is_file() else {}
     commands = {case.name: case.command for case in CASES}
     return {name: case for name, case in known.items() if case["command"] == commands.get(name)}
+
+
+def _parity(case: Mapping[str, Any]) -> str:
+    levels, psnr = (case["parity"][name] for name in ("equal_levels", "parity_psnr"))
+    return " | " if levels is None else f"{levels:.3%} | {psnr:.1f}"
 
 
 def _memory(case: Mapping[str, Any], side: int) -> str:

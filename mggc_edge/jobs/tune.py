@@ -49,18 +49,7 @@ def finetune_pair(
         TrainingError: a loss is no longer a number.
         OutputError: a state cannot be written.
     """
-    student = slim_generator(work.job.settings, originals.generator, material, choice, work.job.seed)
-    settings = work.job.settings
-    if request.quantize == "8" and student.spec.quantization == "none":
-        work.tell("putting the slim generator on 8-bit grids")
-        student = quantize_generator(settings, student, material, work.job.seed)
-    elif (
-        choice.network is not None and student.spec.quantization != "none" and settings["quantize.ranges"] != "learned"
-    ):
-        work.tell("fitting the 8-bit grids to the slim generator")  # they are those of the original, with all channels
-        student = quantize_generator(settings, without_quantization(student), material, work.job.seed)
-    for scale in range_parameters(student):  # of a network that a method put on grids, and that may come from a file
-        scale.requires_grad_(settings["quantize.ranges"] == "learned")
+    student = student_for(work, originals.generator, material, choice, request)
     stage = make_finetune(work, originals, material, choice, request, student)
     before: dict[str, float] = {}
     if work.processes.first:
@@ -70,6 +59,28 @@ def finetune_pair(
     work.run_together(stage)
     judge = None if stage.judge is None else stage.judge.eval().cpu()
     return Tuned(stage.best(), judge, before, stage.best_look)
+
+
+def student_for(
+    work: Work, generator: Network, material: Material, choice: Choice, request: CompressRequest
+) -> Network:
+    """Return what finetuning begins with: the slim generator, on 8-bit grids of its own where it is trained on any.
+
+    Grids of a method are those of the original: they fit a network with all its channels. Ranges that were learned
+    there followed the network, and stay.
+    """
+    settings, seed = work.job.settings, work.job.seed
+    learned: bool = settings["quantize.ranges"] == "learned"
+    student = slim_generator(settings, generator, material, choice, seed)
+    if request.quantize == "8" and student.spec.quantization == "none":
+        work.tell("putting the slim generator on 8-bit grids")
+        student = quantize_generator(settings, student, material, seed)
+    elif choice.network is not None and student.spec.quantization != "none" and not learned:
+        work.tell("fitting the 8-bit grids to the slim generator")
+        student = quantize_generator(settings, without_quantization(student), material, seed)
+    for scale in range_parameters(student):  # of a network that a method put on grids, and that may come from a file
+        scale.requires_grad_(learned)
+    return student
 
 
 def slim_generator(settings: Settings, generator: Network, material: Material, choice: Choice, seed: int) -> Network:

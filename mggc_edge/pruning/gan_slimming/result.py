@@ -26,8 +26,8 @@ class Slimmed:
         plan: for the original. network: slim, with the trained weights, in evaluation mode, on the CPU.
         opened, closed: how many channels the repair opened and closed.
         fraction: of the MACs, what the scales had left open.
-        in_first_order: of the channels with scales that stay, the part that would also stay at these widths if the scales
-            had kept the order in which they began: 1 where training moved none of them past another.
+        in_first_order: of the channels with scales that stay, the part that would also stay at these widths if the
+            scales had kept the order in which they began: 1 where training moved none of them past another.
     """
 
     plan: PruningPlan

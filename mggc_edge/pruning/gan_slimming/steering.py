@@ -7,7 +7,7 @@ every scale for just those to be left. If no gradient moved the scales any more,
 
 would take q from them by then, for every proximal step takes rho * rate. As gradients do move them, q is looked at anew
 in every step. At step K the sum is one rate, and the proximal step takes q as a whole; from then on it does so in every
-step, which is nothing as long as the budget is kept. So a run ends in its budget, short of one channel.
+step: a channel that a gradient opens again is closed at once. So a run ends in its budget, short of one channel.
 """
 
 from __future__ import annotations

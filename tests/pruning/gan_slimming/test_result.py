@@ -6,7 +6,7 @@ import torch
 
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
-from mggc_edge.pruning.gan_slimming.result import channel_scores, slimmed
+from mggc_edge.pruning.gan_slimming.result import channel_scores, in_first_order, slimmed
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.stage import GanSlimming
 from mggc_edge.training.likeness import PixelLikeness
@@ -52,6 +52,13 @@ def test_a_channel_that_the_repair_opens_begins_with_the_smallest_scale_of_its_g
     scales = found.network.get_submodule("model.2").get_parameter("weight")
     assert found.plan.kept["stem"] == (0, 1)
     assert scales.tolist() == [0.25] * 2
+
+
+def test_how_many_channels_would_have_stayed_anyway_is_counted_over_all_groups() -> None:
+    first = {"a": torch.tensor([0.5, -3.0, 1.0, 2.0]), "b": torch.tensor([1.0, 2.0])}
+    assert in_first_order(first, {"a": (1, 3), "b": (1,)}) == 1.0
+    assert in_first_order(first, {"a": (0, 1, 2), "b": (0,)}) == 0.5
+    assert in_first_order({}, {}) == 1.0
 
 
 def test_a_budget_below_what_is_open_closes_the_smallest_scales() -> None:
