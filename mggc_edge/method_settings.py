@@ -80,11 +80,11 @@ METHOD_SETTINGS: tuple[Setting, ...] = (
     Setting("gan_slimming.pool", 50, "pictures", "generated pictures that D's pool keeps", "GAN Slimming", low=0),
     Setting(
         "gan_slimming.preprocessing",
-        "imagenet",
+        "auto",
         "",
-        "what the --perceptual network takes: torchvision's, Caffe's, 0..1 or -1..1",
+        "what the --perceptual network takes: torchvision's, Caffe's, 0..1, -1..1; auto: Caffe's where Caffe2 wrote it",
         "GAN Slimming: unit",
-        choices=("imagenet", "caffe", "unit", "signed"),
+        choices=("auto", "imagenet", "caffe", "unit", "signed"),
     ),
     Setting("gan_slimming.quantize", True, "", "with --quantize 8, slim on 8-bit grids already", "GAN Slimming"),
     Setting(

@@ -16,6 +16,7 @@ from mggc_edge.tensors import FloatArray
 if TYPE_CHECKING:
     import onnx
 
+CAFFE = "onnx-caffe2"
 Geometry = tuple[int, int]  # stride and padding, the same along both axes
 
 
@@ -52,6 +53,15 @@ def read_convolutions(path: Path) -> list[tuple[FloatArray, FloatArray, Geometry
         found[then[0].output[0]] = weight, bias, geometry
         order.append(then[0].output[0])
     return [found[name] for name in order]
+
+
+def is_from_caffe(path: Path) -> bool:
+    """Return whether an ONNX file says that Caffe2's exporter wrote it, whose networks take Caffe's pictures.
+
+    Raises:
+        ArtifactError: as `read_convolutions`.
+    """
+    return str(read_onnx(path).producer_name) == CAFFE
 
 
 def _reorder(order: list[str], joined: list[str]) -> None:

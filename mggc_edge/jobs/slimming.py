@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mggc_edge.artifacts import sha256_of
-from mggc_edge.compiler.convolutions import read_convolutions
+from mggc_edge.compiler.convolutions import is_from_caffe, read_convolutions
 from mggc_edge.errors import counted
 from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, prune_steps
 from mggc_edge.jobs.request import CompressRequest
@@ -38,9 +38,15 @@ _OF_SETTINGS = (
 
 @dataclass(frozen=True)
 class ChosenPerceptual:
-    """A perceptual network whose file was checked; `facts`: its name, and the name and the hash of its file."""
+    """A perceptual network whose file was checked.
+
+    Attributes:
+        preprocessing: what it takes of a picture, a name in PREPROCESSINGS.
+        facts: its name, that of its preprocessing, and the name and the hash of its file.
+    """
 
     network: PerceptualNetwork
+    preprocessing: str
     facts: dict[str, Any]
 
 
@@ -62,12 +68,15 @@ def check_slimming(
         )
     if request.perceptual is None:
         return None
-    path = Path(request.perceptual)
-    if path.suffix.lower() == ".onnx":
+    path, preprocessing = Path(request.perceptual), settings["gan_slimming.preprocessing"]
+    if is_onnx := path.suffix.lower() == ".onnx":
         network = from_convolutions(path, read_convolutions(path))
     else:
         network = read_perceptual(path, max_bytes=settings["checkpoint.max_bytes"])
-    return ChosenPerceptual(network, {"name": network.name, "file": path.name, "sha256": sha256_of(path)})
+    if preprocessing == "auto":
+        preprocessing = "caffe" if is_onnx and is_from_caffe(path) else "imagenet"
+    facts = {"name": network.name, "preprocessing": preprocessing, "file": path.name, "sha256": sha256_of(path)}
+    return ChosenPerceptual(network, preprocessing, facts)
 
 
 class Slimming:
@@ -143,7 +152,7 @@ def _likeness(work: Work, generator: Network, chosen: ChosenPerceptual | None) -
     return PerceptualLikeness(
         chosen.network.to(work.processes.device),
         form,
-        preprocessing=settings["gan_slimming.preprocessing"],
+        preprocessing=chosen.preprocessing,
         style=settings["gan_slimming.style"],
     )
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 
@@ -36,6 +37,9 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = state_of(SQUEEZENET)
     torch.save(state, folder / "squeezenet.pth")
     write_onnx(folder / "squeezenet.onnx", state, SQUEEZENET)
+    model = onnx.load(folder / "squeezenet.onnx")
+    model.producer_name = "onnx-caffe2"
+    onnx.save(model, folder / "squeezenet.onnx")
     foreign = drawn(resnet_spec(blocks=2, ngf=8, norm="instance_affine"), 2)
     with torch.no_grad():
         for layer in foreign.table.layers:
@@ -53,7 +57,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def runs(given: Path) -> Path:
     """given/pixels, of a CartoonGAN, and given/perceptual, of a ResNet."""
-    network = ("--perceptual", given / "squeezenet.onnx", "--set", "gan_slimming.preprocessing=caffe")
+    network = ("--perceptual", given / "squeezenet.onnx")
     for name, words in {"pixels": ("cartoon.pth",), "perceptual": ("generator.pth", *network)}.items():
         line = (
             "--quiet", "compress", "--model", given / words[0], "--budget", "0.5", "--method", "gan-slimming",
@@ -97,6 +101,7 @@ def test_a_run_meets_its_budget_and_ends_with_a_report(runs: Path, name: str) ->
 def test_the_manifest_says_by_what_the_original_was_followed(runs: Path) -> None:
     found = manifest(runs / "perceptual")["result"]["slimming"]["distance"]
     assert (found["name"], found["file"], len(found["sha256"])) == ("squeezenet1_1", "squeezenet.onnx", 64)
+    assert found["preprocessing"] == "caffe"
     assert manifest(runs / "pixels")["result"]["slimming"]["distance"] == {"name": "pixels"}
 
 
