@@ -107,22 +107,22 @@ def quantize_generator(settings: Settings, network: Network, material: Material,
     Raises:
         TrainingError: what it computes of the pictures is not finite.
     """
-    count = min(settings["quantize.pictures"], len(material.source))
-    chosen = batch_indices(seed, "quantize", 0, len(material.source), count)
-
-    def pictures() -> Iterator[Tensor]:
-        for number in chosen:
-            yield material.source.batch([number])
-
     return quantize(
         network,
-        pictures,
+        lambda: pictures_for_grids(settings, material, seed),
         QuantizeSettings(
             per_channel=settings["quantize.weights"] == "channel",
             learned=settings["quantize.ranges"] == "learned",
             calibration=settings["quantize.calibration"],
         ),
     )
+
+
+def pictures_for_grids(settings: Settings, material: Material, seed: int) -> Iterator[Tensor]:
+    """Yield the training pictures that 8-bit grids are fitted to, each [1, C, H, W]."""
+    count = min(settings["quantize.pictures"], len(material.source))
+    for number in batch_indices(seed, "quantize", 0, len(material.source), count):
+        yield material.source.batch([number])
 
 
 def make_finetune(

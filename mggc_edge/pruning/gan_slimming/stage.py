@@ -14,6 +14,7 @@ its weights and activations are rounded in every step.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from mggc_edge.errors import TrainingError
+from mggc_edge.models.convert import without_quantization
 from mggc_edge.models.cost import MacsConvention
+from mggc_edge.models.layers import INPUT_GRID
 from mggc_edge.models.network import Network
-from mggc_edge.pruning.gan_slimming.scales import give_back, scaled_groups, shrink, with_scales
+from mggc_edge.pruning.gan_slimming.scales import fold_scales, give_back, scaled_groups, shrink, with_scales
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.steering import Steering
 from mggc_edge.training.bank import Ahead, PictureSet, to_tensor, views
@@ -37,6 +40,8 @@ from mggc_edge.training.schedule import half_cosine, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
 LikenessLoss = Callable[[Tensor, Tensor], Tensor]  # of what a generator gave, and what the original gave
+Grids = Callable[[Network], Mapping[str, tuple[float, int]]]  # see `mggc_edge.training.quantize.calibrate`
+FITTED = 4  # how often fixed grids are fitted to what is open, until the budget is met
 
 
 class GanSlimming:
@@ -45,6 +50,8 @@ class GanSlimming:
     Args:
         generator: the original, which survives; its table's picture size is the one MACs are counted at.
         start: what the student begins as: the original on 8-bit grids; None: the original.
+        grids: finds the grids that fit a network in floats, for a student whose ranges are not learned; None: they stay
+            those of the original, which fit it worse with every channel that closes.
         judge: a discriminator for it: of pictures, or of an input and a picture together.
         pictures: inputs, at the size from which crops are cut.
         likeness: L_dist.
@@ -67,6 +74,7 @@ class GanSlimming:
         settings: SlimmingSettings,
         *,
         start: Network | None = None,
+        grids: Grids | None = None,
         budget: float,
         convention: MacsConvention = "true",
         seed: int,
@@ -93,6 +101,9 @@ class GanSlimming:
             sums=settings.sums,
             even=settings.even,
         )
+        on_grids = student.spec.quantization != "none" and not settings.learned_ranges
+        self._grids = grids if on_grids else None
+        self._fits = {round(self.steering.closed * part / FITTED) for part in range(1, FITTED + 1)}
         self.student = student.requires_grad_(True).train()
         ranges = range_parameters(self.student)
         for range_parameter in ranges:
@@ -159,6 +170,8 @@ class GanSlimming:
         loss = torch.stack(list(parts.values())).sum()
         norm = self._update((self._adams["G"], self._sgd), loss)
         amount = self._close(number, s.scale_rate * factor)
+        if self._grids is not None and number + 1 in self._fits:
+            self._fit(self._grids)
         self.judge.requires_grad_(True)
         draws = self._share.draws(self._seed, f"{self.name}/pool", number)
         shown = self._pool.exchange(fake.detach(), draws)
@@ -200,6 +213,15 @@ class GanSlimming:
             if self.settings.give_back and not fixed and number + 1 == self.steering.closed:
                 give_back(scale.data, self.first_scales[name])
         return amount
+
+    def _fit(self, grids: Grids) -> None:
+        """Give the student the grids that fit it as it is: with closed channels, and scales of another size."""
+        scales = {name: scale.detach() for name, scale in self.scales.items()}
+        plain = without_quantization(fold_scales(self.student, scales))
+        for name, (scale, zero_point) in grids(plain).items():
+            row, (log_scale, zero) = self.student.get_submodule(name), INPUT_GRID
+            row.get_parameter(log_scale).data.fill_(math.log(scale))
+            getattr(row, zero).fill_(zero_point)
 
     def widths(self) -> dict[str, int]:
         """Return how many channels of every group with scales are open."""
