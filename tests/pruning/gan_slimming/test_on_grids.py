@@ -1,4 +1,4 @@
-"""GAN Slimming on 8-bit grids: the masked network is the sliced one, weights and scales are trained, grids stay."""
+"""GAN Slimming on 8-bit grids: the masked network is the sliced one, weights and scales are trained, grids follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from mggc_edge.models.cartoongan import cartoongan_spec
 from mggc_edge.models.convert import without_quantization
-from mggc_edge.models.fake_quant import weight_scale
+from mggc_edge.models.fake_quant import input_grid, weight_scale
+from mggc_edge.models.layers import INPUT_GRID
 from mggc_edge.models.network import Network
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
@@ -23,7 +24,7 @@ from mggc_edge.pruning.gan_slimming.scales import fold_scales, with_scales
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
 from mggc_edge.pruning.gan_slimming.stage import GanSlimming
 from mggc_edge.training.likeness import PixelLikeness
-from mggc_edge.training.quantize import QuantizeSettings, quantize, range_parameters
+from mggc_edge.training.quantize import QuantizeSettings, calibrate, quantize, range_parameters
 from tests.models.model_helpers import spec_id
 from tests.training.training_helpers import assert_equal, copied, pictures, run_steps, trained
 
@@ -45,14 +46,25 @@ def on_grids(network: Network, **how: Any) -> Network:
     return quantize(network, some, QuantizeSettings(**how))
 
 
-def stage(spec: NetworkSpec = RESNET, *, how: dict[str, Any] | None = None, **changes: Any) -> GanSlimming:
+def grids_of(network: Network) -> dict[str, tuple[float, int]]:
+    return calibrate(network, lambda: iter([pictures(3, SIZE, seed=6).batch([0, 1, 2])]), "mse")
+
+
+def stage(
+    spec: NetworkSpec = RESNET, *, how: dict[str, Any] | None = None, fitted: bool = False, **changes: Any
+) -> GanSlimming:
     generator = trained(spec, seed=1, size=SIZE)
     judge = trained(patchgan_spec(ndf=4, layers=2), seed=2, size=SIZE)
     settings = SlimmingSettings(**{"pool": 3, "beta": 1.0, **changes})
     return GanSlimming(
         generator, judge, pictures(6, (36, 34), seed=3), PixelLikeness(spec.output_format), settings,
-        start=on_grids(generator, **(how or {})), budget=BUDGET, seed=4, steps=STEPS, batch_size=2,
+        start=on_grids(generator, **(how or {})), grids=grids_of if fitted else None, budget=BUDGET, seed=4,
+        steps=STEPS, batch_size=2,
     )  # fmt: skip
+
+
+def ranges(made: GanSlimming) -> list[float]:
+    return [scale.item() for scale in range_parameters(made.student)]
 
 
 def closed_at_random(scales: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
@@ -148,6 +160,34 @@ def test_a_step_trains_weights_and_scales_and_leaves_the_grids() -> None:
     assert not any(torch.equal(scale, scales[name]) for name, scale in made.scales.items())
 
 
+@pytest.mark.parametrize("spec", SPECS, ids=spec_id)
+def test_grids_are_fitted_to_what_is_open_until_the_budget_is_met(spec: NetworkSpec) -> None:
+    made = stage(spec, fitted=True)
+    closed = made.steering.closed
+    assert made._fits == {2, 4, 6, 8}
+    assert (closed, STEPS) == (8, 10)
+    before = ranges(made)
+    run_steps(made, 4, 0, 1)
+    assert ranges(made) == before
+    run_steps(made, 4, 1, 2)
+    assert ranges(made) != before
+    run_steps(made, 4, 2, closed)
+    wanted = grids_of(without_quantization(fold_scales(made.student, made.scales)))
+    found = {
+        name: input_grid(*(getattr(made.student.get_submodule(name), key) for key in INPUT_GRID)) for name in wanted
+    }
+    for name, (scale, zero_point) in wanted.items():
+        assert found[name] == (pytest.approx(scale, rel=1e-6), zero_point)
+    met = ranges(made)
+    run_steps(made, 4, closed, STEPS)
+    assert ranges(made) == met
+
+
+def test_ranges_that_are_learned_are_not_fitted() -> None:
+    made = stage(fitted=True, learned_ranges=True)
+    assert made._grids is None
+
+
 def test_ranges_that_are_learned_move_and_do_not_decay() -> None:
     made = stage(learned_ranges=True, weight_decay=0.9)
     before = [scale.detach().clone() for scale in range_parameters(made.student)]
@@ -171,11 +211,11 @@ def test_a_channel_that_is_closed_can_open_again_where_its_activation_lets_gradi
 
 @pytest.mark.parametrize("learned", [False, True], ids=["fixed", "learned"])
 def test_a_stage_that_was_stopped_goes_on_bit_for_bit(learned: bool) -> None:
-    whole = stage(SPECS[1], learned_ranges=learned)
+    whole = stage(SPECS[1], fitted=True, learned_ranges=learned)
     log = run_steps(whole, 4, 0, STEPS)
-    first = stage(SPECS[1], learned_ranges=learned)
+    first = stage(SPECS[1], fitted=True, learned_ranges=learned)
     run_steps(first, 4, 0, 6)
-    again = stage(SPECS[1], learned_ranges=learned)
+    again = stage(SPECS[1], fitted=True, learned_ranges=learned)
     again.load_state(copied(first.state()))
     assert run_steps(again, 4, 6, STEPS) == log[6:]
     assert_equal(again.state(), whole.state())
