@@ -23,17 +23,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mggc_edge.artifacts import read_json, read_manifest, tool_versions, write_json
+from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.machine import this_machine
-from mggc_edge.pictures import contact_sheet, find_pictures
+from mggc_edge.models.weights import load_network
+from mggc_edge.pictures import contact_sheet, find_pictures, to_array
 from mggc_edge.quality.bootstrap import mean_interval
 from mggc_edge.quality.metrics import psnr_from_mse, ssim
 
 RESULTS = Path(__file__).parent.parent / "results"
 SIZE = 256
 TRAINED_ON = 120  # photos, the first by name: training is short and cuts them anew each time
+COMPARED = 24  # test photos, on which an 8-bit file is compared with the network that was trained
 SHOWN = (0, 24, 48, 72, 96)  # of the test photos, by name: chosen before anything was seen
 COMMON = (
     "--model", "$DATA/weights/cartoongan_hayao/net_G.pth", "--source", "$PHOTOS",
@@ -156,12 +160,27 @@ def collect(case: Case, folder: Path, original: Path, original_pictures: list[Pa
         "macs_true": [facts[name]["macs_true"] for name in ("a", "b")],
         "latency_ms": [run["latency_ms"] for run in runs], "memory": [run["memory"] for run in runs],
         "comparison": comparison, "context": document["context"], "machine": this_machine().processor,
-        # Of 8-bit files: the network that was trained against the file, see docs/quantization.md.
-        "parity": {name: entry.get(name) for name in ("parity_psnr", "equal_levels")},
+        "equal_levels": entry.get("equal_levels"),
+        "to_torch": None if entry["precision"] == "fp32" else to_torch(folder / "slim", file, data),
         "in_first_order": (result["slimming"] or {}).get("in_first_order"),
         "to_original": likeness(translated(file, data, place / "pictures"), original_pictures),
         "timings_s": read_manifest(folder)["timings_s"],
     }  # fmt: skip
+
+
+@torch.no_grad()
+def to_torch(trained: Path, file: Path, data: Path) -> dict[str, Any]:
+    """Return mean PSNR in dB, with its 95 % interval, of an 8-bit file to the network as it was trained, on photos."""
+    network, found = load_network(trained).eval(), []
+    form, values = network.spec.input_format, network.spec.value_range
+    with OnnxRuntimeRunner(file) as runner:
+        for path in find_pictures(photos(data))[:COMPARED]:
+            x = to_array(Image.open(path), (SIZE, SIZE), form)[None]
+            (given,) = runner.infer({runner.inputs[0].name: x}).values()
+            wanted = network(torch.from_numpy(x)).numpy()
+            mse = float(np.mean((given - wanted).astype(np.float64) ** 2))
+            found.append(100.0 if mse == 0 else psnr_from_mse(mse, values))
+    return {"mean": float(np.mean(found)), "ci95": mean_interval(found, seed=0)}
 
 
 def sheet(runs: Path, data: Path, smaller: int, originals: list[Path], cases: Iterable[Case]) -> Image.Image:
@@ -233,8 +252,10 @@ def earlier() -> dict[str, Any]:
 
 
 def _parity(case: Mapping[str, Any]) -> str:
-    levels, psnr = (case["parity"][name] for name in ("equal_levels", "parity_psnr"))
-    return " | " if levels is None else f"{levels:.3%} | {psnr:.1f}"
+    levels, psnr = case["equal_levels"], case["to_torch"]
+    return (
+        " | " if levels is None else f"{levels:.3%} | {psnr['mean']:.1f} [{psnr['ci95'][0]:.1f}, {psnr['ci95'][1]:.1f}]"
+    )
 
 
 def _memory(case: Mapping[str, Any], side: int) -> str:
