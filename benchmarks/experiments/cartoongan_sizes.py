@@ -175,7 +175,7 @@ def to_torch(trained: Path, file: Path, data: Path) -> dict[str, Any]:
     form, values = network.spec.input_format, network.spec.value_range
     with OnnxRuntimeRunner(file) as runner:
         for path in find_pictures(photos(data))[:COMPARED]:
-            x = to_array(Image.open(path), (SIZE, SIZE), form)[None]
+            x = to_array(Image.open(path), (SIZE, SIZE), form)
             (given,) = runner.infer({runner.inputs[0].name: x}).values()
             wanted = network(torch.from_numpy(x)).numpy()
             mse = float(np.mean((given - wanted).astype(np.float64) ** 2))
@@ -252,10 +252,10 @@ def earlier() -> dict[str, Any]:
 
 
 def _parity(case: Mapping[str, Any]) -> str:
-    levels, psnr = case["equal_levels"], case["to_torch"]
-    return (
-        " | " if levels is None else f"{levels:.3%} | {psnr['mean']:.1f} [{psnr['ci95'][0]:.1f}, {psnr['ci95'][1]:.1f}]"
-    )
+    if case["to_torch"] is None:
+        return " | "
+    low, high = case["to_torch"]["ci95"]
+    return f"{case['equal_levels']:.3%} | {case['to_torch']['mean']:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def _memory(case: Mapping[str, Any], side: int) -> str:
