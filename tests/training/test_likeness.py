@@ -86,4 +86,4 @@ def test_every_preprocessing_is_a_choice_of_the_setting() -> None:
     from mggc_edge.settings import SETTINGS
 
     (setting,) = (setting for setting in SETTINGS if setting.name == "gan_slimming.preprocessing")
-    assert setting.choices == tuple(PREPROCESSINGS)
+    assert setting.choices == ("auto", *PREPROCESSINGS)
