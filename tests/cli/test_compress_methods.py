@@ -199,7 +199,7 @@ def test_uniform_width_keeps_its_budget_and_its_slices_and_scratch_differ_in_wei
         assert not (runs / name / "discriminator-plan.json").exists()
         assert json.loads((runs / name / "manifest.json").read_text())["result"]["method"] == "uniform"
         whole, tuned = (runs / name / place / "discriminator/spec.json" for place in ("original", "slim"))
-        assert tuned.exists() == (name == "scratch")  # trained where the adversarial loss has a weight, as in the preset
+        assert tuned.exists() == (name == "scratch")  # its preset gives the adversarial loss a weight
         assert json.loads(whole.read_text())["family"] == "patchgan"
         assert manifest(runs / name)["uniform.weights"] == name
     specs = [(runs / name / "slim/spec.json").read_bytes() for name in ("slices", "scratch")]
