@@ -40,6 +40,7 @@ __all__ = [
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
+USUAL_COLORS = {1: "L", 3: "RGB", 4: "RGBA"}  # channels -> colour order
 _CHANNELS = {"L": 1, "RGB": 3, "BGR": 3, "RGBA": 4}
 
 
@@ -71,10 +72,9 @@ class PictureFormat:
     @classmethod
     def for_channels(cls, channels: int) -> PictureFormat:
         """Return the usual format in -1..1 for 1 (L), 3 (RGB) or 4 (RGBA) channels; SettingError for another number."""
-        colors = {1: "L", 3: "RGB", 4: "RGBA"}
-        if channels not in colors:
+        if channels not in USUAL_COLORS:
             raise SettingError(f"no picture has {channels} channels", "a network must take and give 1, 3 or 4")
-        return cls(channels, colors[channels])
+        return cls(channels, USUAL_COLORS[channels])
 
     @property
     def mode(self) -> str:

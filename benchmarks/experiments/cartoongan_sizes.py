@@ -17,7 +17,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,9 +134,12 @@ def likeness(pictures: list[Path], originals: list[Path]) -> dict[str, Any]:
         psnr = psnr_from_mse(float(np.mean((a - b) ** 2, dtype=np.float64)), 255)
         values["psnr"].append(math.inf if psnr is None else psnr)
         values["ssim"].append(ssim(a, b, 255) or 0.0)
-    return {
-        name: {"mean": float(np.mean(found)), "ci95": mean_interval(found, seed=0)} for name, found in values.items()
-    }
+    return {name: mean_of(found) for name, found in values.items()}
+
+
+def mean_of(values: Sequence[float]) -> dict[str, Any]:
+    """Return the mean and its 95 % interval."""
+    return {"mean": float(np.mean(values)), "ci95": mean_interval(values, seed=0)}
 
 
 def collect(case: Case, folder: Path, original: Path, original_pictures: list[Path], data: Path) -> dict[str, Any]:
@@ -180,7 +183,7 @@ def to_torch(trained: Path, file: Path, data: Path) -> dict[str, Any]:
             wanted = network(torch.from_numpy(x)).numpy()
             mse = float(np.mean((given - wanted).astype(np.float64) ** 2))
             found.append(100.0 if mse == 0 else psnr_from_mse(mse, values))
-    return {"mean": float(np.mean(found)), "ci95": mean_interval(found, seed=0)}
+    return mean_of(found)
 
 
 def sheet(runs: Path, data: Path, smaller: int, originals: list[Path], cases: Iterable[Case]) -> Image.Image:

@@ -37,7 +37,7 @@ from mggc_edge.compiler.precision.wanted import Precisions, Tell, findings_of
 from mggc_edge.compiler.targets import this_target
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
-from mggc_edge.pictures import PictureFormat, Size
+from mggc_edge.pictures import USUAL_COLORS, PictureFormat, Size
 from mggc_edge.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 KEEP_AUTO = "auto"
 RANGES = "ranges.json"  # ending of the ranges beside an int8 file
 COMPARED = 4  # pictures that ways to find ranges are compared on
-PICTURE_CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -336,7 +335,7 @@ def _pictures_of(path: Path, facts: OnnxFacts, settings: Settings) -> tuple[Size
         raise ArtifactError(f"'{path.name}' takes pictures of any size", hint="give one with --image-size")
     if (given := facts.metadata.get("input_format")) is not None:
         return (height, width), _format(path, given)
-    if channels not in PICTURE_CHANNELS and width in PICTURE_CHANNELS:
+    if channels not in USUAL_COLORS and width in USUAL_COLORS:
         raise ArtifactError(
             f"'{path.name}' takes [N, H, W, C], and other precisions are made from files that take [N, C, H, W]",
             hint="export the network so; --io uint8 then makes a file that takes [N, H, W, C]",
