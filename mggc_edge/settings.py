@@ -166,6 +166,7 @@ _TABLE: tuple[Setting, ...] = (
     ),
     Setting("quality.max_real", 10_000, "pictures", "most real pictures that distributions are compared with", low=2),
     Setting("quantize.calibration", "mse", "", "first range of activations", choices=("mse", "minmax")),
+    Setting("quantize.floats", 0.0, "fraction", "of finetuning that is in floats, before the grids", low=0, high=0.95),
     Setting("quantize.min_psnr", 45.0, "dB", "a quantized network below this to its file is named", low=0, high=1000),
     Setting("quantize.pictures", 16, "pictures", "ranges of activations are found on", low=1, high=10_000),
     Setting("quantize.ranges", "fixed", "", "of activations, in finetuning", choices=("learned", "fixed")),

@@ -57,8 +57,8 @@ READERS: Mapping[str, Reader] = {
     ),
     "finetune": Reader(
         (
-            "finetune.*", "distill.*", *_GRIDS, "built_in.finetune_epochs", "quick.finetune_steps", "mggc.loss",
-            "train.beta_1", "train.decay", "train.flip", "train.lambda_cycle", "train.lambda_identity",
+            "finetune.*", "distill.*", *_GRIDS, "quantize.floats", "built_in.finetune_epochs", "quick.finetune_steps",
+            "mggc.loss", "train.beta_1", "train.decay", "train.flip", "train.lambda_cycle", "train.lambda_identity",
             "train.lambda_l1", "train.pool",
         ),
         (f"{SLIM_FOLDER}/{SPEC_FILE}",),

@@ -11,7 +11,7 @@ from mggc_edge.compiler.convolutions import is_from_caffe, read_convolutions
 from mggc_edge.errors import counted
 from mggc_edge.jobs.choose import Choice, Work, batch_size, gan_loss, prune_steps
 from mggc_edge.jobs.request import CompressRequest
-from mggc_edge.jobs.tune import pictures_for_grids, quantize_generator
+from mggc_edge.jobs.tune import grids_for, precision_for, quantize_generator
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import weights_sha256
 from mggc_edge.pruning.gan_slimming.result import Slimmed, slimmed
@@ -22,8 +22,6 @@ from mggc_edge.settings import Settings
 from mggc_edge.training.likeness import PerceptualLikeness, PixelLikeness
 from mggc_edge.training.material import Material
 from mggc_edge.training.perceptual import PerceptualNetwork, from_convolutions, read_perceptual
-from mggc_edge.training.precision import GRIDS_PRECISION
-from mggc_edge.training.quantize import calibrate
 
 if TYPE_CHECKING:
     from mggc_edge.jobs.methods import Task
@@ -101,17 +99,13 @@ class Slimming:
             likeness,
             slimming_settings(job.settings, material),
             start=start,
-            grids=lambda network: calibrate(
-                network,
-                lambda: (x.to(work.processes.device) for x in pictures_for_grids(job.settings, material, job.seed)),
-                job.settings["quantize.calibration"],
-            ),
+            grids=grids_for(work, material),
             budget=task.budget,
             convention=request.macs_convention,
             seed=job.seed,
             steps=slimming_steps(job.settings, request, generator, len(material.source), work.processes.size),
             batch_size=batch_size(job.settings, BATCH, generator),
-            precision=work.precision if start is None else GRIDS_PRECISION,
+            precision=precision_for(work, generator if start is None else start),
             processes=work.processes,
         )
         named = "pixels, their gradients and MS-SSIM" if task.perceptual is None else f"features of {likeness.name}"

@@ -20,8 +20,8 @@ from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices, steps_of
-from mggc_edge.training.precision import GRIDS_PRECISION
-from mggc_edge.training.quantize import QuantizeSettings, quantize, range_parameters
+from mggc_edge.training.precision import GRIDS_PRECISION, Precision
+from mggc_edge.training.quantize import Grids, QuantizeSettings, calibrate, quantize, range_parameters
 from mggc_edge.training.recalibrate import recalibrate
 
 USUAL_RATE = 1e-3
@@ -118,6 +118,21 @@ def quantize_generator(settings: Settings, network: Network, material: Material,
     )
 
 
+def precision_for(work: Work, network: Network) -> Precision:
+    """Return in what a stage computes that trains a network: as the job does, but in float32 on 8-bit grids."""
+    return work.precision if network.spec.quantization == "none" else GRIDS_PRECISION
+
+
+def grids_for(work: Work, material: Material) -> Grids:
+    """Return what finds the grids of activations that fit a network in floats on the device of a job."""
+    job, device = work.job, work.processes.device
+    return lambda network: calibrate(
+        network,
+        lambda: (x.to(device) for x in pictures_for_grids(job.settings, material, job.seed)),
+        job.settings["quantize.calibration"],
+    )
+
+
 def pictures_for_grids(settings: Settings, material: Material, seed: int) -> Iterator[Tensor]:
     """Yield the training pictures that 8-bit grids are fitted to, each [1, C, H, W]."""
     count = min(settings["quantize.pictures"], len(material.source))
@@ -155,7 +170,8 @@ def make_finetune(
         material,
         finetune_settings(work.job.settings, originals.generator, material, request),
         seed=work.job.seed,
-        precision=work.precision if student.spec.quantization == "none" else GRIDS_PRECISION,
+        precision=precision_for(work, student),
+        grids=None if student.spec.quantization == "none" else grids_for(work, material),
         processes=work.processes,
     )
 
@@ -183,6 +199,7 @@ def finetune_settings(
         pool=settings["train.pool"],
         flip=settings["train.flip"],
         checks=settings["finetune.checks"],
+        floats=settings["quantize.floats"] if request.quantize == "8" else 0.0,
     )
 
 

@@ -117,11 +117,15 @@ def with_quantization(
     return Network.from_tensors(spec, table, tensors).train(network.training)
 
 
-def without_quantization(network: Network) -> Network:
-    """Return the network in floats: with the weights that are not rounded yet, and without grids."""
+def without_quantization(network: Network, *, shared: bool = False) -> Network:
+    """Return the network in floats: with the weights that are not rounded yet, and without grids.
+
+    `shared`: they are those of `network` itself, so that what trains one of the two trains both.
+    """
     if network.spec.quantization == "none":
         return network
     spec = replace(network.spec, quantization="none")
     table = layer_table(spec, network.table.image_size)
-    state = network.state_dict()
-    return Network.from_tensors(spec, table, {key: state[key].clone() for key in table.tensors}).train(network.training)
+    state = network.state_dict(keep_vars=shared)
+    tensors = {key: state[key] if shared else state[key].clone() for key in table.tensors}
+    return Network.from_tensors(spec, table, tensors).train(network.training)

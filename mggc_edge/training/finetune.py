@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from mggc_edge.errors import SettingError
+from mggc_edge.models.convert import without_quantization
 from mggc_edge.models.network import Network
 from mggc_edge.training.bank import Ahead, PictureSet, Pixels, to_tensor, views
 from mggc_edge.training.distill import Distiller, DistillSettings
@@ -21,6 +22,7 @@ from mggc_edge.training.order import Share, step_seed, steps_of
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.processes import ALONE, Processes
+from mggc_edge.training.quantize import Grids, set_grids
 from mggc_edge.training.schedule import constant_then_linear, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
@@ -39,6 +41,8 @@ class FinetuneSettings:
         gan_weight: of the adversarial loss; 0 leaves it out. Without target pictures the original's outputs are what
             the discriminator takes for real, as in GAN Slimming.
         checks: how often, over the whole stage, the held-out pictures are looked at.
+        floats: part of the steps, in [0, 1), in which a student on 8-bit grids is trained in floats. Then it gets the
+            grids that fit it, and what was best before them no longer counts.
     """
 
     distill: DistillSettings
@@ -56,6 +60,7 @@ class FinetuneSettings:
     pool: int = 50
     flip: bool = True
     checks: int = 20
+    floats: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,9 @@ class Finetune:
 
     That is the one whose outputs on the held-out pictures are nearest to the original's, in what the original's
     discriminator sees in them; without a discriminator, the one with the highest PSNR.
+
+    Args:
+        grids: finds the grids of a student that is trained in floats at first (`FinetuneSettings.floats`).
     """
 
     name = "finetune"
@@ -92,6 +100,7 @@ class Finetune:
         *,
         seed: int,
         precision: Precision,
+        grids: Grids | None = None,
         processes: Processes = ALONE,
     ) -> None:
         self._cast, self._material, self.settings = cast, material, settings
@@ -99,6 +108,7 @@ class Finetune:
         self._size = cast.teacher.table.image_size
         self._paired = material.objective == "paired"
         self.student = cast.student.train()
+        self._plain = without_quantization(self.student, shared=True)
         self.judge = cast.judge.train() if cast.judge is not None and settings.gan_weight > 0 else None
         self._imitates = material.objective == "distill" and self.judge is not None
         self._check_loss()
@@ -118,6 +128,9 @@ class Finetune:
         self._share = Share(settings.batch_size, processes.rank, processes.size)
         self.steps = steps_of(settings.epochs, len(material.source), self._share.total)
         self._every = max(1, self.steps // settings.checks)
+        self._grids, floats = grids, 0 if grids is None else round(settings.floats * self.steps)
+        self._on_grids = min(floats, self.steps - 1)  # the step from which on the student lies on them
+        self._running = self._plain if self._on_grids else self.student
         betas = (settings.beta_1, 0.999)
         own = [*self.student.parameters(), *self._distiller.parameters()]
         own = [parameter for parameter in own if parameter.requires_grad]  # ranges of activations may be fixed
@@ -172,6 +185,9 @@ class Finetune:
     def step(self, number: int) -> dict[str, Any]:
         """Update the generator, then the discriminator; now and then look at the held-out pictures."""
         s = self.settings
+        if self._grids is not None and number == self._on_grids > 0:
+            self._fit(self._grids)
+        self._running = self.student if number >= self._on_grids else self._plain
         rate = s.learning_rate * constant_then_linear(number, self.steps, s.decay)
         for name, optimizer in self._optimizers.items():
             set_rate(optimizer, rate * s.judge_rate if name == "D" else rate)
@@ -199,13 +215,20 @@ class Finetune:
             metrics["held_out"] = self._check()
         return metrics
 
+    def _fit(self, grids: Grids) -> None:
+        """Put the student on the grids that fit it now; the best is looked for among networks on grids alone."""
+        set_grids(self.student, grids(self._plain))
+        self._running, self._best, self.best_look = self.student, {}, {}
+        if self._processes.first:
+            self._check()
+
     def _losses(self, x: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """Return the generator's output, the parts of its loss, and what its discriminator takes for real."""
         s, cast = self.settings, self._cast
         parts: dict[str, Tensor] = {}
         with autocast(self._precision, x.device):
             lesson = self._distiller.teach(x) if s.distill.enabled or self._imitates else None
-            fake, features = self.student.features(x, self._distiller.student_taps)
+            fake, features = self._running.features(x, self._distiller.student_taps)
             fake = fake.float()
             if lesson is not None and s.distill.enabled:
                 parts |= self._distiller(lesson, x, fake, features)
@@ -225,10 +248,10 @@ class Finetune:
         if s.lambda_cycle:
             with torch.no_grad():
                 other = partner(y)
-            there, back = F.l1_loss(partner(fake).float(), x), F.l1_loss(self.student(other).float(), y)
+            there, back = F.l1_loss(partner(fake).float(), x), F.l1_loss(self._running(other).float(), y)
             parts["cycle"] = s.lambda_cycle * (there + back)
         if s.lambda_cycle and s.lambda_identity and x.shape == y.shape:
-            parts["identity"] = s.lambda_cycle * s.lambda_identity * F.l1_loss(self.student(y).float(), y)
+            parts["identity"] = s.lambda_cycle * s.lambda_identity * F.l1_loss(self._running(y).float(), y)
         return parts
 
     def _seen(self, x: Tensor, y: Tensor) -> Tensor:
@@ -244,7 +267,7 @@ class Finetune:
     def look(self) -> dict[str, float]:
         """Compare the generator, as it is, with the original on the held-out pictures; see `held_out_distance`."""
         self._wanted = self._wanted or list(_held_out_lessons(self._distiller, self._material, self._processes.device))
-        return held_out_distance(self.student, self._distiller, self._material, self._wanted)
+        return held_out_distance(self._running, self._distiller, self._material, self._wanted)
 
     def begin(self) -> dict[str, float]:
         """Look at the generator as it is given, which is the best until there is a better one."""

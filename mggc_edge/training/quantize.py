@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +51,17 @@ def quantize(network: Network, pictures: Callable[[], Iterable[Tensor]], setting
     for scale in range_parameters(quantized):
         scale.requires_grad_(settings.learned)
     return quantized
+
+
+Grids = Callable[[Network], Mapping[str, tuple[float, int]]]  # of a network in floats, see `calibrate`
+
+
+def set_grids(network: Network, grids: Mapping[str, tuple[float, int]]) -> None:
+    """Give the activations of a network that lies on grids others, in place: scale and zero point by the row's name."""
+    for name, (scale, zero_point) in grids.items():
+        row, (log_scale, zero) = network.get_submodule(name), INPUT_GRID
+        row.get_parameter(log_scale).data.copy_(torch.tensor([scale]).log())
+        row.get_buffer(zero).fill_(zero_point)
 
 
 def range_parameters(network: Network) -> list[nn.Parameter]:

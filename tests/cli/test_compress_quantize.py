@@ -170,6 +170,7 @@ def test_translate_and_bench_run_it(run: Path, command: Command, given: Path, tm
             "unet.pth",
             ("--set", "quantize.calibration=minmax", "--set", "distill.content=1", "--set", "distill.style=1"),
         ),
+        ("unet.pth", ("--set", "quantize.floats=0.5")),
     ],
 )
 def test_every_family_is_quantized_by_every_method(

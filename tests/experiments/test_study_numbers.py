@@ -166,6 +166,20 @@ def test_the_page_says_where_a_run_had_other_steps_of_finetuning(study: Study) -
     assert "**Not every run had as many steps of finetuning.**" in page(study, Numbers(study, found), None)
 
 
+def test_the_page_counts_steps_of_slimming_where_finetuning_takes_as_many_fewer(study: Study) -> None:
+    found = records(study)
+    for one in found:
+        slims = one["row"] == "ours"
+        one |= {
+            "steps": {"prune": 10, "finetune": 20 if slims else 30},
+            "slimming": {} if not slims else {"channels": 9},
+        }
+    said = "Steps that train the generator, in slimming and in finetuning: 30 in every run."
+    assert said in page(study, Numbers(study, found), None)
+    found[0]["steps"]["finetune"] = 31
+    assert "**Not every run had as many steps of finetuning.**" in page(study, Numbers(study, found), None)
+
+
 def test_a_study_without_runs_has_a_page_too(study: Study) -> None:
     text = page(study, Numbers(study, []), None)
     assert "**0 of 4 runs are finished**" in text

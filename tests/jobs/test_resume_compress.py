@@ -268,11 +268,12 @@ def test_gan_slimming_in_8_bit_reads_the_settings_of_the_grids_as_well(built_in:
     (tmp_path / "RUN/slim/spec.json").unlink()
     job = resume_job(tmp_path / "RUN", "compress")
     names = ("quantize.weights", "quantize.ranges", "quantize.calibration", "quantize.pictures")
-    assert all(may_be_set(job, name) for name in names)
+    assert all(may_be_set(job, name) for name in (*names, "quantize.floats"))
     job.request = {**job.request, "method": "gan-slimming"}
     assert all(may_be_set(job, name) for name in names)
     job.request = {**job.request, "quantize": "8"}
     assert not any(may_be_set(job, name) for name in names)  # its channels were chosen on those grids
+    assert may_be_set(job, "quantize.floats")  # finetuning alone
     for name in ("plan.json", "discriminator-plan.json"):
         (tmp_path / "RUN" / name).unlink()
     assert all(may_be_set(job, name) for name in names)

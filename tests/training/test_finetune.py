@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mggc_edge.models.convert import with_quantization
+from mggc_edge.models.layers import INPUT_GRID
 from mggc_edge.models.network import Network, Tap
 from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
@@ -23,6 +25,7 @@ from mggc_edge.training.losses import GanLoss
 from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices
 from mggc_edge.training.precision import Precision
+from mggc_edge.training.quantize import calibrate, range_parameters
 from tests.models.model_helpers import some_kept
 from tests.models.reference_networks import reference_network
 from tests.training.training_helpers import assert_equal, copied, pictures, run_steps, trained
@@ -387,6 +390,64 @@ def test_a_stage_goes_on_bit_for_bit_with_dropout_and_bf16() -> None:
     assert run_steps(later, SEED, 3, 6) == metrics
     assert_equal(later.state(), whole.state())
     assert all(value.dtype == torch.float32 for name, value in state.items() if name.endswith("weight"))
+
+
+# --- in floats at first, then on grids ------------------------------------------------------------------------------
+
+
+def grids_of(network: Network) -> Mapping[str, tuple[float, int]]:
+    return calibrate(network, lambda: (SMALL_X.batch([number]) for number in range(4)), "mse")
+
+
+def on_grids(student: Network, floats: float, *, learned: bool = False) -> Finetune:
+    """Return a stage of 8 steps, the first part of which, `floats`, is in floats."""
+    quantized = with_quantization(student, grids_of(student))
+    for scale in range_parameters(quantized):
+        scale.requires_grad_(learned)
+    who = dataclasses.replace(cast("distill"), student=quantized)
+    settings = dataclasses.replace(SETTINGS, floats=floats)
+    return Finetune(who, material("distill"), settings, seed=SEED, precision="fp32", grids=grids_of)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_student_is_trained_in_floats_at_first_and_then_put_on_the_grids_that_fit_it(learned: bool) -> None:
+    plain = stage("distill")
+    found = on_grids(plain.student, 0.5, learned=learned)
+    assert found.begin() == plain.begin()
+    assert run_steps(found, SEED, 0, 4) == run_steps(plain, SEED, 0, 4)
+    fitted = on_grids(plain.student, 0.0, learned=learned)
+    after = plain.student.state_dict()
+    assert_equal({key: found.student.state_dict()[key] for key in after}, after)
+    first = fitted.begin()
+    run_steps(found, SEED, 4, 5)
+    assert found.best_look == first
+    assert_equal(found.best().state_dict(), fitted.best().state_dict())
+    run_steps(found, SEED, 5, 8)
+    pairs = zip(range_parameters(found.student), range_parameters(fitted.student), strict=True)
+    assert {torch.equal(*pair) for pair in pairs} == {not learned}
+    assert found.best().spec.quantization == "int8"
+
+
+@pytest.mark.parametrize("first", [3, 4, 5])
+def test_a_stage_that_changes_to_grids_goes_on_from_its_state_bit_for_bit(first: int) -> None:
+    whole, later = (on_grids(cast("distill").student, 0.5) for _ in range(2))
+    run_steps(whole, SEED, 0, first)
+    state = copied(whole.state())
+    metrics = run_steps(whole, SEED, first, 8)
+    later.load_state(state)
+    assert run_steps(later, SEED, first, 8) == metrics
+    assert_equal(later.state(), whole.state())
+    assert_equal(later.best().state_dict(), whole.best().state_dict())
+
+
+def test_the_last_step_is_on_grids_however_long_a_student_is_in_floats() -> None:
+    found = on_grids(cast("distill").student, 0.99)
+    names = [f"{layer.name}.{INPUT_GRID[0]}" for layer in found.student.table.layers if layer.quantized_input]
+    before = copied({name: found.student.get_parameter(name) for name in names})
+    run_steps(found, SEED, 0, 7)
+    assert_equal({name: found.student.get_parameter(name) for name in names}, before)
+    run_steps(found, SEED, 7, 8)
+    assert not all(torch.equal(found.student.get_parameter(name), before[name]) for name in names)
 
 
 def test_finetuning_brings_a_slim_generator_nearer_to_the_original() -> None:

@@ -139,8 +139,11 @@ def _fair(study: Study, numbers: Numbers) -> str:
     lines.append(_line(["discriminator's MACs kept", *(_judge(numbers, row) for row in rows)]))
     text = [shared, "\n".join([*header, *lines])]
     steps = {record["steps"].get("finetune") for record in numbers.records}
+    trained = {_trained(record) for record in numbers.records}
     if len(steps) == 1:
         text.append(f"Steps of finetuning: {_value(steps.pop())} in every run.")
+    elif len(trained) == 1:
+        text.append(f"Steps that train the generator, in slimming and in finetuning: {trained.pop()} in every run.")
     else:
         text.append("**Not every run had as many steps of finetuning.**")
     return "\n\n".join(text)
@@ -157,6 +160,12 @@ def _notes(numbers: Numbers) -> str:
     notes += [HELD_OUT, *test["remarks"]]
     notes.append(f"Machine: {'; '.join(machines)}. Versions: {'; '.join(versions)}.")
     return "\n\n".join(notes)
+
+
+def _trained(record: Record) -> int:
+    """Return how many steps train the generator: those of finetuning, and of GAN Slimming, which trains it as well."""
+    stages = ("prune", "finetune") if record.get("slimming") else ("finetune",)
+    return sum(int(record["steps"].get(stage, 0)) for stage in stages)
 
 
 def _judge(numbers: Numbers, row: Row) -> str:

@@ -14,7 +14,6 @@ its weights and activations are rounded in every step.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 from mggc_edge.errors import TrainingError
 from mggc_edge.models.convert import without_quantization
 from mggc_edge.models.cost import MacsConvention
-from mggc_edge.models.layers import INPUT_GRID
 from mggc_edge.models.network import Network
 from mggc_edge.pruning.gan_slimming.scales import fold_scales, give_back, scaled_groups, shrink, with_scales
 from mggc_edge.pruning.gan_slimming.settings import SlimmingSettings
@@ -35,12 +33,11 @@ from mggc_edge.training.order import Share
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.processes import ALONE, Processes
-from mggc_edge.training.quantize import range_parameters
+from mggc_edge.training.quantize import Grids, range_parameters, set_grids
 from mggc_edge.training.schedule import half_cosine, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
 LikenessLoss = Callable[[Tensor, Tensor], Tensor]  # of what a generator gave, and what the original gave
-Grids = Callable[[Network], Mapping[str, tuple[float, int]]]  # see `mggc_edge.training.quantize.calibrate`
 FITTED = 4  # how often fixed grids are fitted to what is open, until the budget is met
 
 
@@ -218,10 +215,7 @@ class GanSlimming:
         """Give the student the grids that fit it as it is: with closed channels, and scales of another size."""
         scales = {name: scale.detach() for name, scale in self.scales.items()}
         plain = without_quantization(fold_scales(self.student, scales))
-        for name, (scale, zero_point) in grids(plain).items():
-            row, (log_scale, zero) = self.student.get_submodule(name), INPUT_GRID
-            row.get_parameter(log_scale).data.fill_(math.log(scale))
-            getattr(row, zero).fill_(zero_point)
+        set_grids(self.student, grids(plain))
 
     def widths(self) -> dict[str, int]:
         """Return how many channels of every group with scales are open."""
