@@ -6,6 +6,7 @@ shows it: one day against another is a sample of one. Between jobs on shared mac
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -235,7 +236,10 @@ def _words(value: Any) -> str:
 
 
 def _version(library: str) -> str | None:
-    try:
+    """Return the version of a library here, under whatever name it was installed: "onnxruntime-gpu" has it as well."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
         return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None
+    for distribution in metadata.packages_distributions().get(library, ()):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(distribution)
+    return None

@@ -171,7 +171,10 @@ def power_json(
     each_seconds = (ran_ns[1] - ran_ns[0]) / NS / pictures
     above = None
     if under.total_mw is not None and alone is not None and alone.total_mw is not None:
-        above = under.total_mw - alone.total_mw
+        if alone.total_rails == under.total_rails:
+            above = under.total_mw - alone.total_mw
+        else:
+            remarks.append("other rails could be read while nothing ran, so that what is above idle is not known")
     return {
         "total": {"kind": whole.kind, "rails": list(whole.rails), "text": whole.text},
         "rails": {

@@ -9,7 +9,7 @@ import numpy as np
 from mggc_edge.benchmarks.percentiles import enclosing_ranks
 from mggc_edge.benchmarks.report import ProcessSamples
 
-FEW_PROCESSES, FEW_PAIRS = 5, 20
+FEW_PROCESSES, FEW_PAIRS = 5, 15  # a gate's first round has 20 pairs, of which a few may be left out
 UNSETTLED_SHARE = 0.25  # of the processes
 # Of the time of a run: above it, the processor that hands out the work is what takes the time, not the accelerator.
 ENQUEUE_BOUND = 0.9

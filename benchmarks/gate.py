@@ -3,8 +3,8 @@
 A model fails where it is slower (the interval leaves out 1) and its estimate is beyond the limit; it passes where the
 whole interval is within the limit; everything else is inconclusive. So one that is as fast as its baseline fails in at
 most half a per cent of the cases, however noisy the machine is, and one that is slower than allowed passes in at most
-half a per cent a round. In between lies what no samples decide: slower by just the limit, half of the estimates are
-beyond it.
+half a per cent a round. None fails on one of two rounds, where others disturbed the other one. In between lies what no
+samples decide: slower by just the limit, half of the estimates are beyond it.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ class ModelGate:
         limit: the regression that is allowed; None: latency is not judged.
         facts: those that are known of both.
         earlier: whether the baseline's samples are of another day.
+        confirmed: whether every round that was measured is in the comparison; if one is left out, nothing fails.
     """
 
     comparison: Comparison
     limit: float | None
     facts: tuple[FactRow, ...] = ()
     earlier: bool = False
+    confirmed: bool = True
 
     @property
     def slowdown(self) -> float:
@@ -78,7 +80,7 @@ class ModelGate:
             return "inconclusive"
         low, high = self.interval
         if low > 0 and self.slowdown > self.limit:
-            return "fail"
+            return "fail" if self.confirmed else "inconclusive"
         return "pass" if high <= self.limit else "inconclusive"
 
     @property
@@ -155,7 +157,12 @@ class Gate:
 
 
 def judge(
-    comparisons: Sequence[Comparison], limits: Limits, facts: Mapping[str, FileFacts], *, earlier: bool = False
+    comparisons: Sequence[Comparison],
+    limits: Limits,
+    facts: Mapping[str, FileFacts],
+    *,
+    earlier: bool = False,
+    confirmed: bool = True,
 ) -> tuple[ModelGate, ...]:
     """Return what comparisons with baselines, and the facts about the files, say against the limits.
 
@@ -163,7 +170,7 @@ def judge(
         comparisons: a is the baseline.
         limits: what is allowed.
         facts: by name of a model.
-        earlier: see `ModelGate`.
+        earlier, confirmed: see `ModelGate`.
     """
     return tuple(
         ModelGate(
@@ -171,6 +178,7 @@ def judge(
             limits.regression,
             fact_rows(facts.get(comparison.a, FileFacts()), facts.get(comparison.b, FileFacts()), limits.facts),
             earlier,
+            confirmed,
         )
         for comparison in comparisons
     )
@@ -183,10 +191,11 @@ def round_documents(rounds: Rounds, verdicts: Sequence[Sequence[ModelGate]]) -> 
             "pairs": sum(len(process.pairs) for process in each.runs[0].processes),
             "processes": len(each.runs[0].processes),
             "seconds": each.context.get("seconds"),
+            "used": counts,
             "disturbed": sorted({code for model in models for code in model.comparison.disturbed}),
             "verdicts": {model.comparison.b: model.latency_verdict for model in models},
         }
-        for each, models in zip(rounds.each, verdicts, strict=True)
+        for each, models, counts in zip(rounds.each, verdicts, rounds.used, strict=True)
     )
 
 

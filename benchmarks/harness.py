@@ -51,6 +51,7 @@ SAMPLE_NS = 50_000_000  # a sample of fast models lasts at least this long
 LONG_NS = 200_000_000  # a single inference that lasts this long is a sample
 LEAST_RUNS, MOST_RUNS = 3, 200  # inferences of a sample of fast models
 MOST_TURNS = 8  # in which the samples of a pair are gathered
+MOST_LONGER = 3.0  # than its warm-up says, a sample may take before its process is given up
 GRACE_SECONDS = 10.0  # beyond the time limit, before a process that does not answer is given up
 
 MOST_STOLEN = 0.02  # as much as `disturbance.MOST_LOST`
@@ -236,6 +237,11 @@ class _Plan:
                 if not self.gathered[index].runs_per_pair:
                     self.gathered[index].runs_per_pair = runs_per_pair(warm[index]["median_ns"])
             ready, lowered = self.clock(), since_now(self._device)
+            # Of slow models what the warm-up took says how long a pair will take; no request is given less than that.
+            takes = [one.runs_per_pair * warm[index]["median_ns"] / 1e9 for index, one in enumerate(self.gathered)]
+            if number == 1:
+                share = (self.deadline - began) / self._blocks - (ready - began)
+                pairs = min(pairs, max(1, int(share / max(sum(takes), 1e-9))))
             for turns in schedule([one.runs_per_pair for one in self.gathered], pairs, self.random):
                 if samples[0] and self.clock() >= self.deadline:
                     break
@@ -243,7 +249,8 @@ class _Plan:
                 for index, runs in turns:
                     # The other model has taken the caches: a fast one runs once before it is timed.
                     untimed = int(warm[index]["median_ns"] < SAMPLE_NS)
-                    found[index].append(self._ask(workers[index], {"do": "sample", "runs": runs, "untimed": untimed}))
+                    request = {"do": "sample", "runs": runs, "untimed": untimed}
+                    found[index].append(self._ask(workers[index], request, MOST_LONGER * takes[index]))
                 for index, answers in enumerate(found):
                     samples[index].append(tuple(value for answer in answers for value in answer["samples_ns"]))
                     noted[index].append(Noted.together([Noted.from_answer(answer["noted"]) for answer in answers]))
@@ -289,8 +296,9 @@ class _Plan:
                 )
             )
 
-    def _ask(self, worker: Worker, request: dict[str, Any]) -> dict[str, Any]:
-        return worker.ask(request, max(0.0, self.deadline - self.clock()) + GRACE_SECONDS)
+    def _ask(self, worker: Worker, request: dict[str, Any], least_s: float = 0.0) -> dict[str, Any]:
+        """Return the answer to a request, for which there is the time that is left, and at least so many seconds."""
+        return worker.ask(request, max(least_s, self.deadline - self.clock()) + GRACE_SECONDS)
 
 
 def _measure_blocks(plan: _Plan, blocks: Sequence[int]) -> bool:

@@ -34,7 +34,7 @@ WARNINGS: Mapping[str, Remark] = {
         "measure larger pictures, or let the engine record its work once (a CUDA graph)",
     ),
     "few_samples": Remark(
-        "few samples: under 5 processes or 20 pairs, so that the intervals are wide",
+        "few samples: under 5 processes or 15 pairs, so that the intervals are wide",
         "more pairs: mggc-edge bench --pairs",
     ),
     "frequency": Remark(

@@ -39,6 +39,11 @@ class Rounds:
     each: tuple[BenchmarkReport, ...]
     report: BenchmarkReport
 
+    @property
+    def used(self) -> tuple[bool, ...]:
+        """Whether each round's samples are in the estimates of `report`, see `pooled`."""
+        return used(self.each)
+
 
 def measure_in_rounds(
     measure_round: Round,
@@ -75,9 +80,8 @@ def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
 
     A round with a warning that forbids a verdict is left out, if there is another one without.
     """
-    void = [bool(disturbing(code for run in each.runs for code in run.warnings)) for each in rounds]
-    used = [not lost or all(void) for lost in void]
-    runs = tuple(_together([each.runs[index] for each in rounds], used) for index in range(len(rounds[0].runs)))
+    counts = used(rounds)
+    runs = tuple(_together([each.runs[index] for each in rounds], counts) for index in range(len(rounds[0].runs)))
     contexts = [each.context for each in rounds]
     summed: dict[str, Any] = {
         key: sum(context.get(key, 0) for context in contexts) for key in ("seconds", "pairs", "processes")
@@ -90,9 +94,15 @@ def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
     if "stolen" in context:
         context["stolen"] = _stolen(contexts)
     if "cpu" in context:
-        last = contexts[-1]["cpu"].get("frequency_khz_after")
-        context["cpu"] = {**context["cpu"], "frequency_khz_after": last}
+        last = {key: value for key, value in contexts[-1]["cpu"].items() if key.endswith("_after")}
+        context["cpu"] = {**context["cpu"], **last}
     return replace(rounds[0], context=context, runs=runs, complete=all(each.complete for each in rounds))
+
+
+def used(rounds: Sequence[BenchmarkReport]) -> tuple[bool, ...]:
+    """Return which rounds estimates use: those that others did not disturb as a whole, or all where there is none."""
+    void = [bool(disturbing(code for run in each.runs for code in run.warnings)) for each in rounds]
+    return tuple(not lost or all(void) for lost in void)
 
 
 def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:

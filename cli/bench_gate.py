@@ -47,12 +47,12 @@ class GatePlan:
         kind = "earlier document" if self.earlier is not None else "measured"
         return {"path": str(self.flags.baseline), "kind": kind, "weaker": self.earlier is not None}
 
-    def judge(self, report: BenchmarkReport) -> tuple[ModelGate, ...]:
-        """Return what a report says of every model."""
+    def judge(self, report: BenchmarkReport, *, confirmed: bool = True) -> tuple[ModelGate, ...]:
+        """Return what a report says of every model; `confirmed`: see `ModelGate`."""
         from mggc_edge.benchmarks.gate import judge
 
         found = report.comparisons if self.earlier is None else self._with_earlier(self.earlier, report)
-        return judge(found, self.flags.limits, self.facts, earlier=self.earlier is not None)
+        return judge(found, self.flags.limits, self.facts, earlier=self.earlier is not None, confirmed=confirmed)
 
     def _with_earlier(self, earlier: Earlier, report: BenchmarkReport) -> tuple[Comparison, ...]:
         from mggc_edge.benchmarks.earlier import compare_with_earlier
@@ -224,8 +224,11 @@ def measure_gate(
         _check_fed(report, plan.compared)
         return report
 
+    # What an error or Ctrl-C ends is not judged, and its document must not look like that of a gate that passed.
+    unjudged = {"threshold": plan.flags.limits.regression, "verdict": None, "exit_code": None}
+
     def named(report: BenchmarkReport) -> BenchmarkReport:
-        return replace(report, compared=plan.compared, control=control)
+        return replace(report, compared=plan.compared, control=control, gate=unjudged)
 
     def settled(report: BenchmarkReport) -> bool:
         return all(model.latency_verdict in (None, "pass") for model in plan.judge(report))
@@ -239,7 +242,7 @@ def measure_gate(
     )
     gate = Gate(
         plan.flags.limits,
-        plan.judge(rounds.report),
+        plan.judge(rounds.report, confirmed=all(rounds.used)),
         plan.flags.warn,
         round_documents(rounds, [plan.judge(each) for each in rounds.each]),
         plan.baseline,

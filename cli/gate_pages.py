@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mggc_edge.benchmarks.file_facts import FACTS, operator_changes
 from mggc_edge.cli.output import file_size, shown, si
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from rich.console import RenderableType
 
     from mggc_edge.benchmarks.file_facts import FileFacts
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 COLORS = {"pass": "green", "fail": "red", "inconclusive": "yellow", None: "cyan"}
 WORDS = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive", None: "not judged"}
+WHICH = ("first", "last")  # of two rounds
 HEADER = ("fact", "baseline", "model", "change", "allowed")
 EARLIER = (
     "The baseline's numbers are of another measurement, on this machine and with these versions: what changed since is "
@@ -119,9 +122,7 @@ def model_details(model: ModelGate, gate: Gate) -> list[str]:
             f"here: {size}."
         )
     if len(gate.rounds) == 2:
-        first = gate.rounds[0]
-        verdict = first["verdicts"].get(comparison.b)
-        lines.append(f"Measured twice: the first {first['pairs']} pairs alone {_alone(verdict)}; all together decide.")
+        lines.append(_twice(gate.rounds, comparison.b))
     of, disturbed = comparison.pairs + comparison.left_out, comparison.left_out - comparison.throttled
     if comparison.throttled:
         lines.append(f"Of {of} pairs {comparison.throttled} were left out, in which the board had lowered its clocks.")
@@ -162,6 +163,15 @@ def fact_lines(model: ModelGate, plan: GatePlan) -> list[str]:
 def _count(facts: FileFacts) -> str:
     total = sum((facts.operators or {}).values())
     return f"{total} in both" if total != 1 else "one in both"
+
+
+def _twice(rounds: Sequence[Mapping[str, Any]], model: str) -> str:
+    """Return what a second round changed, or which of the two is left out."""
+    lost = [f"the {which} {one['pairs']} pairs" for which, one in zip(WHICH, rounds, strict=True) if not one["used"]]
+    if lost:
+        return f"Measured twice: {lost[0]} are left out, because others disturbed them; the rest alone fails no model."
+    alone = _alone(rounds[0]["verdicts"].get(model))
+    return f"Measured twice: the first {rounds[0]['pairs']} pairs alone {alone}; all together decide."
 
 
 def _alone(verdict: str | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mggc_edge.machine import BF16_SETS, INT8_SETS, this_machine
+from mggc_edge.machine import BF16_SETS, INT8_SETS, container_kind, core_quota, this_machine
 
 
 def make(root: Path, **files: str) -> Path:
@@ -64,3 +64,57 @@ def test_devices_of_nvidia_are_known_by_their_nodes(tmp_path: Path) -> None:
 def test_a_machine_has_any_of_some_instruction_sets_or_none(tmp_path: Path) -> None:
     machine = this_machine(make(tmp_path, cpuinfo="flags\t\t: avx2 avx512_bf16 amx_bf16\n"))
     assert (machine.has_any(BF16_SETS), machine.has_any(INT8_SETS), machine.has_any(())) == (True, False, False)
+
+
+def put(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({}, None),
+        ({"sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        ({"sys/fs/cgroup/cpu.max": "150000 100000\n"}, 1.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a.slice/b.scope\n",
+                "sys/fs/cgroup/a.slice/cpu.max": "50000 100000\n",
+                "sys/fs/cgroup/a.slice/b.scope/cpu.max": "200000 100000\n",
+            },
+            0.5,
+        ),
+        ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/cpu.max": "300000 100000\n"}, 3.0),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "200000\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({"sys/fs/cgroup/cpu.max": "100000 0\n"}, None),
+    ],
+)
+def test_the_quota_of_a_control_group_is_the_least_above_a_process(
+    tmp_path: Path, files: dict[str, str], quota: float | None
+) -> None:
+    assert core_quota(put(tmp_path, files)) == quota
+
+
+def test_a_quota_below_one_core_leaves_one(tmp_path: Path) -> None:
+    assert this_machine(put(tmp_path, {"sys/fs/cgroup/cpu.max": "20000 100000\n"})).cores == 1
+    every = this_machine(tmp_path / "none").cores
+    assert this_machine(put(tmp_path / "b", {"sys/fs/cgroup/cpu.max": "99900000 100000\n"})).cores == every
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({}, None),
+        ({"proc/1/cgroup": "0::/init.scope\n"}, None),
+        ({".dockerenv": ""}, "docker"),
+        ({"run/.containerenv": 'engine="podman-4.9"\n'}, "podman"),
+        ({"run/systemd/container": "lxc\n", ".dockerenv": ""}, "lxc"),
+        ({"proc/1/cgroup": "11:cpu:/kubepods/burstable/pod1\n"}, "kubepods"),
+    ],
+)
+def test_a_container_is_known_by_its_marks(tmp_path: Path, files: dict[str, str], kind: str | None) -> None:
+    assert container_kind(put(tmp_path, files)) == kind

@@ -27,7 +27,7 @@ Look = Dict[str, Dict[str, int]]
 _JUNCTION = re.compile(r"tj[-_]therm", re.IGNORECASE)
 _NO_CHIP = re.compile(r"PMIC|fan|board|diode|wifi|nvme", re.IGNORECASE)  # PMIC-Die says 100 degrees, always
 _LOWERS = re.compile(r"throttle|cpufreq|devfreq|balanced|heavy|gk20a|^cpu|^gpu", re.IGNORECASE)
-_LEAST, _MOST = -40, 150  # degrees; a zone whose unit is off may say -256
+LEAST, MOST = -40, 150  # degrees; a zone whose unit is off may say -256
 MOVED = 0.01  # a locked clock that is lower by more than this part has been lowered
 GPUS = re.compile(r"gpu|g[abmpv]\d+b|gk20a", re.IGNORECASE)
 
@@ -37,7 +37,7 @@ def temperatures(root: Path = Path("/")) -> dict[str, float]:
     found = {}
     for folder in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         value = number(folder / "temp")
-        if value is not None and _LEAST <= value / 1000 <= _MOST:
+        if value is not None and LEAST <= value / 1000 <= MOST:
             found[text(folder / "type")] = value / 1000
     return found
 

@@ -279,9 +279,10 @@ class Window:
     Attributes:
         seconds: how long it was.
         samples: that lie in it.
-        gap_seconds: the longest time in it without a sample.
+        gap_seconds: the longest time in it without a sample of a rail of the total, or of any where there is no total.
         mean_mw: mean power of every rail, in mW.
         total_mw: mean of the total; None where there is no total.
+        total_rails: whose sum that is.
     """
 
     seconds: float
@@ -289,13 +290,15 @@ class Window:
     gap_seconds: float
     mean_mw: Mapping[str, float] = field(default_factory=dict)
     total_mw: float | None = None
+    total_rails: Sequence[str] = ()
 
 
 def window(samples: Sequence[Sample], start_ns: int, end_ns: int) -> Window:
     """Return what the time between two moments took, of samples in the order of time.
 
-    A rail counts where every sample has it. At the ends, power is interpolated between the samples on either side;
-    where there is none beyond an end, the nearest one's holds.
+    A rail counts where two samples have it: one that could not be read for a moment is still what it is, and the total
+    stays the same sum. Power is interpolated between the samples on either side; where there is none beyond an end, the
+    nearest one's holds.
 
     Raises:
         ValueError: fewer than two samples lie there, so that there is nothing to integrate.
@@ -303,18 +306,20 @@ def window(samples: Sequence[Sample], start_ns: int, end_ns: int) -> Window:
     inside = [sample for sample in samples if start_ns <= sample[0] <= end_ns]
     if end_ns <= start_ns or len(inside) < 2:
         raise ValueError(f"{len(inside)} samples of power are too few for an energy")
-    names = [name for name in inside[0][1] if all(name in values for _, values in samples)]
+    moments = {name: [moment for moment, values in inside if name in values] for _, rails in inside for name in rails}
+    names = [name for name, known in moments.items() if len(known) >= 2]
     means = {name: _integral(samples, name, start_ns, end_ns) / (end_ns - start_ns) for name in names}
-    moments = [start_ns, *(moment for moment, _ in inside), end_ns]
-    gap = max(after - before for before, after in zip(moments, moments[1:])) / 1e9
     rails_of_total = meaning(names).rails
     total = sum(means[name] for name in rails_of_total) if rails_of_total else None
-    return Window((end_ns - start_ns) / 1e9, len(inside), gap, means, total)
+    curves = [moments[name] for name in rails_of_total] or [[moment for moment, _ in inside]]
+    ends = [[start_ns, *curve, end_ns] for curve in curves]
+    gap = max(after - before for curve in ends for before, after in zip(curve, curve[1:])) / 1e9
+    return Window((end_ns - start_ns) / 1e9, len(inside), gap, means, total, rails_of_total)
 
 
 def _integral(samples: Sequence[Sample], name: str, start_ns: int, end_ns: int) -> float:
     """Return the trapezoidal integral of a rail, in mW ns."""
-    points = [(moment, values[name]) for moment, values in samples]
+    points = [(moment, values[name]) for moment, values in samples if name in values]
     inside = [point for point in points if start_ns < point[0] < end_ns]
     curve = [(start_ns, _at(points, start_ns)), *inside, (end_ns, _at(points, end_ns))]
     return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in zip(curve, curve[1:]))

@@ -1,9 +1,12 @@
-"""What the clocks of the cores do: how fast they are now, and how often heat has held them back."""
+"""What the clocks of the cores do: how fast they are now, how hot it is there, and how often heat held them back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+
+from .files import number, text
+from .heat import LEAST, MOST, junction, temperatures
 
 CORES = "sys/devices/system/cpu"
 
@@ -23,6 +26,20 @@ def throttle_events(root: Path = Path("/")) -> int | None:
         *_numbers(root, "cpu[0-9]*/thermal_throttle/package_throttle_count"),
     ]
     return sum(counts) if counts else None
+
+
+SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # drivers of processors' own sensors, by their hwmon
+
+
+def temperature_c(root: Path = Path("/")) -> float | None:
+    """Return the temperature of the processor's hottest place, in degrees Celsius; None where nothing says it.
+
+    Of the sensors in the processor; without any, of the machine's thermal zones.
+    """
+    chips = [folder for folder in (root / "sys/class/hwmon").glob("hwmon*") if text(folder / "name") in SENSORS]
+    values = [number(path) for folder in chips for path in folder.glob("temp*_input")]
+    found = [value / 1000 for value in values if value is not None and LEAST <= value / 1000 <= MOST]
+    return max(found) if found else junction(temperatures(root))
 
 
 def _numbers(root: Path, pattern: str) -> Iterable[int]:

@@ -94,9 +94,10 @@ class Store:
             StoreError: they cannot be written; the file has to be sent from its beginning.
         """
         _hash(name)
+        begins = name not in self._parts  # then what lies there is of a process of old that had the same number
         part = self._parts.setdefault(name, self.folder / f"part-{os.getpid()}-{name}")
         try:
-            with self._errors(), part.open("ab") as file:
+            with self._errors(), part.open("wb" if begins else "ab") as file:
                 file.write(data)
                 return file.tell()
         except StoreError:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .board import BoardSession
 from .host import host_id
-from .processor import clock_khz, throttle_events
+from .processor import clock_khz, temperature_c, throttle_events
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,6 +34,7 @@ class Moment:
         governors: how the cores' clocks are chosen, each name once.
         frequency_khz: mean clock of the cores.
         throttle_events: how often the processor has been slowed down for its heat since the machine started.
+        temperature_c: of the processor's hottest place, in degrees Celsius.
     """
 
     load: float | None
@@ -42,6 +43,7 @@ class Moment:
     governors: tuple[str, ...]
     frequency_khz: float | None
     throttle_events: int | None = None
+    temperature_c: float | None = None
 
 
 class Surroundings:
@@ -108,6 +110,7 @@ def moment(root: Path = Path("/")) -> Moment:
         governors=tuple(sorted({governor for governor in governors if governor})),
         frequency_khz=sum(known) / len(known) if known else None,
         throttle_events=throttle_events(root),
+        temperature_c=temperature_c(root),
     )
 
 

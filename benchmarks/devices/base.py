@@ -106,6 +106,7 @@ def facts_of(answer: Mapping[str, Any]) -> DeviceFacts:
             memory_bytes=None if told["memory_bytes"] is None else _count(told["memory_bytes"]),
             jetson=None if told["jetson"] is None else _text(told["jetson"]),
             gpu_nodes=tuple(_text(name) for name in told["gpu_nodes"][:MAX_NAMES]),
+            container=None if told["container"] is None else _text(told["container"]),
         )
         cores = _count(answer["all_cores"])
         return DeviceFacts(
@@ -134,6 +135,7 @@ def moment_of(answer: Mapping[str, Any]) -> Moment:
             governors=tuple(_text(name) for name in answer["governors"][:MAX_NAMES]),
             frequency_khz=_number(answer["frequency_khz"]),
             throttle_events=None if answer["throttle_events"] is None else _count(answer["throttle_events"]),
+            temperature_c=_number(answer["temperature_c"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DeviceError("what the device tells of its surroundings makes no sense") from error

@@ -1,6 +1,6 @@
-"""How long `mggc-edge --help` takes against an empty Typer app with as many commands, measured in turn.
+"""How long `--help`, of the program or of a command, takes against an empty Typer app with as many commands, in turn.
 
-    python benchmarks/experiments/startup.py [--pairs 30]
+    python benchmarks/experiments/startup.py [--pairs 30] [--command bench]
 
 Prints the ratio of whole-process CPU times, user and system, which a busy machine disturbs less than wall time: its
 median over the pairs and a 95 % bootstrap interval.
@@ -31,7 +31,7 @@ for name in {names}:
     app.command(name)(command)
 app()
 '''
-OURS = "import sys; sys.argv = ['mggc-edge', '--help']; from mggc_edge.cli.main import main; main()"
+OURS = "from mggc_edge.cli.main import main; main()"
 
 
 def command_names() -> list[str]:
@@ -49,14 +49,15 @@ def seconds(command: Sequence[str]) -> float:
     return end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
 
 
-def ratios(pairs: int) -> list[float]:
-    """Return ours : empty for every pair, the two in turn, each first in half of them."""
+def ratios(pairs: int, command: str | None = None) -> list[float]:
+    """Return ours : empty for every pair, the two in turn, each first in half of them; of a command, or the program."""
+    asked = ["--help"] if command is None else [command, "--help"]
     with tempfile.TemporaryDirectory() as folder:
         empty = Path(folder) / "empty.py"
         empty.write_text(EMPTY_APP.format(names=command_names()))
-        commands = ([sys.executable, "-c", OURS], [sys.executable, str(empty), "--help"])
-        for command in commands:  # warm-up: byte code, file cache
-            seconds(command)
+        commands = ([sys.executable, "-c", OURS, *asked], [sys.executable, str(empty), *asked])
+        for one in commands:  # warm-up: byte code, file cache
+            seconds(one)
         found = []
         for pair in range(pairs):
             order = (0, 1) if pair % 2 == 0 else (1, 0)
@@ -76,7 +77,9 @@ def main() -> None:
     """Measure and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=30)
-    values = ratios(parser.parse_args().pairs)
+    parser.add_argument("--command", help="whose --help is asked for, of both")
+    words = parser.parse_args()
+    values = ratios(words.pairs, words.command)
     low, high = interval(values)
     sys.stdout.write(
         json.dumps(

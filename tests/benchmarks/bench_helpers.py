@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from mggc_edge.benchmarks.agent.surroundings import Moment, Surroundings
 from mggc_edge.benchmarks.report import ModelRun, ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
+from mggc_edge.errors import ArtifactError
 from mggc_edge.machine import Machine
 
 PICTURE = (1, 3, 16, 16)
@@ -125,8 +126,16 @@ class FakeWorker:
         return latency
 
     def ask(self, request: dict[str, Any], timeout: float) -> dict[str, Any]:
-        """Answer as the worker would."""
-        assert timeout > 0
+        """Answer as the worker would, which is given up where that takes too long."""
+        began = self._clock.now
+        answer = self._answer(request)
+        if self._clock.now - began > timeout:
+            raise ArtifactError(
+                f"the process that measures '{self._name}' takes too long: no answer in {timeout:.0f} s"
+            )
+        return answer
+
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         do = request["do"]
         self._log.append(f"{do} {self._name}")
         if do == "open":

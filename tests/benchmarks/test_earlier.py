@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,18 @@ def test_another_power_mode_of_a_board_is_refused(
     facts["power_mode"] = {"name": name, "id": mode}
     with pytest.raises(InputError, match=r"was measured elsewhere: its (number of the )?power mode is "):
         check_same_machine(read_earlier(written(tmp_path / "b.json", {"board": facts})), ["onnxruntime"])
+
+
+def test_a_library_is_known_under_whatever_name_it_was_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "onnxruntime-gpu":
+            return "1.23.0"
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
+    assert module._version("onnxruntime") == "1.23.0"
+    assert module._version("openvino") is None
 
 
 def test_machines_without_a_number_of_their_own_are_not_the_same_one(

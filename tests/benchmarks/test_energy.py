@@ -131,6 +131,15 @@ def test_rails_of_which_nothing_is_known_have_no_total(tmp_path: Path) -> None:
     assert power["rails"]["VDD_A"]["energy_mj_per_picture"] == pytest.approx(50.0)
 
 
+def test_above_idle_is_not_known_where_other_rails_were_read_at_rest(tmp_path: Path) -> None:
+    rails, sums = {"VIN": 20_000.0, "VDD_GPU": 12_000.0}, {"VDD_GPU": 5_000.0, "VDD_CPU_SOC_MSS": 4_000.0}
+    idle, busy = ([(index * 10**8, dict(values)) for index in range(201)] for values in (sums, rails))
+    found = energy.power_json([], idle, busy, (0, 20 * 10**9), 100)
+    assert found is not None
+    assert (found["mean_w"], found["above_idle_mj_per_picture"]) == (pytest.approx(20.0), None)
+    assert found["remarks"] == ["other rails could be read while nothing ran, so that what is above idle is not known"]
+
+
 def test_what_a_monitor_still_says_of_before_does_not_count(tmp_path: Path) -> None:
     board = Board(tmp_path)
     board.lag = 0.45  # beyond the 75 ms of opening and warm-up; the monitor says that it averages over 0.43 s

@@ -170,7 +170,7 @@ def test_markdown_is_what_github_takes(command: Command, tmp_path: Path) -> None
     assert lines[2] == f"| {columns} |"  # 200 samples carry p95
     assert lines[3] == "| --- " + "| ---: " * 11 + "|"
     assert lines[4].startswith("| a\\_b.onnx | ")
-    assert any(line.startswith("> warning: few samples: under 5 processes or 20 pairs") for line in lines)
+    assert any(line.startswith("> warning: few samples: under 5 processes or 15 pairs") for line in lines)
 
 
 def test_progress_goes_to_stderr_every_ten_seconds(

@@ -107,6 +107,31 @@ def test_the_page_says_it_in_a_sentence_with_the_facts(command: Command, files: 
     assert "Operators: Conv +1." in text
 
 
+@pytest.mark.parametrize(("lost", "which"), [(0, "first"), (1, "last")])
+def test_no_model_fails_on_the_one_round_of_two_that_others_left_alone(
+    command: Command, files: Any, measuring: Any, lost: int, which: str
+) -> None:
+    codes: list[tuple[str, ...]] = [(), ()]
+    codes[lost] = ("load",)
+    measuring(slower_head(1.2), warnings=codes)
+    ran = command("bench", files[1], "--baseline", files[0], *GATE, "--json")
+    assert (ran.code, ran.document["gate"]["verdict"]) == (4, "inconclusive")
+    assert [one["used"] for one in ran.document["gate"]["rounds"]] == [lost == 1, lost == 0]
+    (model,) = ran.document["gate"]["models"]
+    assert model["latency"]["interval"][0] > 0.05
+    measuring(slower_head(1.2), warnings=codes)
+    text = " ".join(command("bench", files[1], "--baseline", files[0], *GATE).out.split())
+    assert f"Measured twice: the {which} 20 pairs are left out, because others disturbed them;" in text
+
+
+def test_a_model_passes_on_the_one_round_of_two_that_others_left_alone(
+    command: Command, files: Any, measuring: Any
+) -> None:
+    measuring(slower_head(1.0), warnings=[("load",), ()])
+    ran = command("bench", files[1], "--baseline", files[0], *GATE, "--json")
+    assert (ran.code, ran.document["gate"]["verdict"], len(ran.document["gate"]["rounds"])) == (0, "pass", 2)
+
+
 def test_pairs_in_which_a_board_lowered_its_clocks_are_not_called_disturbed() -> None:
     model = ModelGate(comparison(0.0, -0.01, 0.01, left_out=6, throttled=4), 0.05)
     assert model_details(model, Gate(Limits(0.05), (model,)))[-2:] == [
@@ -229,7 +254,8 @@ def test_samples_of_a_measurement_that_ends_early_are_kept(
     ran = command("bench", files[1], "--baseline", files[0], *GATE, "--output", target)
     assert ran.code == code
     document = json.loads(target.read_text())
-    assert (document["complete"], document["gate"]["verdict"]) == (False, None)
+    gate = document["gate"]
+    assert (document["complete"], gate["verdict"], gate["exit_code"], gate["threshold"]) == (False, None, None, 0.05)
     assert [len(run["samples_ns"]) for run in document["runs"]] == [21, 21]  # of both rounds
     assert "baseline" in ran.out
     assert f"after 21 complete pairs: what they say is shown, and kept in '{target}'" in " ".join(ran.err.split())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Optional, Tuple  # noqa: UP035
 
 import pytest
 
@@ -18,7 +19,7 @@ COOLING = "sys/class/thermal"
 CPU = "sys/devices/system/cpu/cpufreq"
 ALERTS = ("cpu", "gpu", "cv0", "cv1", "cv2", "soc0", "soc1", "soc2")
 
-Channel = tuple[str | None, int, int]  # label, mV, mA
+Channel = Tuple[Optional[str], int, int]  # noqa: UP006, UP045  label, mV, mA; boards have Python 3.8
 
 
 @dataclass(frozen=True)

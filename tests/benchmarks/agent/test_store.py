@@ -41,6 +41,14 @@ def test_what_is_sent_in_parts_is_there_when_it_is_whole(tmp_path: Path) -> None
     assert names(tmp_path) == [NAME]
 
 
+def test_what_another_process_of_that_number_left_is_not_part_of_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    (tmp_path / f"part-{os.getpid()}-{NAME}").write_bytes(b"of old ")
+    assert [store.put(NAME, DATA[:3]), store.put(NAME, DATA[3:])] == [3, len(DATA)]
+    store.keep(NAME)
+    assert (tmp_path / NAME).read_bytes() == DATA
+
+
 def test_what_is_not_what_its_name_says_is_not_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(NAME, b"a muddle")
