@@ -132,7 +132,10 @@ def test_rails_of_which_nothing_is_known_have_no_total(tmp_path: Path) -> None:
 
 
 def test_above_idle_is_not_known_where_other_rails_were_read_at_rest(tmp_path: Path) -> None:
-    rails, sums = {"VIN": 20_000.0, "VDD_GPU": 12_000.0}, {"VDD_GPU": 5_000.0, "VDD_CPU_SOC_MSS": 4_000.0}
+    rails, sums = (
+        {"VIN": 20_000.0, "VDD_GPU": 12_000.0},
+        {"VDD_GPU": 5_000.0, "VDD_CPU_SOC_MSS": 4_000.0, "VIN_SYS_5V0": 2_000.0},
+    )
     idle, busy = ([(index * 10**8, dict(values)) for index in range(201)] for values in (sums, rails))
     found = energy.power_json([], idle, busy, (0, 20 * 10**9), 100)
     assert found is not None
