@@ -81,7 +81,7 @@ def test_hostile_inputs_are_passed_on_as_they_are(tmp_path: Path) -> None:
     [
         (0, "pass", "pass"),
         (0, "inconclusive", "inconclusive"),
-        (0, None, "pass"),
+        (0, None, "none"),
         (3, "fail", "fail"),
         (4, "inconclusive", "inconclusive"),
         (1, None, "error"),

@@ -56,7 +56,7 @@ case "$code" in
 esac
 case "$verdict" in
   pass | fail | inconclusive | error) ;;
-  *) verdict=pass ;; # nothing was judged
+  *) verdict=none ;; # nothing was judged
 esac
 {
   echo "verdict=$verdict"
