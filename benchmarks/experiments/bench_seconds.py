@@ -2,8 +2,9 @@
 
     python -m mggc_edge.benchmarks.experiments.bench_seconds [--threads N] [--out benchmarks/results]
 
-N is the default of `bench`, one for every core, if it is not given. Both should end within 60 and 150 seconds. The gate's model has a seventh more layers than its baseline, so that the
-first round fails it and everything is measured once more. Writes bench_seconds.json and bench_seconds.md.
+N is the default of `bench`, one for every core, if it is not given. Both should end within 60 and 150 seconds. The
+gate's model has a seventh more layers than its baseline, so that the first round fails it and everything is measured
+once more. Writes bench_seconds.json and bench_seconds.md.
 """
 
 from __future__ import annotations
