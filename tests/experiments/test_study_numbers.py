@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ def test_a_setting_that_is_younger_than_the_runs_of_a_row_is_no_difference(study
         if one["row"] == "ours":
             one["settings"]["younger"] = 1
     assert Numbers(study, found).differing() == known
+    rows = tuple(replace(row, flags=(*row.flags, "--set", "younger=1")) for row in study.rows if row.name == "ours")
+    given = replace(study, rows=(*rows, *(row for row in study.rows if row.name != "ours")))
+    assert Numbers(given, found).differing() == known | {"younger": {"ours": 1, "theirs": None}}
 
 
 def test_the_page_holds_the_numbers_of_the_results(study: Study) -> None:

@@ -156,16 +156,18 @@ class Numbers:
     def differing(self) -> dict[str, dict[str, Any]]:
         """Return, by name, the settings and steps that are not the same in all rows: row -> value, None for none.
 
-        A setting that the runs of a row do not have is younger than they are, and no difference by that alone.
+        A setting that the runs of a row do not have is younger than they are, and no difference by that alone, unless
+        the study sets it in some row.
         """
         facts = {row.name: self.facts(row) for row in self.study.rows if self.of(row)}
         names = sorted({name for one in facts.values() for name in one})
         found = {name: {row: one.get(name) for row, one in facts.items()} for name in names}
-        return {name: by_row for name, by_row in found.items() if _differ(name, list(by_row.values()))}
+        given = {flag.partition("=")[0] for row in self.study.rows for flag in row.flags}
+        return {name: by_row for name, by_row in found.items() if _differ(name, list(by_row.values()), name in given)}
 
 
-def _differ(name: str, values: Sequence[Any]) -> bool:
-    known = values if name.startswith(STEPS) else [value for value in values if value is not None]
+def _differ(name: str, values: Sequence[Any], given: bool) -> bool:
+    known = values if given or name.startswith(STEPS) else [value for value in values if value is not None]
     return any(value != known[0] for value in known)
 
 
