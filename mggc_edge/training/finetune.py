@@ -22,7 +22,7 @@ from mggc_edge.training.order import Share, step_seed, steps_of
 from mggc_edge.training.pool import PicturePool
 from mggc_edge.training.precision import Precision, autocast
 from mggc_edge.training.processes import ALONE, Processes
-from mggc_edge.training.quantize import Grids, set_grids
+from mggc_edge.training.quantize import Grids, range_parameters, set_grids
 from mggc_edge.training.schedule import constant_then_linear, set_rate
 from mggc_edge.training.state import load_optimizer, named, optimizer_tensors, part
 
@@ -130,7 +130,8 @@ class Finetune:
         self._every = max(1, self.steps // settings.checks)
         self._grids, floats = grids, 0 if grids is None else round(settings.floats * self.steps)
         self._on_grids = min(floats, self.steps - 1)  # the step from which on the student lies on them
-        self._running = self._plain if self._on_grids else self.student
+        self._fitted = not self._on_grids
+        self._running = self.student if self._fitted else self._plain
         betas = (settings.beta_1, 0.999)
         own = [*self.student.parameters(), *self._distiller.parameters()]
         own = [parameter for parameter in own if parameter.requires_grad]  # ranges of activations may be fixed
@@ -185,9 +186,8 @@ class Finetune:
     def step(self, number: int) -> dict[str, Any]:
         """Update the generator, then the discriminator; now and then look at the held-out pictures."""
         s = self.settings
-        if self._grids is not None and number == self._on_grids > 0:
+        if self._grids is not None and not self._fitted and number >= self._on_grids:
             self._fit(self._grids)
-        self._running = self.student if number >= self._on_grids else self._plain
         rate = s.learning_rate * constant_then_linear(number, self.steps, s.decay)
         for name, optimizer in self._optimizers.items():
             set_rate(optimizer, rate * s.judge_rate if name == "D" else rate)
@@ -217,8 +217,8 @@ class Finetune:
 
     def _fit(self, grids: Grids) -> None:
         """Put the student on the grids that fit it now; the best is looked for among networks on grids alone."""
-        set_grids(self.student, grids(self._plain))
-        self._running, self._best, self.best_look = self.student, {}, {}
+        set_grids(self.student, grids(self._plain), self._processes)
+        self._running, self._fitted, self._best, self.best_look = self.student, True, {}, {}
         if self._processes.first:
             self._check()
 
@@ -291,7 +291,7 @@ class Finetune:
         tensors = named("G", self.student.state_dict()) | named("maps", self._distiller.maps.state_dict())
         tensors |= named("best", self._best) | named("pool", self._pool.state())
         look = {name: torch.tensor(value, dtype=torch.float64) for name, value in self.best_look.items()}
-        tensors |= named("look", look)
+        tensors |= named("look", look) | {"fitted": torch.tensor([self._fitted])}
         if self.judge is not None:
             tensors |= named("D", self.judge.state_dict())
         for name, optimizer in self._optimizers.items():
@@ -305,10 +305,12 @@ class Finetune:
         self._best = part(tensors, "best")
         self.best_look = {name: value.item() for name, value in part(tensors, "look").items()}
         self._pool.load_state(part(tensors, "pool"))
+        self._fitted = bool(tensors["fitted"].item())
+        self._running = self.student if self._fitted else self._plain
         if self.judge is not None:
             self.judge.load_state_dict(part(tensors, "D"))
         for name, optimizer in self._optimizers.items():
-            load_optimizer(f"optimizer.{name}", optimizer, tensors)
+            load_optimizer(f"optimizer.{name}", optimizer, tensors, late=range_parameters(self.student))
 
 
 def _parts(count: int) -> Iterator[range]:

@@ -14,6 +14,7 @@ from mggc_edge.models.convert import fold_batch_norm, with_quantization
 from mggc_edge.models.fake_quant import MAX_LEVEL, rounded_input
 from mggc_edge.models.layers import INPUT, INPUT_GRID
 from mggc_edge.models.network import Network, Tap
+from mggc_edge.training.processes import ALONE, Processes
 
 Calibration = Literal["mse", "minmax"]
 # The parts of the observed range of which the one with the smallest squared error is taken.
@@ -56,12 +57,18 @@ def quantize(network: Network, pictures: Callable[[], Iterable[Tensor]], setting
 Grids = Callable[[Network], Mapping[str, tuple[float, int]]]  # of a network in floats, see `calibrate`
 
 
-def set_grids(network: Network, grids: Mapping[str, tuple[float, int]]) -> None:
-    """Give the activations of a network that lies on grids others, in place: scale and zero point by the row's name."""
+def set_grids(network: Network, grids: Mapping[str, tuple[float, int]], processes: Processes = ALONE) -> None:
+    """Give the activations of a network that lies on grids others, in place: scale and zero point by the row's name.
+
+    Of several processes, all get those of rank 0: unlike processors may find others in the last bit.
+    """
+    places = []
     for name, (scale, zero_point) in grids.items():
         row, (log_scale, zero) = network.get_submodule(name), INPUT_GRID
         row.get_parameter(log_scale).data.copy_(torch.tensor([scale]).log())
         row.get_buffer(zero).fill_(zero_point)
+        places += [row.get_parameter(log_scale).data, row.get_buffer(zero)]
+    processes.broadcast(places)
 
 
 def range_parameters(network: Network) -> list[nn.Parameter]:

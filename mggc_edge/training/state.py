@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,21 @@ def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str
     }
 
 
-def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(
+    prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], late: Sequence[Tensor] = ()
+) -> None:
     """Give an optimizer of the same parameters what `optimizer_tensors` returned; ValueError for anything else.
 
-    Adam, AdamW, or SGD with momentum.
+    Adam, AdamW, or SGD with momentum. `late`: parameters that have no moments until a later step gives them gradients.
     """
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in part(tensors, prefix).items():
         number, _, key = name.partition(".")
         state.setdefault(int(number), {})[key] = value.clone()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    if state and set(state) != set(range(len(parameters))):
+    may_lack = {id(parameter) for parameter in late}
+    lacking = {place for place, parameter in enumerate(parameters) if id(parameter) in may_lack and place not in state}
+    if state and set(state) != set(range(len(parameters))) - lacking:
         raise ValueError(f"'{prefix}' has moments of other parameters")
     for place, values in state.items():
         moments = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("exp_avg", "exp_avg_sq")

@@ -32,7 +32,7 @@ PARTS = ["baseline", "discriminator", "agents", "feedback", "manifold", "distill
         ("e1b-facades-0.164", "0.164", [*METHODS, "gan-slimming", "gan-slimming-even"], 3),
         ("e2-parts", "0.164", PARTS, 3),
         ("e3-horse2zebra-0.05", "0.05", METHODS[:3], 2),
-        ("cartoongan-joint", "0.15", ["joint", "stacked", "apart"], 3),
+        ("cartoongan-joint", "0.15", ["joint", "parts", "stacked", "even"], 3),
     ],
 )
 def test_an_experiment_has_its_rows_seeds_and_budget(name: str, budget: str, rows: list[str], seeds: int) -> None:
@@ -49,7 +49,7 @@ def test_no_row_of_an_experiment_has_more_steps_pictures_or_another_learning_rat
             assert not [flag for flag in row.flags if flag.startswith(shared)], (path, row.name)
 
 
-def test_the_generator_is_trained_for_as_many_steps_whether_parts_are_joint_stacked_or_apart() -> None:
+def test_the_generator_is_trained_for_as_many_steps_whether_parts_are_joint_or_one_after_the_other() -> None:
     study = read_study(find_study("cartoongan-joint"))
     command = get_command(program_with(["compress"])).commands["compress"]  # type: ignore[attr-defined]
     epochs = {}

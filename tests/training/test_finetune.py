@@ -428,9 +428,10 @@ def test_a_student_is_trained_in_floats_at_first_and_then_put_on_the_grids_that_
     assert found.best().spec.quantization == "int8"
 
 
+@pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("first", [3, 4, 5])
-def test_a_stage_that_changes_to_grids_goes_on_from_its_state_bit_for_bit(first: int) -> None:
-    whole, later = (on_grids(cast("distill").student, 0.5) for _ in range(2))
+def test_a_stage_that_changes_to_grids_goes_on_from_its_state_bit_for_bit(first: int, learned: bool) -> None:
+    whole, later = (on_grids(cast("distill").student, 0.5, learned=learned) for _ in range(2))
     run_steps(whole, SEED, 0, first)
     state = copied(whole.state())
     metrics = run_steps(whole, SEED, first, 8)
@@ -438,6 +439,17 @@ def test_a_stage_that_changes_to_grids_goes_on_from_its_state_bit_for_bit(first:
     assert run_steps(later, SEED, first, 8) == metrics
     assert_equal(later.state(), whole.state())
     assert_equal(later.best().state_dict(), whole.best().state_dict())
+
+
+def test_a_stage_that_goes_on_behind_the_change_to_grids_makes_up_for_it() -> None:
+    # As of 8 processes, whose step is 8 of one: saved just before the change, and gone on with after it.
+    whole, later = (on_grids(cast("distill").student, 0.5) for _ in range(2))
+    run_steps(whole, SEED, 0, 4)
+    later.load_state(copied(whole.state()))
+    run_steps(later, SEED, 6, 7)
+    fitted = on_grids(whole.student, 0.0)
+    fitted.student.load_state_dict(with_quantization(whole._plain, grids_of(whole._plain)).state_dict())
+    assert later.best_look == fitted.look()
 
 
 def test_the_last_step_is_on_grids_however_long_a_student_is_in_floats() -> None:

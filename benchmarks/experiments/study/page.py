@@ -142,6 +142,9 @@ def _fair(study: Study, numbers: Numbers) -> str:
     trained = {_trained(record) for record in numbers.records}
     if len(steps) == 1:
         text.append(f"Steps of finetuning: {_value(steps.pop())} in every run.")
+        if len(trained) > 1:
+            most = " and ".join(map(str, sorted(trained)))
+            text[-1] += f" GAN Slimming trains the generator while it slims too: {most} steps in all."
     elif len(trained) == 1:
         text.append(f"Steps that train the generator, in slimming and in finetuning: {trained.pop()} in every run.")
     else:

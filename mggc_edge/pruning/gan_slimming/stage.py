@@ -215,7 +215,7 @@ class GanSlimming:
         """Give the student the grids that fit it as it is: with closed channels, and scales of another size."""
         scales = {name: scale.detach() for name, scale in self.scales.items()}
         plain = without_quantization(fold_scales(self.student, scales))
-        set_grids(self.student, grids(plain))
+        set_grids(self.student, grids(plain), self._processes)
 
     def widths(self) -> dict[str, int]:
         """Return how many channels of every group with scales are open."""
