@@ -86,11 +86,7 @@ _TABLE: tuple[Setting, ...] = (
         choices=("auto", "mse", "root"),
     ),
     Setting(
-        "distill.pixels",
-        -1.0,
-        "",
-        "weight of the L1 distance to the original's output; -1: 0 paired, CartoonGAN without targets 20, else 10",
-        low=-1,
+        "distill.pixels", -1.0, "", "weight of the L1 distance to the original's output; -1: 0 paired, else 10", low=-1
     ),
     Setting(
         "distill.style",
@@ -151,7 +147,7 @@ _TABLE: tuple[Setting, ...] = (
         "finetune.gan_weight",
         -1.0,
         "",
-        "weight of the adversarial loss; -1: 0 with distillation, 2 for CartoonGAN without targets, else 1",
+        "weight of the adversarial loss; -1: 0 with distillation, else 1",
         "measured; GCC: 1",
         low=-1,
     ),

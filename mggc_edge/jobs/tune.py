@@ -18,7 +18,7 @@ from mggc_edge.pruning.apply import apply_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.distill import DistillSettings
 from mggc_edge.training.finetune import Cast, Finetune, FinetuneSettings
-from mggc_edge.training.material import Material, Objective
+from mggc_edge.training.material import Material
 from mggc_edge.training.order import batch_indices, steps_of
 from mggc_edge.training.precision import GRIDS_PRECISION, Precision
 from mggc_edge.training.quantize import Grids, QuantizeSettings, calibrate, quantize, range_parameters
@@ -26,8 +26,6 @@ from mggc_edge.training.recalibrate import recalibrate
 
 USUAL_RATE = 1e-3
 USUAL_RATES = {"cartoongan": 2e-4}
-# Of the adversarial loss and of pixels, by families that need both where the original is all there is to learn from.
-USUAL_WEIGHTS = {"cartoongan": (2.0, 20.0)}
 
 
 @dataclass(frozen=True)
@@ -182,19 +180,19 @@ def finetune_settings(
     settings: Settings, generator: Network, material: Material, request: CompressRequest
 ) -> FinetuneSettings:
     """Return how a slim pair of this job is finetuned: as `train` trains originals, with GCC's distillation."""
+    paired = material.objective == "paired"
     size = batch_size(settings, "finetune.batch_size", generator)
-    family = generator.spec.family
-    distill = distill_settings(settings, family=family, objective=material.objective)
+    distill = distill_settings(settings, unet=generator.spec.family == "unet", paired=paired)
     return FinetuneSettings(
         distill=distill,
         epochs=finetune_epochs(settings, request, len(material.source), size),
         batch_size=size,
-        learning_rate=learning_rate(settings, family),
+        learning_rate=learning_rate(settings, generator.spec.family),
         judge_rate=settings["finetune.discriminator_rate"],
         beta_1=settings["train.beta_1"],
         decay=settings["train.decay"],
         gan=gan_loss(settings, material),
-        gan_weight=gan_weight(settings, distill, family=family, objective=material.objective),
+        gan_weight=gan_weight(settings, distill),
         lambda_l1=settings["train.lambda_l1"],
         lambda_cycle=settings["train.lambda_cycle"],
         lambda_identity=settings["train.lambda_identity"],
@@ -230,23 +228,17 @@ def learning_rate(settings: Settings, family: str) -> float:
     return rate if rate > 0 else USUAL_RATES.get(family, USUAL_RATE)
 
 
-def gan_weight(settings: Settings, distill: DistillSettings, *, family: str, objective: Objective) -> float:
+def gan_weight(settings: Settings, distill: DistillSettings) -> float:
     """Return the weight of the adversarial loss: as set, or 0 where the original teaches, and else 1.
 
     The discriminators of published originals tell a slim generator's pictures apart without effort, and what they teach
     then leads away from the original: distillation alone came nearer to it (`benchmarks/results/finetuning-*.md`).
-    CartoonGAN without targets is the exception: distillation alone washes out the outlines that make a cartoon
-    (`docs/gan-slimming.md`).
     """
     weight: float = settings["finetune.gan_weight"]
-    if weight >= 0:
-        return weight
-    if objective == "distill" and distill.enabled and family in USUAL_WEIGHTS:
-        return USUAL_WEIGHTS[family][0]
-    return float(not distill.enabled)
+    return weight if weight >= 0 else float(not distill.enabled)
 
 
-def distill_settings(settings: Settings, *, family: str, objective: Objective) -> DistillSettings:
+def distill_settings(settings: Settings, *, unet: bool, paired: bool) -> DistillSettings:
     """Return the weights of distillation; a setting of -1 stands for the weight that suits this kind of network.
 
     They go with its networks, whose features differ in size: with a U-Net's weights, a ResNet's style term was 50 to 80
@@ -254,13 +246,10 @@ def distill_settings(settings: Settings, *, family: str, objective: Objective) -
     the original above all: there a hundred times GCC's weights came nearer to it
     (`benchmarks/results/finetuning-horse2zebra.md`). With `distill.enabled` off, every weight is 0.
     """
-    unet, paired = family == "unet", objective == "paired"
     usual: dict[str, Any] = {"content": 0.01, "style": 10.0} if paired else {"content": 1.0, "style": 1e3}
     if unet:
         usual = {"content": 50.0, "style": 1e4}
     usual["pixels"] = 0.0 if paired else 10.0
-    if objective == "distill" and family in USUAL_WEIGHTS:
-        usual["pixels"] = USUAL_WEIGHTS[family][1]
     asked = {name: settings[f"distill.{name}"] for name in usual}
     chosen = {name: usual[name] if value < 0 else value for name, value in asked.items()}
     if not settings["distill.enabled"]:

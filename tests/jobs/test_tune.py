@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -27,61 +26,46 @@ from mggc_edge.models.slim import slim
 from mggc_edge.pruning.random import random_plan
 from mggc_edge.settings import Settings
 from mggc_edge.training.distill import DistillSettings
-from mggc_edge.training.material import Material, Objective
+from mggc_edge.training.material import Material
 from mggc_edge.training.quantize import range_parameters
 from tests.jobs.conftest import MakeWork
 from tests.training.training_helpers import pictures, trained
 
 
 def test_the_adversarial_loss_takes_part_where_the_original_does_not_teach() -> None:
-    how: Any = {"family": "resnet", "objective": "unpaired"}
-    teaching = distill_settings(Settings(), **how)
-    silent = distill_settings(Settings({"distill.enabled": False}), **how)
-    assert (gan_weight(Settings(), teaching, **how), gan_weight(Settings(), silent, **how)) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("objective", "enabled", "expected"),
-    [("distill", True, (2.0, 20.0)), ("distill", False, (1.0, 0.0)), ("unpaired", True, (0.0, 10.0)),
-     ("paired", True, (0.0, 0.0))],
-)  # fmt: skip
-def test_a_cartoon_keeps_its_outlines_by_a_discriminator_where_the_original_is_all_there_is(
-    objective: Objective, enabled: bool, expected: tuple[float, float]
-) -> None:
-    settings = Settings({"distill.enabled": enabled})
-    distill = distill_settings(settings, family="cartoongan", objective=objective)
-    assert (gan_weight(settings, distill, family="cartoongan", objective=objective), distill.pixels) == expected
+    teaching = distill_settings(Settings(), unet=False, paired=False)
+    silent = distill_settings(Settings({"distill.enabled": False}), unet=False, paired=False)
+    assert (gan_weight(Settings(), teaching), gan_weight(Settings(), silent)) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_a_weight_of_the_adversarial_loss_that_is_set_holds(weight: float) -> None:
     settings = Settings({"finetune.gan_weight": weight})
-    how: Any = {"family": "cartoongan", "objective": "distill"}
     for enabled in (True, False):
-        distill = distill_settings(Settings({"distill.enabled": enabled}), **how)
-        assert gan_weight(settings, distill, **how) == weight
+        distill = distill_settings(Settings({"distill.enabled": enabled}), unet=True, paired=True)
+        assert gan_weight(settings, distill) == weight
 
 
 @pytest.mark.parametrize(
-    ("family", "objective", "expected"),
+    ("unet", "paired", "expected"),
     [
-        ("unet", "paired", DistillSettings(content=50.0, style=1e4, pixels=0.0, form="root")),
-        ("unet", "distill", DistillSettings(content=50.0, style=1e4, pixels=10.0, form="root")),
-        ("resnet", "paired", DistillSettings(content=0.01, style=10.0, pixels=0.0, form="mse")),
-        ("resnet", "unpaired", DistillSettings(content=1.0, style=1e3, pixels=10.0, form="mse")),
+        (True, True, DistillSettings(content=50.0, style=1e4, pixels=0.0, form="root")),
+        (True, False, DistillSettings(content=50.0, style=1e4, pixels=10.0, form="root")),
+        (False, True, DistillSettings(content=0.01, style=10.0, pixels=0.0, form="mse")),
+        (False, False, DistillSettings(content=1.0, style=1e3, pixels=10.0, form="mse")),
     ],
 )
 def test_the_weights_of_distillation_suit_the_network_and_the_pictures(
-    family: str, objective: Objective, expected: DistillSettings
+    unet: bool, paired: bool, expected: DistillSettings
 ) -> None:
-    assert distill_settings(Settings(), family=family, objective=objective) == expected
+    assert distill_settings(Settings(), unet=unet, paired=paired) == expected
 
 
 def test_weights_of_distillation_that_are_set_hold() -> None:
     settings = Settings({"distill.content": 2.0, "distill.style": 0.0, "distill.pixels": 3.0, "distill.form": "root"})
-    found = distill_settings(settings, family="cartoongan", objective="distill")
+    found = distill_settings(settings, unet=False, paired=True)
     assert found == DistillSettings(content=2.0, style=0.0, pixels=3.0, form="root")
-    nothing = distill_settings(Settings({"distill.enabled": False}), family="unet", objective="paired")
+    nothing = distill_settings(Settings({"distill.enabled": False}), unet=True, paired=True)
     assert not nothing.enabled
 
 
