@@ -214,7 +214,7 @@ def page(document: Mapping[str, Any]) -> str:
     lines = [
         f"CartoonGAN-Hayao, {SIZE}x{SIZE}, ONNX Runtime on {machines}. `{document['command']}`",
         "",
-        f"{len(cases)} of {len(CASES)} cases are finished.",
+        f"{len(cases)} of {len(CASES)} cases are finished: one seed each; 95 % intervals are over pictures.",
         "",
         (
             "| method | file | smaller | by channels x bits | MACs (true) | latency | faster (99 %) | peak memory "
@@ -266,8 +266,8 @@ def _parity(case: Mapping[str, Any]) -> str:
     if case["to_torch"] is None:
         return " | | "
     file, echo = (
-        f"{one['mean']:.1f} [{one['ci95'][0]:.1f}, {one['ci95'][1]:.1f}]"
-        for one in (case["to_torch"], case["to_torch"]["echo"])
+        "?" if one is None else f"{one['mean']:.1f} [{one['ci95'][0]:.1f}, {one['ci95'][1]:.1f}]"
+        for one in (case["to_torch"], case["to_torch"].get("echo"))
     )
     return f"{case['equal_levels']:.3%} | {file} | {echo}"
 
@@ -295,7 +295,7 @@ def main() -> None:
     done = [case for case in CASES if (words.runs / case.name / "manifest.json").is_file()]
     found = {case.name: collect(case, words.runs / case.name, original, originals, words.data) for case in done}
     document: dict[str, Any] = {
-        "command": "python benchmarks/experiments/cartoongan_sizes.py --data $DATA --runs DIR",
+        "command": "python benchmarks/experiments/cartoongan_sizes.py --data $DATA --runs DIR [--collect]",
         "cores": this_machine().cores, "seed": 0, "tools": tool_versions(),
         "cases": {**earlier(), **found},
     }  # fmt: skip

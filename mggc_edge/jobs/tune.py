@@ -164,6 +164,10 @@ def make_finetune(
     own_judge, judge, partner = (
         None if network is None else work.placed(network) for network in (own_judge, judge, partner)
     )
+    # A method that was on the grids already has nothing to begin with in floats.
+    late = student.spec.quantization != "none" and (
+        choice.network is None or choice.network.spec.quantization == "none"
+    )
     cast = Cast(work.placed(student), own_judge, generator, judge, partner)
     return Finetune(
         cast,
@@ -171,7 +175,7 @@ def make_finetune(
         finetune_settings(work.job.settings, originals.generator, material, request),
         seed=work.job.seed,
         precision=precision_for(work, student),
-        grids=None if student.spec.quantization == "none" else grids_for(work, material),
+        grids=grids_for(work, material) if late else None,
         processes=work.processes,
     )
 
