@@ -3,9 +3,9 @@
     python benchmarks/experiments/cartoongan_sizes.py --data $DATA --runs DIR [--only NAME ...] [--collect]
 
 Every case is one `mggc-edge compress` on the first 120 photos of horse2zebra's trainA, cut to 96x96 out of 256x256,
-in DIR/<case>; a case that has begun goes on. `--collect` exports every finished one for 256x256 (DIR/<case>-256),
-measures it beside the original by `mggc-edge bench`, and compares it with that on the photos of testA.
-What was collected before of other cases stays, as long as their commands are the same. Budgets are of MACs, and the
+in DIR/<case>; a case that has begun goes on. `--collect` exports every finished one, or those named, for 256x256
+(DIR/<case>-256), measures it beside the original by `mggc-edge bench`, and compares it with that on the photos of
+testA. What was collected before of other cases stays, as long as their commands are the same. Budgets are of MACs, and the
 parameters of CartoonGAN go with them. Writes results/cartoongan_sizes.{json,md} and, per size,
 results/cartoongan-<size>.jpg: photo, original, and what each method makes of it.
 """
@@ -293,7 +293,8 @@ def main() -> None:
     original = exported(words.data / "weights/cartoongan_hayao/net_G.pth", words.runs / f"original-{SIZE}/export")
     originals = translated(original, words.data, words.runs / f"original-{SIZE}/pictures")
     done = [case for case in CASES if (words.runs / case.name / "manifest.json").is_file()]
-    found = {case.name: collect(case, words.runs / case.name, original, originals, words.data) for case in done}
+    chosen = [case for case in done if case.name in words.only]
+    found = {case.name: collect(case, words.runs / case.name, original, originals, words.data) for case in chosen}
     document: dict[str, Any] = {
         "command": "python benchmarks/experiments/cartoongan_sizes.py --data $DATA --runs DIR [--collect]",
         "cores": this_machine().cores, "seed": 0, "tools": tool_versions(),

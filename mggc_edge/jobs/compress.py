@@ -24,6 +24,7 @@ from mggc_edge.artifacts import (
     sha256_of,
     write_json,
 )
+from mggc_edge.compiler.targets import TARGETS, this_target
 from mggc_edge.errors import CheckFailedError, InputError, counted
 from mggc_edge.jobs.changes import begin_anew
 from mggc_edge.jobs.choose import Choice, Work, check_fitting, fit_discriminator
@@ -50,7 +51,7 @@ from mggc_edge.models.cost import macs
 from mggc_edge.models.layers import Size
 from mggc_edge.models.network import Network
 from mggc_edge.models.weights import save_network
-from mggc_edge.pruning.align import check_aligned_budget, shortfall
+from mggc_edge.pruning.align import check_aligned_budget, shortfall, unaligned
 from mggc_edge.pruning.budget import kept_macs
 from mggc_edge.pruning.plan import PruningPlan, read_plan
 from mggc_edge.training.bank import PictureSet
@@ -283,7 +284,10 @@ def _choose(
     if first and choice is not None:
         _save_choice(work.job, choice)
         made = choice.generator
+        align = TARGETS[this_target()].align
         said = shortfall(made.budget_met, made.budget, made.align) if made.align > 1 else None
+        if made.align == 1 and align is not None and given is None:
+            said = unaligned(generator.table, made.kept, made.budget, align.multiple, request.macs_convention)
         if said is not None:
             work.tell(f"note: {said}")
     work.processes.barrier()

@@ -16,7 +16,7 @@ a whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mggc_edge.errors import PlanError
 from mggc_edge.models.cost import MacsConvention, layer_macs, macs
@@ -107,6 +107,34 @@ def shortfall(met: float, budget: float, multiple: int) -> str | None:
     return (
         f"in widths of multiples of {multiple}, {met:.4g} of the MACs is the nearest below the budget {budget:.4g} "
         "that was found"
+    )
+
+
+def unaligned(
+    table: LayerTable,
+    kept: Mapping[str, Sequence[int]],
+    budget: float,
+    multiple: int,
+    convention: MacsConvention = "true",
+) -> str | None:
+    """Return what is to be said of a choice most of whose widths are on no grid that meets the budget too; else None.
+
+    Args:
+        table, budget, convention: as in `meet_budget`.
+        kept: the channels of every group.
+        multiple: that the target runs at full speed.
+    """
+    groups = [group for group in table.groups if group.size]
+    off = sum(len(kept[group.name]) not in grid(group, multiple) for group in groups)
+    if 2 * off <= len(groups):
+        return None
+    try:
+        check_aligned_budget(table, budget, multiple, convention)
+    except PlanError:
+        return None
+    return (
+        f"{off} of {len(groups)} widths are no multiples of {multiple}, which this machine runs at full speed: "
+        "--align auto takes channels that cost no time, at the same budget"
     )
 
 

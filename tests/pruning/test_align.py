@@ -20,7 +20,7 @@ from mggc_edge.models.patchgan import patchgan_spec
 from mggc_edge.models.resnet import resnet_spec
 from mggc_edge.models.unet import unet_spec
 from mggc_edge.pruning import align
-from mggc_edge.pruning.align import Cost, check_aligned_budget, grid, meet_aligned_budget, shortfall
+from mggc_edge.pruning.align import Cost, check_aligned_budget, grid, meet_aligned_budget, shortfall, unaligned
 from mggc_edge.pruning.budget import kept_macs, meet_budget
 from mggc_edge.pruning.plan import PruningPlan
 from mggc_edge.pruning.random import random_plan
@@ -211,6 +211,21 @@ def test_a_budget_that_the_grid_does_not_reach_ends_below_and_is_said() -> None:
         "found"
     )
     assert shortfall(0.99 * budget, budget, 8) is None
+
+
+def test_widths_off_the_grid_are_said_where_the_grid_meets_the_budget_too() -> None:
+    table = TABLES["resnet"]
+    plan, even = random_plan(table, 0.3, seed=4), random_plan(table, 0.3, seed=4, align=16)
+    groups = [group for group in table.groups if group.size]
+    off = sum(len(plan.kept[group.name]) not in grid(group, 16) for group in groups)
+    assert 2 * off > len(groups)
+    assert unaligned(table, plan.kept, 0.3, 16) == (
+        f"{off} of {len(groups)} widths are no multiples of 16, which this machine runs at full speed: --align auto "
+        "takes channels that cost no time, at the same budget"
+    )
+    assert unaligned(table, even.kept, 0.3, 16) is None
+    assert unaligned(table, plan.kept, 0.3, 1) is None
+    assert unaligned(SMALL["resnet"], random_plan(SMALL["resnet"], 0.1, seed=0).kept, 0.1, 16) is None
 
 
 @pytest.mark.parametrize("tried", [1, 40])
