@@ -5,8 +5,8 @@
 Every case is one `mggc-edge compress` on the first 120 photos of horse2zebra's trainA, cut to 96x96 out of 256x256,
 in DIR/<case>; a case that has begun goes on. `--collect` exports every finished one, or those named, for 256x256
 (DIR/<case>-256), measures it beside the original by `mggc-edge bench`, and compares it with that on the photos of
-testA. What was collected before of other cases stays, as long as their commands are the same. Budgets are of MACs, and the
-parameters of CartoonGAN go with them. Writes results/cartoongan_sizes.{json,md} and, per size,
+testA. What was collected before of other cases stays, as long as their commands are the same. Budgets are of MACs,
+and the parameters of CartoonGAN go with them. Writes results/cartoongan_sizes.{json,md} and, per size,
 results/cartoongan-<size>.jpg: photo, original, and what each method makes of it.
 """
 
