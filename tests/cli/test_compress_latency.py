@@ -35,7 +35,7 @@ def test_disturbed_samples_give_no_speed_up_but_say_why_and_what_to_do(
         ),
         "                 `mggc-edge bench` measures it again, and longer with --pairs",
         (
-            "warning          few samples: under 5 processes or 20 pairs, so that the intervals are wide; more pairs: "
+            "warning          few samples: under 5 processes or 15 pairs, so that the intervals are wide; more pairs: "
             "mggc-edge bench --pairs (few_samples)"
         ),
         "warning          end what else runs, and measure again with mggc-edge bench (preempted)",
