@@ -241,7 +241,7 @@ class _Plan:
             takes = [one.runs_per_pair * warm[index]["median_ns"] / 1e9 for index, one in enumerate(self.gathered)]
             if number == 1:
                 share = (self.deadline - began) / self._blocks - (ready - began)
-                pairs = min(pairs, max(1, int(share / max(sum(takes), 1e-9))))
+                pairs = affordable(pairs, share, sum(takes))
             for turns in schedule([one.runs_per_pair for one in self.gathered], pairs, self.random):
                 if samples[0] and self.clock() >= self.deadline:
                     break
@@ -311,12 +311,17 @@ def _measure_blocks(plan: _Plan, blocks: Sequence[int]) -> bool:
         if number > 1:
             left = plan.deadline - plan.clock()
             share = left / (len(blocks) - number + 1) - setup
-            pairs = min(pairs, max(1, int(share / per_pair))) if per_pair > 0 else pairs
+            pairs = affordable(pairs, share, per_pair)
             if setup + pairs * per_pair > left:
                 return True
         took = plan.block(number, pairs)
         setup, per_pair = max(setup, took[0]), max(per_pair, took[1])
     return sum(len(process.pairs) for process in plan.gathered[0].processes) < sum(blocks)
+
+
+def affordable(pairs: int, seconds: float, per_pair: float) -> int:
+    """Return how many of these pairs fit into so many seconds, one at least; `per_pair`: what one takes."""
+    return min(pairs, max(1, int(seconds / per_pair))) if per_pair > 0 else pairs
 
 
 def schedule(runs: Sequence[int], pairs: int, random: np.random.Generator) -> list[list[tuple[int, int]]]:

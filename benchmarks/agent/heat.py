@@ -27,7 +27,7 @@ Look = Dict[str, Dict[str, int]]
 _JUNCTION = re.compile(r"tj[-_]therm", re.IGNORECASE)
 _NO_CHIP = re.compile(r"PMIC|fan|board|diode|wifi|nvme", re.IGNORECASE)  # PMIC-Die says 100 degrees, always
 _LOWERS = re.compile(r"throttle|cpufreq|devfreq|balanced|heavy|gk20a|^cpu|^gpu", re.IGNORECASE)
-LEAST, MOST = -40, 150  # degrees; a zone whose unit is off may say -256
+_LEAST, _MOST = -40, 150  # degrees; a zone whose unit is off may say -256
 MOVED = 0.01  # a locked clock that is lower by more than this part has been lowered
 GPUS = re.compile(r"gpu|g[abmpv]\d+b|gk20a", re.IGNORECASE)
 
@@ -36,10 +36,15 @@ def temperatures(root: Path = Path("/")) -> dict[str, float]:
     """Return the temperature of every zone that can be read, in degrees Celsius. That of a unit that is off cannot."""
     found = {}
     for folder in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        value = number(folder / "temp")
-        if value is not None and LEAST <= value / 1000 <= MOST:
-            found[text(folder / "type")] = value / 1000
+        if (value := degrees(folder / "temp")) is not None:
+            found[text(folder / "type")] = value
     return found
+
+
+def degrees(path: Path) -> float | None:
+    """Return what a sensor's file says in thousandths, in degrees Celsius; None where that is no temperature."""
+    value = number(path)
+    return value / 1000 if value is not None and _LEAST <= value / 1000 <= _MOST else None
 
 
 def junction(zones: Mapping[str, float]) -> float | None:

@@ -306,7 +306,8 @@ def window(samples: Sequence[Sample], start_ns: int, end_ns: int) -> Window:
     inside = [sample for sample in samples if start_ns <= sample[0] <= end_ns]
     if end_ns <= start_ns or len(inside) < 2:
         raise ValueError(f"{len(inside)} samples of power are too few for an energy")
-    moments = {name: [moment for moment, values in inside if name in values] for _, rails in inside for name in rails}
+    read = dict.fromkeys(name for _, rails in inside for name in rails)
+    moments = {name: [moment for moment, values in inside if name in values] for name in read}
     names = [name for name, known in moments.items() if len(known) >= 2]
     means = {name: _integral(samples, name, start_ns, end_ns) / (end_ns - start_ns) for name in names}
     rails_of_total = meaning(names).rails

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .files import number, text
-from .heat import LEAST, MOST, junction, temperatures
+from .files import text
+from .heat import degrees, junction, temperatures
 
 CORES = "sys/devices/system/cpu"
+SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # drivers of processors' own sensors, by their hwmon
 
 
 def clock_khz(root: Path = Path("/")) -> int | None:
@@ -28,18 +29,15 @@ def throttle_events(root: Path = Path("/")) -> int | None:
     return sum(counts) if counts else None
 
 
-SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")  # drivers of processors' own sensors, by their hwmon
-
-
 def temperature_c(root: Path = Path("/")) -> float | None:
     """Return the temperature of the processor's hottest place, in degrees Celsius; None where nothing says it.
 
     Of the sensors in the processor; without any, of the machine's thermal zones.
     """
     chips = [folder for folder in (root / "sys/class/hwmon").glob("hwmon*") if text(folder / "name") in SENSORS]
-    values = [number(path) for folder in chips for path in folder.glob("temp*_input")]
-    found = [value / 1000 for value in values if value is not None and LEAST <= value / 1000 <= MOST]
-    return max(found) if found else junction(temperatures(root))
+    values = [degrees(path) for folder in chips for path in folder.glob("temp*_input")]
+    known = [value for value in values if value is not None]
+    return max(known) if known else junction(temperatures(root))
 
 
 def _numbers(root: Path, pattern: str) -> Iterable[int]:

@@ -131,7 +131,6 @@ class Finetune:
         self._grids, floats = grids, 0 if grids is None else round(settings.floats * self.steps)
         self._on_grids = min(floats, self.steps - 1)  # the step from which on the student lies on them
         self._fitted = not self._on_grids
-        self._running = self.student if self._fitted else self._plain
         betas = (settings.beta_1, 0.999)
         own = [*self.student.parameters(), *self._distiller.parameters()]
         own = [parameter for parameter in own if parameter.requires_grad]  # ranges of activations may be fixed
@@ -215,10 +214,15 @@ class Finetune:
             metrics["held_out"] = self._check()
         return metrics
 
+    @property
+    def _running(self) -> Network:
+        """What is trained now: the student on its grids, or until they are fitted its weights in floats."""
+        return self.student if self._fitted else self._plain
+
     def _fit(self, grids: Grids) -> None:
         """Put the student on the grids that fit it now; the best is looked for among networks on grids alone."""
         set_grids(self.student, grids(self._plain), self._processes)
-        self._running, self._fitted, self._best, self.best_look = self.student, True, {}, {}
+        self._fitted, self._best, self.best_look = True, {}, {}
         if self._processes.first:
             self._check()
 
@@ -306,7 +310,6 @@ class Finetune:
         self.best_look = {name: value.item() for name, value in part(tensors, "look").items()}
         self._pool.load_state(part(tensors, "pool"))
         self._fitted = bool(tensors["fitted"].item())
-        self._running = self.student if self._fitted else self._plain
         if self.judge is not None:
             self.judge.load_state_dict(part(tensors, "D"))
         for name, optimizer in self._optimizers.items():

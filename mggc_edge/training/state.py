@@ -40,8 +40,8 @@ def load_optimizer(
         state.setdefault(int(number), {})[key] = value.clone()
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     may_lack = {id(parameter) for parameter in late}
-    lacking = {place for place, parameter in enumerate(parameters) if id(parameter) in may_lack and place not in state}
-    if state and set(state) != set(range(len(parameters))) - lacking:
+    needed = {place for place, parameter in enumerate(parameters) if id(parameter) not in may_lack}
+    if state and not needed <= set(state) <= set(range(len(parameters))):
         raise ValueError(f"'{prefix}' has moments of other parameters")
     for place, values in state.items():
         moments = ("momentum_buffer",) if isinstance(optimizer, torch.optim.SGD) else ("exp_avg", "exp_avg_sq")

@@ -472,8 +472,8 @@ def test_two_small_models_are_measured_for_real(tmp_path: Path) -> None:
     report = measure([heavy, light], threads=1, pairs=6, processes=3, max_seconds=60.0, warmup_seconds=0.05)
     comparison = report.comparison("heavy", "light")
     assert comparison.ratio.value > 2
+    assert comparison.ratio.processes == 3
     for run in report.runs:
-        assert len(run.processes) == 3  # of which a busy machine leaves fewer in the comparison
         assert len(run.samples_ns) == 6 * run.runs_per_pair
         assert min(run.samples_ns) > 0
         assert run.rss_peak_bytes is not None
