@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from types import ModuleType
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType, ModuleType
 
 from mggc_edge.errors import MissingDependencyError
 
@@ -14,13 +19,41 @@ def install_line(extra: str) -> str:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import `module` and return it.
+    """Import `module` and return it. An interrupt meanwhile arrives when it is loaded.
 
     Raises:
         MissingDependencyError: the module, or something it needs, cannot be imported; the hint is the install line of
             the optional dependencies `extra`.
     """
     try:
-        return importlib.import_module(module)
+        with contextlib.nullcontext() if module in sys.modules else _uninterrupted():
+            return importlib.import_module(module)
     except ImportError as error:
         raise MissingDependencyError(f"{module} cannot be imported here: {error}", hint=install_line(extra)) from error
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Keep SIGINT and SIGTERM for the end, where Python handles them.
+
+    A library of C++ whose initialisation ends in KeyboardInterrupt makes an ImportError of it, as pybind11 does, or
+    goes on with what is half there, and crashes.
+    """
+    kept: list[int] = []
+
+    def keep(number: int, _frame: FrameType | None) -> None:
+        kept.append(number)
+
+    before: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
+    try:
+        if threading.current_thread() is threading.main_thread():  # no other may set them, and none hears them
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(handler := signal.getsignal(number)):
+                    before[number] = handler
+                    signal.signal(number, keep)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if kept:
+            signal.raise_signal(kept[0])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,31 @@ def test_a_bug_inside_a_library_stays_a_traceback(tmp_path: Path, monkeypatch: p
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ZeroDivisionError):
         require("breaks_while_it_loads", extra="x")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("ending", ["whole = True", "import no_such_library_anywhere"])
+def test_an_interrupt_while_a_library_loads_arrives_when_it_is_loaded(
+    number: signal.Signals, ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"is_interrupted_{number}_{len(ending)}"
+    (tmp_path / f"{name}.py").write_text(
+        f"import signal, sys\nsignal.raise_signal({int(number)})\nsys.reached_by_{name} = True\n{ending}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, f"reached_by_{name}", False, raising=False)
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            require(name, extra="x")
+        assert getattr(sys, f"reached_by_{name}")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+
+
+def test_another_thread_loads_a_library_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "is_loaded_by_a_thread.py").write_text("there = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with ThreadPoolExecutor() as threads:
+        assert threads.submit(require, "is_loaded_by_a_thread", extra="x").result().there == 1
