@@ -24,6 +24,7 @@ class Comparison:
         throttled: of these, pairs of processes in which clocks were lowered.
         codes: warnings of either side, and of the whole measurement.
         alike: whether both ran in the same engine and precision.
+        confirmed: whether every round that was measured is in it, see `mggc_edge.benchmarks.rounds`.
     """
 
     a: str
@@ -36,6 +37,7 @@ class Comparison:
     throttled: int = 0
     codes: tuple[str, ...] = ()
     alike: bool = True
+    confirmed: bool = True
 
     @property
     def disturbed(self) -> tuple[str, ...]:

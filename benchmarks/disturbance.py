@@ -5,13 +5,14 @@ stopped in every pair, one that is shorter hardly ever: the long model looks slo
 every pair, so that neither order nor interval shows it. The kernel knows. The worker notes around the timed inferences
 of a pair what the kernel counted, and a pair is judged by these counts, never by its latencies.
 
-Leaving out is sound for both sides alike, within these limits. A pair is left out as a whole, on the same grounds
-whichever side was stopped, so that what remains are moments in which neither was; there, both take their own time. If
-stops come at random at a rate r, a sample of duration d stays with probability exp(-r d): long ones are left out more
-often. That shifts a side's mean duration by the fraction r d cv^2, where cv is its own spread. As at least half of the
-pairs must remain, r d is at most ln 2: the shift is 0.03 % at a spread of 2 %, and 0.7 % at 10 %, far below the margin.
-Where fewer remain, nothing is left out, and no verdict is given. What a neighbor does to caches, memory and clock
-frequency stays in the samples either way.
+Leaving out is sound for both sides of a comparison alike, within these limits. It uses a pair as a whole or not at all,
+on the same grounds whichever side was stopped, so that what remains are moments in which neither was; there, both take
+their own time. If stops come at random at a rate r, a sample of duration d stays with probability exp(-r d): long ones
+are left out more often. That shifts a side's mean duration by the fraction r d cv^2, where cv is its own spread. As at
+least half of the pairs must remain, r d is at most ln 2: the shift is 0.03 % at a spread of 2 %, and 0.7 % at 10 %, far
+below the margin. Where fewer remain, nothing is left out, and no verdict is given. Of several models each comparison
+uses what is left of its own two: who was stopped beside them has no part in it. What a neighbor does to caches, memory
+and clock frequency stays in the samples either way.
 """
 
 from __future__ import annotations
@@ -99,10 +100,10 @@ class Noted:
 
 
 def left_out(disturbed: Sequence[Sequence[bool]]) -> tuple[tuple[int, ...], ...] | None:
-    """Return which pairs of each process are left out of every estimate, by number.
+    """Return which pairs of each process are left out of the estimates of a model, or of two together, by number.
 
     Args:
-        disturbed: per process and pair, whether one of the models was disturbed in it.
+        disturbed: per process and pair, whether the model, or one of those that are compared, was disturbed in it.
 
     Returns:
         The numbers of the disturbed pairs, per process; None where too few pairs would remain: less than half of them,

@@ -183,9 +183,10 @@ def compare_with_earlier(earlier: EarlierRun, run: ModelRun, label: str, margin:
         margin,
         macs / own if macs and own else None,
         sum(map(len, now)),
-        left_out=sum(len(process.left_out) for process in run.processes),
+        left_out=sum(len(process.out) for process in run.processes),
         throttled=sum(len(process.left_out) for process in run.processes if process.throttled),
         codes=tuple(sorted(codes)),
+        confirmed=not any(process.void for process in run.processes),
     )
 
 

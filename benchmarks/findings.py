@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mggc_edge.benchmarks.percentiles import enclosing_ranks
-from mggc_edge.benchmarks.report import ProcessSamples
+from mggc_edge.benchmarks.samples import ProcessSamples
 
 FEW_PROCESSES, FEW_PAIRS = 5, 15  # a gate's first round has 20 pairs, of which a few may be left out
 UNSETTLED_SHARE = 0.25  # of the processes

@@ -51,14 +51,12 @@ class ModelGate:
         limit: the regression that is allowed; None: latency is not judged.
         facts: those that are known of both.
         earlier: whether the baseline's samples are of another day.
-        confirmed: whether every round that was measured is in the comparison; if one is left out, nothing fails.
     """
 
     comparison: Comparison
     limit: float | None
     facts: tuple[FactRow, ...] = ()
     earlier: bool = False
-    confirmed: bool = True
 
     @property
     def slowdown(self) -> float:
@@ -80,7 +78,7 @@ class ModelGate:
             return "inconclusive"
         low, high = self.interval
         if low > 0 and self.slowdown > self.limit:
-            return "fail" if self.confirmed else "inconclusive"
+            return "fail" if self.comparison.confirmed else "inconclusive"
         return "pass" if high <= self.limit else "inconclusive"
 
     @property
@@ -162,7 +160,6 @@ def judge(
     facts: Mapping[str, FileFacts],
     *,
     earlier: bool = False,
-    confirmed: bool = True,
 ) -> tuple[ModelGate, ...]:
     """Return what comparisons with baselines, and the facts about the files, say against the limits.
 
@@ -170,7 +167,7 @@ def judge(
         comparisons: a is the baseline.
         limits: what is allowed.
         facts: by name of a model.
-        earlier, confirmed: see `ModelGate`.
+        earlier: see `ModelGate`.
     """
     return tuple(
         ModelGate(
@@ -178,7 +175,6 @@ def judge(
             limits.regression,
             fact_rows(facts.get(comparison.a, FileFacts()), facts.get(comparison.b, FileFacts()), limits.facts),
             earlier,
-            confirmed,
         )
         for comparison in comparisons
     )

@@ -5,8 +5,8 @@ of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A 
 or faster hits both alike. The samples of a pair are gathered in several such turns, near in time to each other. All
 processes of a block run on the same cores, where there are more than they need (`agent/cores.py`; `results/turns.md`
 says what that brings, and that turns alone are within its noise). Many blocks with few pairs each: what is peculiar to
-a process must not decide. Pairs that others disturbed are left out, or all samples are called disturbed: see
-`mggc_edge.benchmarks.disturbance`.
+a process must not decide. Pairs in which others disturbed a model are left out of what is said of it, or all of its
+samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
@@ -34,7 +34,8 @@ from mggc_edge.benchmarks.disturbance import Noted, left_out
 from mggc_edge.benchmarks.environment import context, stolen
 from mggc_edge.benchmarks.findings import clock_warnings, sample_warnings
 from mggc_edge.benchmarks.isolation import open_request
-from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
+from mggc_edge.benchmarks.samples import ProcessSamples
 from mggc_edge.benchmarks.workload import MAX_THREADS, Workload, check_workloads
 from mggc_edge.errors import DeviceError, InputError
 from mggc_edge.settings import Settings
@@ -381,20 +382,19 @@ def _machine_warnings(device: DeviceFacts, threads: int, share: float | None, ot
 
 
 def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
-    """Leave disturbed pairs out of all models alike, and blocks in which clocks were lowered as a whole.
+    """Leave the pairs out in which a model was disturbed, and of all models the blocks in which clocks were lowered.
 
-    Where too few pairs would remain, none is left out, and what disturbed them is warned of.
+    Where too few pairs of a model would remain, none is left out, and what disturbed them is warned of.
     """
-    throttled = [bool(process.throttled) for process in gathered[0].processes]
-    found = [
-        [[noted.disturbed(threads) for noted in process.noted] for process in one.processes] for one in gathered
-    ]  # [model][process][pair]
-    out = left_out([
-        [void or any(pair) for pair in zip(*process, strict=True)]
-        for void, process in zip(throttled, zip(*found, strict=True), strict=True)
-    ])  # fmt: skip
-    for one, disturbed in zip(gathered, found, strict=True):
+    for one in gathered:
+        disturbed = [
+            [bool(process.throttled) or noted.disturbed(threads) for noted in process.noted]
+            for process in one.processes
+        ]
+        out = left_out(disturbed)
         if out is not None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
         else:
-            one.warnings += ["preempted"] * any(map(any, disturbed)) + ["throttled"] * any(throttled)
+            throttled = any(process.throttled for process in one.processes)
+            preempted = any(noted.disturbed(threads) for process in one.processes for noted in process.noted)
+            one.warnings += ["preempted"] * preempted + ["throttled"] * throttled

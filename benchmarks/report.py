@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from mggc_edge.benchmarks.comparison import Comparison, listed
-from mggc_edge.benchmarks.disturbance import Noted
 from mggc_edge.benchmarks.percentiles import LEAST, percentile
 from mggc_edge.benchmarks.remarks import remark_json
+from mggc_edge.benchmarks.samples import MS, ProcessSamples, paired
 from mggc_edge.benchmarks.stats import (
     Interval,
     compare,
@@ -23,79 +23,12 @@ from mggc_edge.benchmarks.stats import (
 from mggc_edge.benchmarks.workload import Workload, pictures_of
 from mggc_edge.errors import InputError
 
-__all__ = ["BenchmarkReport", "Comparison", "ModelRun", "ProcessSamples"]
+__all__ = ["BenchmarkReport", "Comparison", "ModelRun"]
 
 SCHEMA = "mggc-edge/bench/1"
-MS = 1e6  # nanoseconds
 # A model against itself: a difference of more than this that the interval leaves no doubt about is the harness's.
 MOST_OF_CONTROL = 0.01
 NO_GATE: Mapping[str, Any] = {"threshold": None, "verdict": None, "exit_code": 0}
-
-
-@dataclass(frozen=True)
-class ProcessSamples:
-    """What one process measured.
-
-    Attributes:
-        load_ns, first_ns: time to open the model, and of its first inference.
-        warmup_runs, warmup_ns, settled: untimed runs, how long they took, whether the latency had settled after them.
-        pairs: per pair the time of each inference in ns; the pair's latency is their median.
-        rss_before_bytes, rss_peak_bytes: memory of the process before the model was opened, and at most.
-        noted: per pair what the kernel counted meanwhile; empty where nobody noted it.
-        left_out: numbers of the pairs that no estimate uses, see `mggc_edge.benchmarks.disturbance`.
-        throttled: what shows that the board lowered its clocks meanwhile, see `mggc_edge.benchmarks.agent.heat`.
-        cores: numbers of the cores that it was kept on; None: it was not kept on any.
-    """
-
-    load_ns: int
-    first_ns: int
-    warmup_runs: int
-    warmup_ns: int
-    settled: bool
-    pairs: tuple[tuple[int, ...], ...]
-    rss_before_bytes: int | None
-    rss_peak_bytes: int | None
-    noted: tuple[Noted, ...] = ()
-    left_out: tuple[int, ...] = ()
-    throttled: tuple[str, ...] = ()
-    cores: tuple[int, ...] | None = None
-
-    @property
-    def used(self) -> tuple[tuple[int, ...], ...]:
-        """The pairs that estimates use."""
-        return tuple(samples for number, samples in enumerate(self.pairs) if number not in self.left_out)
-
-    @property
-    def latencies_ns(self) -> tuple[float, ...]:
-        """The latency of every pair that estimates use."""
-        return tuple(median(samples) for samples in self.used)
-
-    @property
-    def means_ns(self) -> tuple[float, ...]:
-        """The mean of the inferences of every pair that estimates use."""
-        return tuple(fmean(samples) for samples in self.used)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; the samples themselves stand in the run's `samples_ns`, in the order of the pairs.
-
-        So do the lists of what the kernel counted; `left_out` has numbers of pairs, from 0.
-        """
-        return {
-            "load_ms": self.load_ns / MS,
-            "first_inference_ms": self.first_ns / MS,
-            "warmup": {"runs": self.warmup_runs, "seconds": self.warmup_ns / 1e9, "settled": self.settled},
-            "pairs": len(self.pairs),
-            "rss_before_bytes": self.rss_before_bytes,
-            "rss_peak_bytes": self.rss_peak_bytes,
-            "left_out": list(self.left_out),
-            "throttled": list(self.throttled),
-            "cores": None if self.cores is None else list(self.cores),
-            "wall_ns": [one.wall_ns for one in self.noted],
-            "cpu_ns": [one.cpu_ns for one in self.noted],
-            "involuntary_switches": [one.involuntary_switches for one in self.noted],
-            "waited_ns": [one.waited_ns for one in self.noted],
-            "suspended_ns": [one.suspended_ns for one in self.noted],
-        }
 
 
 @dataclass(frozen=True)
@@ -226,8 +159,7 @@ class BenchmarkReport:
 
     Attributes:
         context: machine, surroundings, versions and how it was measured; JSON values.
-        runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them,
-            and is left out of all or of none.
+        runs: one per model, in the order given; pair j of process i belongs to the same moment in all of them.
         margin: the smallest relative difference that matters, above 0.
         compared: names (a, b) of what is compared; None: every model with the first.
         control: names of a model and of the same model once more; None where there is no such control.
@@ -290,15 +222,13 @@ class BenchmarkReport:
 
     def _compared(self, a: str, b: str, level: float, codes: tuple[str, ...]) -> Comparison:
         first, second = self.run(a), self.run(b)
-        processes = [both for both in zip(first.processes, second.processes, strict=True) if both[0].used]
-        codes = tuple(sorted({*first.warnings, *second.warnings, *codes}))
-        pairs = [list(zip(left.latencies_ns, right.latencies_ns, strict=True)) for left, right in processes]
-        ratio = compare(pairs, self.margin, level)
+        pairs = paired(first.processes, second.processes)
+        codes = tuple(sorted({*first.warnings, *second.warnings, *codes, *(() if pairs.enough else ("preempted",))}))
+        ratio = compare(pairs.medians, self.margin, level)
         if "steal" in codes:
             # A host stops long inferences more often than short ones. That leaves the ratio of means as it is; that of
             # medians moves where half of the inferences of one side are stopped, and less than half of the other's.
-            means = [list(zip(left.means_ns, right.means_ns, strict=True)) for left, right in processes]
-            ratio = ratio.covering(compare(means, self.margin, level))
+            ratio = ratio.covering(compare(pairs.means, self.margin, level))
         macs_a, macs_b = first.model.macs_true, second.model.macs_true
         return Comparison(
             a,
@@ -306,11 +236,12 @@ class BenchmarkReport:
             ratio,
             self.margin,
             macs_a / macs_b if macs_a and macs_b else None,
-            sum(map(len, pairs)),
-            sum(len(process.left_out) for process in first.processes),
-            sum(len(process.left_out) for process in first.processes if process.throttled),
+            pairs.count,
+            pairs.left_out,
+            pairs.throttled,
             codes,
             alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
+            confirmed=pairs.confirmed,
         )
 
     def to_json(self) -> dict[str, Any]:

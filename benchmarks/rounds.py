@@ -1,19 +1,20 @@
 """A measurement in two rounds: where the first does not settle the question, everything is measured once more.
 
 The second round has fresh processes, and what is said comes from both together. So no model fails for what happened in
-ten processes, and none has to be measured for longer than its noise asks for. A round that others disturbed as a whole
-is left out where the other one was not: its samples stay in the report, and no estimate uses them.
+ten processes, and none has to be measured for longer than its noise asks for. A round in which others disturbed a model
+as a whole is left out of what is said of it where the other one was not: its samples stay in the report, unused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 from mggc_edge.benchmarks.findings import sample_warnings
 from mggc_edge.benchmarks.remarks import disturbing
-from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
 
 FROM_SAMPLES = {"few_samples", "unsettled", "percentiles", "enqueue_bound", "suspended"}  # said anew of all together
 
@@ -41,8 +42,9 @@ class Rounds:
 
     @property
     def used(self) -> tuple[bool, ...]:
-        """Whether each round's samples are in the estimates of `report`, see `pooled`."""
-        return used(self.each)
+        """Whether each round's samples of all models are in the estimates of `report`, see `pooled`."""
+        starts = accumulate((len(each.runs[0].processes) for each in self.each[:-1]), initial=0)
+        return tuple(not any(run.processes[start].void for run in self.report.runs) for start in starts)
 
 
 def measure_in_rounds(
@@ -78,10 +80,10 @@ def measure_in_rounds(
 def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
     """Return the samples of several rounds of the same models as one report.
 
-    A round with a warning that forbids a verdict is left out, if there is another one without.
+    A round in which a model has a warning that forbids a verdict is left out of what is said of it, if there is another
+    one without.
     """
-    counts = used(rounds)
-    runs = tuple(_together([each.runs[index] for each in rounds], counts) for index in range(len(rounds[0].runs)))
+    runs = tuple(_together(of_one) for of_one in zip(*(each.runs for each in rounds), strict=True))
     contexts = [each.context for each in rounds]
     summed: dict[str, Any] = {
         key: sum(context.get(key, 0) for context in contexts) for key in ("seconds", "pairs", "processes")
@@ -99,12 +101,6 @@ def pooled(rounds: Sequence[BenchmarkReport]) -> BenchmarkReport:
     return replace(rounds[0], context=context, runs=runs, complete=all(each.complete for each in rounds))
 
 
-def used(rounds: Sequence[BenchmarkReport]) -> tuple[bool, ...]:
-    """Return which rounds estimates use: those that others did not disturb as a whole, or all where there is none."""
-    void = [bool(disturbing(code for run in each.runs for code in run.warnings)) for each in rounds]
-    return tuple(not lost or all(void) for lost in void)
-
-
 def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
     """Return the fraction of all rounds' time that the host took; None where a round does not know."""
     total = stolen = 0.0
@@ -116,15 +112,10 @@ def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
     return stolen / total
 
 
-def _together(runs: Sequence[ModelRun], used: Sequence[bool]) -> ModelRun:
-    processes: list[ProcessSamples] = []
-    codes: set[str] = set()
-    for run, counts in zip(runs, used, strict=True):
-        processes += run.processes if counts else map(_left_out, run.processes)
-        codes |= set(run.warnings) if counts else set()
+def _together(runs: Sequence[ModelRun]) -> ModelRun:
+    disturbed = [bool(disturbing(run.warnings)) for run in runs]
+    void = [lost and not all(disturbed) for lost in disturbed]
+    processes = [replace(process, void=lost) for run, lost in zip(runs, void, strict=True) for process in run.processes]
+    codes = {code for run, lost in zip(runs, void, strict=True) if not lost for code in run.warnings}
     warnings = (codes - FROM_SAMPLES) | set(sample_warnings(processes))
     return replace(runs[0], processes=tuple(processes), warnings=tuple(sorted(warnings)))
-
-
-def _left_out(process: ProcessSamples) -> ProcessSamples:
-    return replace(process, left_out=tuple(range(len(process.pairs))))

@@ -47,12 +47,12 @@ class GatePlan:
         kind = "earlier document" if self.earlier is not None else "measured"
         return {"path": str(self.flags.baseline), "kind": kind, "weaker": self.earlier is not None}
 
-    def judge(self, report: BenchmarkReport, *, confirmed: bool = True) -> tuple[ModelGate, ...]:
-        """Return what a report says of every model; `confirmed`: see `ModelGate`."""
+    def judge(self, report: BenchmarkReport) -> tuple[ModelGate, ...]:
+        """Return what a report says of every model."""
         from mggc_edge.benchmarks.gate import judge
 
         found = report.comparisons if self.earlier is None else self._with_earlier(self.earlier, report)
-        return judge(found, self.flags.limits, self.facts, earlier=self.earlier is not None, confirmed=confirmed)
+        return judge(found, self.flags.limits, self.facts, earlier=self.earlier is not None)
 
     def _with_earlier(self, earlier: Earlier, report: BenchmarkReport) -> tuple[Comparison, ...]:
         from mggc_edge.benchmarks.earlier import compare_with_earlier
@@ -242,7 +242,7 @@ def measure_gate(
     )
     gate = Gate(
         plan.flags.limits,
-        plan.judge(rounds.report, confirmed=all(rounds.used)),
+        plan.judge(rounds.report),
         plan.flags.warn,
         round_documents(rounds, [plan.judge(each) for each in rounds.each]),
         plan.baseline,

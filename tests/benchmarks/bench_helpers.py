@@ -12,7 +12,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mggc_edge.benchmarks.agent.surroundings import Moment, Surroundings
-from mggc_edge.benchmarks.report import ModelRun, ProcessSamples
+from mggc_edge.benchmarks.report import ModelRun
+from mggc_edge.benchmarks.samples import ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.errors import ArtifactError
 from mggc_edge.machine import Machine

@@ -10,7 +10,7 @@ from mggc_edge.benchmarks.agent.host import host_id
 from mggc_edge.benchmarks.agent.processor import clock_khz, throttle_events
 from mggc_edge.benchmarks.disturbance import Noted
 from mggc_edge.benchmarks.findings import clock_warnings, clocks_moved, sample_warnings
-from mggc_edge.benchmarks.report import ProcessSamples
+from mggc_edge.benchmarks.samples import ProcessSamples
 
 CPU = "sys/devices/system/cpu"
 

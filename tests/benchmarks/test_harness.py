@@ -340,6 +340,11 @@ def stopped(share: float) -> Counts:
     }
 
 
+def stopped_in(*pairs: int) -> Counts:
+    """What the kernel counts where another process takes half of these pairs of a block, each of a single inference."""
+    return lambda pair, wall_ns: (stopped(0.5) if pair in pairs else quiet)(pair, wall_ns)
+
+
 def test_a_bias_that_is_the_same_in_every_pair_gives_no_verdict_whatever_the_interval(files: Any) -> None:
     # The slow model is longer than a slice and stopped half of the time, the fast one ends before it is stopped.
     fakes = Fakes({"a": stopped(0.5)}, a=around(600, 0), b=around(20, 1))
@@ -360,17 +365,14 @@ def test_a_neighbor_for_a_part_of_the_time_is_taken_out_of_the_estimate(files: A
     def latency(run: int) -> int:
         return (600 if run in (5, 6) else 300) * MS  # run 0 is the first, 1 and 2 warm up
 
-    def counts(sample: int, wall_ns: int) -> dict[str, int | None]:
-        return (stopped(0.5) if sample in (2, 3) else quiet)(sample, wall_ns)
-
-    fakes = Fakes({"a": counts}, a=latency, b=lambda _: 100 * MS)
+    fakes = Fakes({"a": stopped_in(2, 3)}, a=latency, b=lambda _: 100 * MS)
     report = measured(fakes, files(a=None, b=None), pairs=80, processes=20)
     comparison = report.comparison("a", "b")
     assert comparison.ratio.value == pytest.approx(3.0)
     assert (comparison.verdict, comparison.pairs, comparison.left_out) == ("faster", 40, 40)
     assert report.warnings == ()
-    for run in report.runs:  # of both sides, though only one was stopped
-        assert [process.left_out for process in run.processes] == [(2, 3)] * 20
+    for run, out in zip(report.runs, [(2, 3), ()], strict=True):  # the comparison leaves out both sides
+        assert [process.left_out for process in run.processes] == [out] * 20
         assert len(run.samples_ns) == 80 * run.runs_per_pair
     assert report.runs[0].p50_ms == 300.0
     assert report.runs[0].p90_ms == 300.0
@@ -379,6 +381,30 @@ def test_a_neighbor_for_a_part_of_the_time_is_taken_out_of_the_estimate(files: A
     assert entry["waited_ns"] == [300_000, 300_000, 300 * MS, 300 * MS]
     assert entry["wall_ns"] == [300 * MS, 300 * MS, 600 * MS, 600 * MS]
     assert entry["cpu_ns"] == [300 * MS, 300 * MS, 300 * MS, 300 * MS]
+
+
+def test_who_was_disturbed_beside_two_others_has_no_part_in_their_comparison(files: Any) -> None:
+    # Of the 4 pairs of each process a is stopped in the first, b in the second, c in the last three.
+    counts = {"a": stopped_in(0), "b": stopped_in(1), "c": stopped_in(1, 2, 3)}
+    fakes = Fakes(counts, a=around(300, 0), b=around(200, 1), c=around(240, 2))
+    report = measured(fakes, files(a=None, b=None, c=None), pairs=80, processes=20)
+    assert [run.warnings for run in report.runs] == [(), (), ("preempted",)]
+    assert [run.processes[0].left_out for run in report.runs] == [(0,), (1,), ()]
+    b, c = report.comparisons
+    assert (b.verdict, b.pairs, b.left_out, b.codes) == ("faster", 40, 40, ())
+    assert b.ratio.value == pytest.approx(1.5, rel=0.02)
+    assert (c.verdict, c.disturbed) == ("inconclusive", ("preempted",))
+
+
+def test_where_two_models_have_too_few_pairs_in_common_there_is_no_verdict(files: Any) -> None:
+    # Each keeps 3 pairs of 5, of which one is the same.
+    fakes = Fakes({"a": stopped_in(0, 1), "b": stopped_in(2, 3)}, a=around(300, 0), b=around(200, 1))
+    report = measured(fakes, files(a=None, b=None), pairs=100, processes=20)
+    assert [run.warnings for run in report.runs] == [(), ()]
+    comparison = report.comparisons[0]
+    assert (comparison.verdict, comparison.disturbed) == ("inconclusive", ("preempted",))
+    assert (comparison.pairs, comparison.left_out) == (100, 0)
+    assert report.warnings == ("preempted",)
 
 
 def test_processes_that_do_not_settle_are_warned_about(files: Any) -> None:

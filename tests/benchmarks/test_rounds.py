@@ -99,6 +99,35 @@ def test_a_disturbed_round_is_left_out_where_the_other_was_not() -> None:
     assert both.runs[0].warnings == ("few_samples", "frequency")
 
 
+def test_a_round_in_which_one_model_was_disturbed_counts_for_the_others() -> None:
+    def of_three(b_ms: float, c_ms: float, c_warnings: tuple[str, ...]) -> BenchmarkReport:
+        two = report(b_ms, b_ms)
+        c = run_of("c", [[[int(c_ms * MS)]]] * 2, warnings=c_warnings)
+        return replace(two, runs=(*two.runs, c))
+
+    rounds = Rounds(of_three(10, 30, ("preempted",)), of_three(10, 10, ()))
+    found, _ = measured(rounds, 8, settled=False)
+    b, c = found.report.comparisons
+    assert (b.pairs, b.left_out, b.confirmed, b.verdict) == (4, 0, True, "same")
+    assert (c.pairs, c.left_out, c.confirmed, c.verdict) == (2, 2, False, "same")
+    assert found.used == (False, True)
+    document = found.report.to_json()["runs"]
+    assert [[process["left_out"] for process in run["processes"]] for run in document] == [
+        [[], [], [], []], [[], [], [], []], [[0], [0], [], []],
+    ]  # fmt: skip
+
+
+def test_models_that_share_no_undisturbed_round_are_not_judged() -> None:
+    def lost_by(index: int) -> BenchmarkReport:
+        one = report(10, 10)
+        lost = replace(one.runs[index], warnings=("preempted",))
+        return replace(one, runs=tuple(lost if number == index else run for number, run in enumerate(one.runs)))
+
+    comparison = pooled((lost_by(0), lost_by(1))).comparisons[0]
+    assert (comparison.verdict, comparison.disturbed) == ("inconclusive", ("preempted",))
+    assert (comparison.pairs, comparison.left_out, comparison.confirmed) == (4, 0, False)
+
+
 def test_where_both_rounds_were_disturbed_both_count_and_say_so() -> None:
     both = pooled((report(30, 30, warnings=("load",)), report(10, 10, warnings=("preempted",))))
     comparison = both.comparisons[0]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mggc_edge.benchmarks.disturbance import Noted
-from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
+from mggc_edge.benchmarks.samples import ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
 
 MS = 1e6

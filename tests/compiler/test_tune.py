@@ -14,7 +14,8 @@ import torch
 
 from mggc_edge.artifacts import PORTABLE
 from mggc_edge.benchmarks.disturbance import Noted
-from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun, ProcessSamples
+from mggc_edge.benchmarks.report import BenchmarkReport, ModelRun
+from mggc_edge.benchmarks.samples import ProcessSamples
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.compiler import tune as module
 from mggc_edge.compiler.export_settings import ExportSettings
