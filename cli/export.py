@@ -32,7 +32,7 @@ from mggc_edge.cli.precisions import (
     MIN_PSNR,
     CalibrationFolder,
     MinPrecisionPsnr,
-    TargetPrecisionList,
+    PrecisionList,
     precisions_for,
 )
 
@@ -68,7 +68,7 @@ def export(
             help="Take out the channels whose norm has the scale 0 first, as GAN Slimming leaves them.",
         ),
     ] = False,
-    precision: TargetPrecisionList = "fp32",
+    precision: PrecisionList = "fp32",
     calibration: CalibrationFolder = None,
     min_precision_psnr: MinPrecisionPsnr = MIN_PSNR,
     runtime: Annotated[

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mggc_edge.compiler.precision.wanted import Precisions
     from mggc_edge.settings import Settings
 
+AUTO = "auto"  # of `compiler.targets`, which --help must not load
 MIN_PSNR = 35.0  # of `compiler.precision.wanted`, which --help must not load
 MOST_NAMES = 3  # of nodes that stay in float for one reason; more are counted
 MOST_LAYERS = 12  # rows of a table of layers; the JSON document has all
@@ -26,16 +27,8 @@ PrecisionList = Annotated[
     typer.Option(
         "--precision",
         metavar="LIST",
-        help="Files to make, of: fp32, fp16, int8. fp32 is always there. A quantized network keeps its 8-bit grids.",
-    ),
-]
-TargetPrecisionList = Annotated[
-    str,
-    typer.Option(
-        "--precision",
-        metavar="LIST",
-        help="Files to make, of: fp32, fp16, int8; or auto, those of the target. fp32 is always there. A quantized "
-        "network keeps its 8-bit grids.",
+        help="Files to make, of: fp32, fp16, int8; or auto, those that each target lists. fp32 is always there. A "
+        "quantized network keeps its 8-bit grids.",
     ),
 ]
 MinPrecisionPsnr = Annotated[
@@ -70,7 +63,7 @@ def precisions_for(
     """Return what `export` is to make beside its fp32 file, "auto" being the target's list; None: nothing."""
     from mggc_edge.artifacts import PRECISIONS
 
-    if names.strip() == "auto":
+    if names.strip() == AUTO:
         from mggc_edge.compiler.targets import TARGETS
 
         names = ",".join(TARGETS[target].precisions)
@@ -88,7 +81,8 @@ def check_precisions(names: str, quantize: str) -> None:
     """Check the flags of `compress`: with --quantize 8 the grids of the file are trained, and no others are made."""
     from mggc_edge.artifacts import PRECISIONS
 
-    if set(parse_names(names, PRECISIONS, "--precision")) != {"fp32"} and quantize == "8":
+    fp32_alone = names.strip() != AUTO and set(parse_names(names, PRECISIONS, "--precision")) == {"fp32"}
+    if quantize == "8" and not fp32_alone:
         raise typer.BadParameter(
             f"--quantize 8 trains the 8-bit grids of the file, and --precision {names} is for a network in floats; "
             "give one of them."

@@ -130,11 +130,11 @@ def export_all(work: Work, request: CompressRequest, original: Network, slim: Ne
         Exporter(network, settings, sha256_of(job.folder / saved / WEIGHTS_FILE), origin=origin, seed=job.seed)
         for network, saved in ((slim, SLIM_FOLDER), (original, ORIGINAL_FOLDER))
     )
-    precisions = precisions_for(request, job.settings, material, job.seed)
-    min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
     sets, said = list[ArtifactSet](), list[str]()
     for target, runtimes in targets_of(job.settings, request.runtimes).items():
         at = "" if target == PORTABLE else f" for {target}"
+        precisions = precisions_for(request, target, job.settings, material, job.seed)
+        min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
         wanted = Wanted(
             target,
             Checks(settings.pictures, settings.atol, min_psnr),

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from mggc_edge.calibration.samples import Samples, from_pixels
 from mggc_edge.compiler.precision.wanted import Precisions, wanted_pictures
+from mggc_edge.compiler.targets import AUTO, TARGETS
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.settings import Settings
 from mggc_edge.training.material import Material
 
 
-def precisions_for(request: CompressRequest, settings: Settings, material: Material, seed: int) -> Precisions | None:
-    """Return what a job is to make beside the compressed generator's fp32 file; None: nothing.
+def precisions_for(
+    request: CompressRequest, target: str, settings: Settings, material: Material, seed: int
+) -> Precisions | None:
+    """Return what a job is to make for a target beside the compressed generator's fp32 file; None: nothing.
 
     Calibration pictures, those that precision is measured on among them, are training pictures: test pictures, and
     those that checkpoints are chosen by, take no part.
     """
-    if set(request.precisions) == {"fp32"}:
+    names = tuple(TARGETS[target].precisions) if request.precisions == (AUTO,) else request.precisions
+    if set(names) == {"fp32"}:
         return None
     source = material.source
 
@@ -26,4 +30,4 @@ def precisions_for(request: CompressRequest, settings: Settings, material: Mater
             len(source), source.pixels, format, wanted, where="training", place="among the training pictures"
         )
 
-    return Precisions(request.precisions, choose, request.min_precision_psnr, settings)
+    return Precisions(names, choose, request.min_precision_psnr, settings)

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from mggc_edge.artifacts import PRECISIONS
 from mggc_edge.compiler.runtimes import EXPORT_RUNTIMES, TENSORRT
+from mggc_edge.compiler.targets import AUTO
 from mggc_edge.errors import InputError, SettingError
 from mggc_edge.models.convert import BatchNormMode
 from mggc_edge.models.cost import MacsConvention
@@ -44,7 +45,8 @@ class CompressRequest:
         prune_epochs, finetune_epochs: None: as the settings say.
         quantize: "8" finetunes, and by gan-slimming prunes, on the 8-bit grids that are exported.
         align: multiple that widths are rounded to, see `mggc_edge.pruning.align`; 1: none.
-        precision: of the files of the compressed generator, names with commas; fp32 is always one.
+        precision: of the files of the compressed generator, names with commas, or "auto", those that each target lists;
+            fp32 is always one.
         runtime: that files are made for, or proven in, names with commas.
         min_precision_psnr: to the fp32 file, in dB, below which one of another precision is rejected.
         min_psnr: the job fails if the PSNR to the original's pictures is lower, in dB.
@@ -121,8 +123,8 @@ class CompressRequest:
 
     def _check_precisions(self) -> None:
         for name in self.precisions:
-            if name not in PRECISIONS:
-                raise SettingError(f"precision must be some of {', '.join(PRECISIONS)}, not {name!r}")
+            if name not in (*PRECISIONS, AUTO) or (name == AUTO and len(self.precisions) > 1):
+                raise SettingError(f"precision must be {AUTO}, or some of {', '.join(PRECISIONS)}, not {name!r}")
         for name in self.runtimes:
             if name not in EXPORT_RUNTIMES:
                 raise SettingError(f"runtime must be some of {', '.join(EXPORT_RUNTIMES)}, not {name!r}")
@@ -144,7 +146,7 @@ class CompressRequest:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The names in `precision`."""
+        """The names in `precision`; AUTO alone where each target's are meant."""
         return tuple(name.strip() for name in self.precision.split(","))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from mggc_edge.jobs import exports as module
 from mggc_edge.jobs import latency
 from mggc_edge.jobs.exports import Exports, check_exports, is_original, known_exports, targets_of
 from mggc_edge.jobs.latency import candidates, measure_fastest
+from mggc_edge.jobs.precisions import precisions_for
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.families import layer_table
 from mggc_edge.models.network import Network
@@ -64,6 +66,42 @@ def test_every_target_has_the_runtimes_that_run_it(
     found = targets_of(Settings({"compress.targets": asked}), runtimes)
     assert found == wanted
     assert next(iter(found)) == "portable"
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ("fp32", {"portable": None, "x86-avx512": None, TENSORRT: None}),
+        ("fp16, int8", {name: {"fp16", "int8"} for name in ("portable", "x86-avx512", TENSORRT)}),
+        ("auto", {"portable": None, "x86-avx512": {"fp32", "int8"}, TENSORRT: {"fp32", "fp16", "int8"}}),
+    ],
+)
+def test_every_target_has_the_precisions_that_were_asked_for_or_its_own(
+    asked: str, wanted: dict[str, set[str] | None]
+) -> None:
+    request = CompressRequest("g.pth", "0.5", precision=asked, min_precision_psnr=20.0)
+    material: Any = SimpleNamespace(source=None)
+    found = {target: precisions_for(request, target, Settings(), material, 0) for target in wanted}
+    assert {target: None if one is None else set(one.names) for target, one in found.items()} == wanted
+    assert {one.min_psnr for one in found.values() if one is not None} <= {20.0}
+
+
+@pytest.mark.parametrize(
+    ("asked", "quantize", "message"),
+    [
+        ("auto,int8", "none", "precision must be auto, or some of fp32, fp16, int8, not 'auto'"),
+        ("int4", "none", "precision must be auto, or some of fp32, fp16, int8, not 'int4'"),
+        (
+            "auto",
+            "8",
+            "--quantize 8 trains the 8-bit grids of the file, and --precision auto is for a network in floats",
+        ),
+    ],
+)
+def test_precisions_that_make_no_sense_are_refused(asked: str, quantize: Any, message: str) -> None:
+    with pytest.raises(SettingError) as caught:
+        CompressRequest("g.pth", "0.5", precision=asked, quantize=quantize)
+    assert caught.value.message == message
 
 
 def test_what_cannot_be_exported_is_found_before_anything_long(monkeypatch: pytest.MonkeyPatch) -> None:
