@@ -1,12 +1,13 @@
 """Measure models against each other: fresh processes, pairs that are near in time, random order.
 
-A block is one fresh process per model. In it every model is opened and warmed up, and then they take turns: one sample
-of each model makes a pair, and pairs come in mirrored twos (A B, B A or B A, A B), so that a machine that grows slower
-or faster hits both alike. The samples of a pair are gathered in several such turns, near in time to each other. All
-processes of a block run on the same cores, where there are more than they need (`agent/cores.py`; `results/turns.md`
-says what that brings, and that turns alone are within its noise). Many blocks with few pairs each: what is peculiar to
-a process must not decide. Pairs in which others disturbed a model are left out of what is said of it, or all of its
-samples are called disturbed: see `mggc_edge.benchmarks.disturbance`.
+A block is one fresh process per model. In it every model is opened and warmed up, in a random order and in the next
+block in its mirror image. Then they take turns: one sample of each model makes a pair, and pairs come in mirrored twos
+(A B, B A or B A, A B), so that a machine that grows slower or faster hits both alike. The samples of a pair are
+gathered in several such turns, near in time to each other. All processes of a block run on the same cores, where there
+are more than they need (`agent/cores.py`; `results/turns.md` says what that brings, and that turns alone are within its
+noise). Many blocks with few pairs each: what is peculiar to a process must not decide. Pairs in which others disturbed
+a model are left out of what is said of it, or all of its samples are called disturbed: see
+`mggc_edge.benchmarks.disturbance`.
 
 Where a measurement fails or is interrupted, the pairs that are complete make a report of their own.
 """
@@ -207,6 +208,7 @@ class _Plan:
         self.clocks: list[int] = []  # of the fastest core in kHz, after each pair
         self._device, self._places, self._progress = device, places, progress
         self._done, self._pairs, self._blocks = 0, pairs, blocks
+        self._starts: list[int] = []  # in which order the processes of the block are started
         least, most = (int(seconds * 1e9) for seconds in warmup_seconds)
         self._warm = {"do": "warm", "min_runs": WARM_RUNS, "min_ns": least, "max_ns": most}
 
@@ -226,7 +228,8 @@ class _Plan:
             noted: list[list[Noted]] = [[] for _ in range(count)]
             throttled: list[str] = []
             stack.callback(self._gather, opened, warm, closed, samples, noted, throttled)  # whatever ends the block
-            for index in self.random.permutation(count).tolist():
+            self._starts = self._starts[::-1] if number % 2 == 0 else self.random.permutation(count).tolist()
+            for index in self._starts:
                 model, place = self.gathered[index].model, self._places[index]
                 workers[index] = self._device.start(model)
                 stack.callback(workers[index].end)

@@ -115,7 +115,7 @@ class FakeWorker:
         name: str = "",
         counts: Counts = quiet,
     ) -> None:
-        self._clock, self._latency_ns, self._log, self._name = clock, latency_ns, log, name
+        self._clock, self._latency_ns, self._log, self.name = clock, latency_ns, log, name
         self._counts = counts
         self._runs = self._samples = 0
         self.ended = False
@@ -131,14 +131,12 @@ class FakeWorker:
         began = self._clock.now
         answer = self._answer(request)
         if self._clock.now - began > timeout:
-            raise ArtifactError(
-                f"the process that measures '{self._name}' takes too long: no answer in {timeout:.0f} s"
-            )
+            raise ArtifactError(f"the process that measures '{self.name}' takes too long: no answer in {timeout:.0f} s")
         return answer
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         do = request["do"]
-        self._log.append(f"{do} {self._name}")
+        self._log.append(f"{do} {self.name}")
         if do == "open":
             inputs = [{"name": "x", "dtype": "float32", "shape": list(PICTURE)}]
             return {
@@ -166,7 +164,7 @@ class FakeWorker:
     def end(self) -> None:
         """Note that it was ended."""
         self.ended = True
-        self._log.append(f"end {self._name}")
+        self._log.append(f"end {self.name}")
 
 
 def run_of(name: str, processes: list[list[list[int]]], macs: int | None = None, **changes: Any) -> ModelRun:

@@ -166,6 +166,18 @@ def test_the_seed_repeats_the_order(files: Any) -> None:
     assert log(3) != log(4)
 
 
+def test_no_model_is_started_first_more_often_than_the_others(files: Any) -> None:
+    for seed in range(3):
+        fakes = Fakes(a=lambda _: 300 * MS, b=lambda _: 300 * MS, c=lambda _: 300 * MS)
+        measured(fakes, files(a=None, b=None, c=None), pairs=10, processes=10, seed=seed)
+        names = [worker.name for worker in fakes.started]
+        blocks = [names[at : at + 3] for at in range(0, 30, 3)]
+        assert all(after == before[::-1] for before, after in zip(blocks[::2], blocks[1::2], strict=True))
+        for one, other in ("ab", "bc", "ac"):
+            assert sum(block.index(one) < block.index(other) for block in blocks) == 5
+        assert len({tuple(block) for block in blocks}) > 2
+
+
 def test_a_machine_that_grows_slower_does_not_favour_the_model_that_is_named_first(files: Any) -> None:
     fakes = Fakes()
 
