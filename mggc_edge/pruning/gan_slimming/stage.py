@@ -100,7 +100,8 @@ class GanSlimming:
         )
         on_grids = student.spec.quantization != "none" and not settings.learned_ranges
         self._grids = grids if on_grids else None
-        self._fits = {round(self.steering.closed * part / FITTED) for part in range(1, FITTED + 1)}
+        self._fits = [round(self.steering.closed * part / FITTED) for part in range(1, FITTED + 1)]
+        self._fitted = torch.tensor(0)  # how many of these are done: with other processes, steps have other numbers
         self.student = student.requires_grad_(True).train()
         ranges = range_parameters(self.student)
         for range_parameter in ranges:
@@ -167,8 +168,10 @@ class GanSlimming:
         loss = torch.stack(list(parts.values())).sum()
         norm = self._update((self._adams["G"], self._sgd), loss)
         amount = self._close(number, s.scale_rate * factor)
-        if self._grids is not None and number + 1 in self._fits:
+        due = sum(number + 1 >= after for after in self._fits)
+        if self._grids is not None and due > self._fitted:
             self._fit(self._grids)
+            self._fitted.fill_(due)
         self.judge.requires_grad_(True)
         draws = self._share.draws(self._seed, f"{self.name}/pool", number)
         shown = self._pool.exchange(fake.detach(), draws)
@@ -239,10 +242,11 @@ class GanSlimming:
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, scales, when channels closed, moments, and the pool."""
+        """Return weights, scales, when channels closed, how often grids were fitted, moments, and the pool."""
         tensors = named("G", self.student.state_dict()) | named("D", self.judge.state_dict())
         tensors |= named("scale", {name: scale.detach() for name, scale in self.scales.items()})
         tensors |= named("since", self.since) | named("pool", self._pool.state())
+        tensors["fitted"] = self._fitted
         for name, optimizer in (*self._adams.items(), ("scales", self._sgd)):
             tensors |= named("optimizer", optimizer_tensors(name, optimizer))
         return tensors
@@ -258,6 +262,7 @@ class GanSlimming:
             scale.data.copy_(scales[name])
             self.since[name].copy_(since[name])
         self._pool.load_state(part(tensors, "pool"))
+        self._fitted.copy_(tensors["fitted"])
         for name, optimizer in (*self._adams.items(), ("scales", self._sgd)):
             load_optimizer(f"optimizer.{name}", optimizer, tensors)
 
