@@ -24,7 +24,7 @@ class Comparison:
         throttled: of these, pairs of processes in which clocks were lowered.
         codes: warnings of either side, and of the whole measurement.
         alike: whether both ran in the same engine and precision.
-        confirmed: whether every round that was measured is in it, see `mggc_edge.benchmarks.rounds`.
+        rounds: of every round that was measured whether it is used, see `mggc_edge.benchmarks.rounds`.
     """
 
     a: str
@@ -37,7 +37,7 @@ class Comparison:
     throttled: int = 0
     codes: tuple[str, ...] = ()
     alike: bool = True
-    confirmed: bool = True
+    rounds: tuple[bool, ...] = (True,)
 
     @property
     def disturbed(self) -> tuple[str, ...]:

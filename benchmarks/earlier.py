@@ -21,6 +21,7 @@ from mggc_edge.benchmarks.devices.local import LocalDevice
 from mggc_edge.benchmarks.environment import context
 from mggc_edge.benchmarks.remarks import WARNINGS
 from mggc_edge.benchmarks.report import SCHEMA, ModelRun
+from mggc_edge.benchmarks.samples import used_rounds
 from mggc_edge.benchmarks.stats import compare_apart
 from mggc_edge.errors import ArtifactError, InputError
 
@@ -186,7 +187,7 @@ def compare_with_earlier(earlier: EarlierRun, run: ModelRun, label: str, margin:
         left_out=sum(len(process.out) for process in run.processes),
         throttled=sum(len(process.left_out) for process in run.processes if process.throttled),
         codes=tuple(sorted(codes)),
-        confirmed=not any(process.void for process in run.processes),
+        rounds=used_rounds(run.processes),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mggc_edge.benchmarks.percentiles import enclosing_ranks
-from mggc_edge.benchmarks.samples import ProcessSamples
+from mggc_edge.benchmarks.samples import Paired, ProcessSamples
 
 FEW_PROCESSES, FEW_PAIRS = 5, 15  # a gate's first round has 20 pairs, of which a few may be left out
 UNSETTLED_SHARE = 0.25  # of the processes
@@ -20,11 +20,10 @@ MOST_MOVED = 0.05
 def sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
     """Return what the samples of one model warn of, all its processes together."""
     unsettled = sum(not process.settled for process in processes)
-    pairs, used = sum(len(process.used) for process in processes), sum(bool(process.used) for process in processes)
     samples = sum(len(pair) for process in processes for pair in process.used)
     noted = [one for process in processes for one in process.noted]
     queued, passed = sum(one.enqueue_ns or 0 for one in noted), sum(one.wall_ns for one in noted)
-    few = used < FEW_PROCESSES or pairs < FEW_PAIRS
+    few = _few([process.used for process in processes])
     return (
         ["few_samples"] * few
         + ["unsettled"] * (unsettled > UNSETTLED_SHARE * len(processes))
@@ -32,6 +31,17 @@ def sample_warnings(processes: Sequence[ProcessSamples]) -> list[str]:
         + ["enqueue_bound"] * (passed > 0 and queued > ENQUEUE_BOUND * passed)
         + ["suspended"] * any(one.slept for one in noted)
     )
+
+
+def few_in_common(pairs: Paired, first: Sequence[ProcessSamples], second: Sequence[ProcessSamples]) -> tuple[str, ...]:
+    """Return the warning that two models have few pairs in common, where each has enough."""
+    enough = not any(_few([process.used for process in side]) for side in (first, second))
+    return ("few_samples",) if enough and _few(pairs.medians) else ()
+
+
+def _few(pairs: Sequence[Sequence[object]]) -> bool:
+    """Return whether the pairs of each process are few together, or of few processes."""
+    return sum(map(bool, pairs)) < FEW_PROCESSES or sum(map(len, pairs)) < FEW_PAIRS
 
 
 def clock_warnings(clocks: Sequence[int], throttled: tuple[int | None, int | None]) -> list[str]:

@@ -21,6 +21,7 @@ from mggc_edge.errors import InputError
 
 GateVerdict = Literal["pass", "fail", "inconclusive"]
 EXIT_CODES: Mapping[GateVerdict, int] = {"pass": 0, "fail": 3, "inconclusive": 4}
+ONE_ROUND = "others disturbed one of the two rounds, and the other one alone fails no model"
 ORDER: Sequence[GateVerdict] = ("fail", "inconclusive", "pass")  # the first one that occurs is that of the whole
 
 
@@ -78,8 +79,15 @@ class ModelGate:
             return "inconclusive"
         low, high = self.interval
         if low > 0 and self.slowdown > self.limit:
-            return "fail" if self.comparison.confirmed else "inconclusive"
+            return "fail" if all(self.comparison.rounds) else "inconclusive"
         return "pass" if high <= self.limit else "inconclusive"
+
+    @property
+    def reason(self) -> str | None:
+        """Why the latency verdict is "inconclusive", as far as a sentence says it; None where it is not."""
+        if self.latency_verdict != "inconclusive":
+            return None
+        return self.comparison.reason or (None if all(self.comparison.rounds) else ONE_ROUND)
 
     @property
     def verdict(self) -> GateVerdict | None:
@@ -98,10 +106,11 @@ class ModelGate:
                 "slowdown": self.slowdown,
                 "interval": listed(self.interval),
                 "level": self.comparison.ratio.level,
-                "reason": self.comparison.reason if self.latency_verdict == "inconclusive" else None,
+                "reason": self.reason,
                 "minimum_detectable_effect": self.comparison.ratio.minimum_detectable_effect,
                 "pairs": self.comparison.pairs,
                 "processes": self.comparison.ratio.processes,
+                "rounds_used": list(self.comparison.rounds),
             },
             "facts": [row.to_json() for row in self.facts],
         }
@@ -180,18 +189,20 @@ def judge(
     )
 
 
-def round_documents(rounds: Rounds, verdicts: Sequence[Sequence[ModelGate]]) -> tuple[dict[str, Any], ...]:
-    """Return what is said of each round alone, as JSON."""
+def round_documents(
+    rounds: Rounds, alone: Sequence[Sequence[ModelGate]], together: Sequence[ModelGate]
+) -> tuple[dict[str, Any], ...]:
+    """Return what is said of each round alone, as JSON, and whether what is said of all together uses it everywhere."""
     return tuple(
         {
             "pairs": sum(len(process.pairs) for process in each.runs[0].processes),
             "processes": len(each.runs[0].processes),
             "seconds": each.context.get("seconds"),
-            "used": counts,
+            "used": all(model.comparison.rounds[number] for model in together),
             "disturbed": sorted({code for model in models for code in model.comparison.disturbed}),
             "verdicts": {model.comparison.b: model.latency_verdict for model in models},
         }
-        for each, models, counts in zip(rounds.each, verdicts, rounds.used, strict=True)
+        for number, (each, models) in enumerate(zip(rounds.each, alone, strict=True))
     )
 
 

@@ -385,19 +385,15 @@ def _machine_warnings(device: DeviceFacts, threads: int, share: float | None, ot
 
 
 def _leave_out(gathered: Sequence[_Gathered], threads: int) -> None:
-    """Leave the pairs out in which a model was disturbed, and of all models the blocks in which clocks were lowered.
+    """Leave the pairs out in which a model was disturbed, and the blocks in which clocks were lowered.
 
-    Where too few pairs of a model would remain, none is left out, and what disturbed them is warned of.
+    Where too few pairs of a model would remain, none is left out of it, and what disturbed them is warned of.
     """
     for one in gathered:
-        disturbed = [
-            [bool(process.throttled) or noted.disturbed(threads) for noted in process.noted]
-            for process in one.processes
-        ]
-        out = left_out(disturbed)
+        disturbed = [[noted.disturbed(threads) for noted in process.noted] for process in one.processes]
+        hot = [bool(process.throttled) for process in one.processes]
+        out = left_out([[lowered or each for each in pairs] for lowered, pairs in zip(hot, disturbed, strict=True)])
         if out is not None:
             one.processes = [replace(each, left_out=numbers) for each, numbers in zip(one.processes, out, strict=True)]
         else:
-            throttled = any(process.throttled for process in one.processes)
-            preempted = any(noted.disturbed(threads) for process in one.processes for noted in process.noted)
-            one.warnings += ["preempted"] * preempted + ["throttled"] * throttled
+            one.warnings += ["preempted"] * any(map(any, disturbed)) + ["throttled"] * any(hot)

@@ -52,6 +52,7 @@ WARNINGS: Mapping[str, Remark] = {
     "load": Remark(
         "while it was measured, other processes wanted to run, more than cores were left for", QUIET, disturbs=True
     ),
+    "no_control": Remark("others disturbed the model that was measured twice, so that it checks nothing", QUIET),
     "percentiles": Remark(
         "too few samples for an interval of the 90th percentile, which takes 36",
         "more pairs: mggc-edge bench --pairs",

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from mggc_edge.benchmarks.comparison import Comparison, listed
+from mggc_edge.benchmarks.findings import few_in_common
 from mggc_edge.benchmarks.percentiles import LEAST, percentile
-from mggc_edge.benchmarks.remarks import remark_json
+from mggc_edge.benchmarks.remarks import disturbing, remark_json
 from mggc_edge.benchmarks.samples import MS, ProcessSamples, paired
 from mggc_edge.benchmarks.stats import (
     Interval,
@@ -218,12 +219,15 @@ class BenchmarkReport:
         control = self.controlled
         interval = None if control is None else control.ratio.interval
         biased = interval is not None and (interval[0] > 1 + MOST_OF_CONTROL or interval[1] < 1 / (1 + MOST_OF_CONTROL))
+        if control is not None and control.disturbed:
+            return self._compared(a, b, level, ("no_control",))
         return self._compared(a, b, level, ("control",) if biased else ())
 
     def _compared(self, a: str, b: str, level: float, codes: tuple[str, ...]) -> Comparison:
         first, second = self.run(a), self.run(b)
-        pairs = paired(first.processes, second.processes)
-        codes = tuple(sorted({*first.warnings, *second.warnings, *codes, *(() if pairs.enough else ("preempted",))}))
+        codes = (*codes, *first.warnings, *second.warnings)
+        pairs = paired(first.processes, second.processes, whole=bool(disturbing(codes)))
+        codes = tuple(sorted({*codes, *pairs.codes, *few_in_common(pairs, first.processes, second.processes)}))
         ratio = compare(pairs.medians, self.margin, level)
         if "steal" in codes:
             # A host stops long inferences more often than short ones. That leaves the ratio of means as it is; that of
@@ -241,7 +245,7 @@ class BenchmarkReport:
             pairs.throttled,
             codes,
             alike=(first.model.runtime, first.model.precision) == (second.model.runtime, second.model.precision),
-            confirmed=pairs.confirmed,
+            rounds=pairs.rounds,
         )
 
     def to_json(self) -> dict[str, Any]:

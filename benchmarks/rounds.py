@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, Protocol
 
 from mggc_edge.benchmarks.findings import sample_warnings
@@ -39,12 +38,6 @@ class Rounds:
 
     each: tuple[BenchmarkReport, ...]
     report: BenchmarkReport
-
-    @property
-    def used(self) -> tuple[bool, ...]:
-        """Whether each round's samples of all models are in the estimates of `report`, see `pooled`."""
-        starts = accumulate((len(each.runs[0].processes) for each in self.each[:-1]), initial=0)
-        return tuple(not any(run.processes[start].void for run in self.report.runs) for start in starts)
 
 
 def measure_in_rounds(
@@ -115,7 +108,11 @@ def _stolen(contexts: Sequence[Mapping[str, Any]]) -> float | None:
 def _together(runs: Sequence[ModelRun]) -> ModelRun:
     disturbed = [bool(disturbing(run.warnings)) for run in runs]
     void = [lost and not all(disturbed) for lost in disturbed]
-    processes = [replace(process, void=lost) for run, lost in zip(runs, void, strict=True) for process in run.processes]
+    processes = [
+        replace(process, round=number, void=lost)
+        for number, (run, lost) in enumerate(zip(runs, void, strict=True))
+        for process in run.processes
+    ]
     codes = {code for run, lost in zip(runs, void, strict=True) if not lost for code in run.warnings}
     warnings = (codes - FROM_SAMPLES) | set(sample_warnings(processes))
     return replace(runs[0], processes=tuple(processes), warnings=tuple(sorted(warnings)))

@@ -26,7 +26,8 @@ class ProcessSamples:
             and no comparison with it, uses them, see `mggc_edge.benchmarks.disturbance`.
         throttled: what shows that the board lowered its clocks meanwhile, see `mggc_edge.benchmarks.agent.heat`.
         cores: numbers of the cores that it was kept on; None: it was not kept on any.
-        void: whether it is used in nothing, as its round was disturbed, see `mggc_edge.benchmarks.rounds`.
+        round: the number of the round that it is of, see `mggc_edge.benchmarks.rounds`.
+        void: whether it is used in nothing, as its round was disturbed.
     """
 
     load_ns: int
@@ -41,6 +42,7 @@ class ProcessSamples:
     left_out: tuple[int, ...] = ()
     throttled: tuple[str, ...] = ()
     cores: tuple[int, ...] | None = None
+    round: int = 0
     void: bool = False
 
     @property
@@ -81,6 +83,11 @@ class ProcessSamples:
         }
 
 
+def used_rounds(processes: Sequence[ProcessSamples]) -> tuple[bool, ...]:
+    """Return of every round whether estimates of a model use it."""
+    return tuple(not void for _, void in sorted({(process.round, process.void) for process in processes}))
+
+
 @dataclass(frozen=True)
 class Paired:
     """What a comparison of two models uses: the pairs in which neither was disturbed.
@@ -89,16 +96,16 @@ class Paired:
         medians, means: per process pair, of both sides in ns, the median and the mean of the inferences of each pair.
         left_out: how many further pairs there are.
         throttled: how many of these are of processes in which clocks were lowered.
-        enough: False where too few would remain: then all pairs are used, and allow no verdict.
-        confirmed: whether every round is used.
+        rounds: whether each round is used.
+        codes: warnings: what disturbed so many pairs that too few would remain, and all are used instead.
     """
 
     medians: tuple[tuple[tuple[float, float], ...], ...]
     means: tuple[tuple[tuple[float, float], ...], ...]
     left_out: int
     throttled: int
-    enough: bool
-    confirmed: bool
+    rounds: tuple[bool, ...]
+    codes: tuple[str, ...]
 
     @property
     def count(self) -> int:
@@ -106,17 +113,35 @@ class Paired:
         return sum(map(len, self.medians))
 
 
-def paired(first: Sequence[ProcessSamples], second: Sequence[ProcessSamples]) -> Paired:
-    """Return what two models have in common: pair j of process i belongs to the same moment in both."""
-    everything = list(zip(first, second, strict=True))
-    both = [sides for sides in everything if not any(side.void for side in sides)]
-    out = left_out([[number in {*a.left_out, *b.left_out} for number in range(len(a.pairs))] for a, b in both])
-    enough = bool(both) and out is not None
-    if out is None or not both:
-        both, out = everything, tuple(() for _ in everything)
+def paired(first: Sequence[ProcessSamples], second: Sequence[ProcessSamples], *, whole: bool = False) -> Paired:
+    """Return what two models have in common: pair j of process i belongs to the same moment in both.
+
+    A round in which too few pairs would remain, see `mggc_edge.benchmarks.disturbance.left_out`, is left out where
+    there is another one.
+
+    Args:
+        first, second: the processes of both.
+        whole: use everything, as it allows no verdict anyway.
+    """
+    both = list(zip(first, second, strict=True))
+    marked = [{*a.left_out, *b.left_out} for a, b in both]
+    gone: dict[int, tuple[int, ...]] = {}  # by the number of a process that is used, the pairs that are not
+    rounds: list[bool] = []
+    for number in sorted({one.round for one in first}):
+        of_it = [index for index, (a, _) in enumerate(both) if a.round == number]
+        out = left_out([[pair in marked[index] for pair in range(len(first[index].pairs))] for index in of_it])
+        void = any(side.void for index in of_it for side in both[index])
+        rounds.append(out is not None and not void)
+        if out is not None and not void:
+            gone.update(zip(of_it, out, strict=True))
+    codes: set[str] = set()
+    if whole or not gone:
+        causes = {"throttled" if a.throttled else "preempted" for (a, _), out in zip(both, marked, strict=True) if out}
+        codes = set() if whole else causes or {"preempted"}
+        gone, rounds = dict.fromkeys(range(len(both)), ()), [True] * len(rounds)
     kept = [
-        [both_of for number, both_of in enumerate(zip(a.pairs, b.pairs, strict=True)) if number not in gone]
-        for (a, b), gone in zip(both, out, strict=True)
+        [sides for pair, sides in enumerate(zip(*(side.pairs for side in both[index]), strict=True)) if pair not in out]
+        for index, out in gone.items()
     ]
     medians, means = (
         tuple(tuple((typical(a), typical(b)) for a, b in process) for process in kept if process)
@@ -125,8 +150,8 @@ def paired(first: Sequence[ProcessSamples], second: Sequence[ProcessSamples]) ->
     return Paired(
         medians=medians,
         means=means,
-        left_out=sum(len(a.pairs) for a, _ in everything) - sum(map(len, kept)),
-        throttled=sum(len(gone) for (a, _), gone in zip(both, out, strict=True) if a.throttled),
-        enough=enough,
-        confirmed=not any(side.void for sides in everything for side in sides),
+        left_out=sum(len(one.pairs) for one in first) - sum(map(len, kept)),
+        throttled=sum(len(out) for index, out in gone.items() if first[index].throttled),
+        rounds=tuple(rounds),
+        codes=tuple(sorted(codes)),
     )

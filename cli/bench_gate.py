@@ -240,11 +240,12 @@ def measure_gate(
     rounds = measure_in_rounds(
         measure_round, pairs, settled, keep=keep, tell=lambda: tell(SAY_AGAIN.format((pairs + 1) // 2))
     )
+    models = plan.judge(rounds.report)
     gate = Gate(
         plan.flags.limits,
-        plan.judge(rounds.report),
+        models,
         plan.flags.warn,
-        round_documents(rounds, [plan.judge(each) for each in rounds.each]),
+        round_documents(rounds, [plan.judge(each) for each in rounds.each], models),
         plan.baseline,
         plan.facts,
     )

@@ -130,6 +130,8 @@ def warning_lines(report: BenchmarkReport) -> list[str]:
     lines = []
     for code in report.warnings:
         of = [run.model.name for run in report.runs if code in run.warnings]
+        shared = (one for one in report.comparisons if code in one.codes and not {one.a, one.b} & {*of})
+        of += [f"{one.b} beside {one.a}" for one in shared] if of else []
         whose = "" if len(of) in (0, len(report.runs)) else f"{', '.join(of)}: "
         lines.append(f"{whose}{WARNINGS[code].text} ({code}); {WARNINGS[code].advice}")
     return lines

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from mggc_edge.benchmarks.comparison import Comparison
     from mggc_edge.benchmarks.file_facts import FileFacts
     from mggc_edge.benchmarks.gate import Gate, ModelGate
     from mggc_edge.cli.bench_gate import GatePlan
@@ -122,7 +123,7 @@ def model_details(model: ModelGate, gate: Gate) -> list[str]:
             f"here: {size}."
         )
     if len(gate.rounds) == 2:
-        lines.append(_twice(gate.rounds, comparison.b))
+        lines.append(_twice(gate.rounds, comparison))
     of, disturbed = comparison.pairs + comparison.left_out, comparison.left_out - comparison.throttled
     if comparison.throttled:
         lines.append(f"Of {of} pairs {comparison.throttled} were left out, in which the board had lowered its clocks.")
@@ -165,12 +166,13 @@ def _count(facts: FileFacts) -> str:
     return f"{total} in both" if total != 1 else "one in both"
 
 
-def _twice(rounds: Sequence[Mapping[str, Any]], model: str) -> str:
-    """Return what a second round changed, or which of the two is left out."""
-    lost = [f"the {which} {one['pairs']} pairs" for which, one in zip(WHICH, rounds, strict=True) if not one["used"]]
-    if lost:
-        return f"Measured twice: {lost[0]} are left out, because others disturbed them; the rest alone fails no model."
-    alone = _alone(rounds[0]["verdicts"].get(model))
+def _twice(rounds: Sequence[Mapping[str, Any]], comparison: Comparison) -> str:
+    """Return what a second round changed for a model, or which of the two is left out."""
+    for which, one, used in zip(WHICH, rounds, comparison.rounds, strict=True):
+        if not used:
+            lost = f"the {which} {one['pairs']} pairs are left out, because others disturbed them"
+            return f"Measured twice: {lost}; the rest alone fails no model."
+    alone = _alone(rounds[0]["verdicts"].get(comparison.b))
     return f"Measured twice: the first {rounds[0]['pairs']} pairs alone {alone}; all together decide."
 
 

@@ -61,13 +61,11 @@ def precisions_for(
     target: str,
 ) -> Precisions | None:
     """Return what `export` is to make beside its fp32 file, "auto" being the target's list; None: nothing."""
-    from mggc_edge.artifacts import PRECISIONS
-
-    if names.strip() == AUTO:
+    chosen = _parse(names)
+    if chosen == (AUTO,):
         from mggc_edge.compiler.targets import TARGETS
 
-        names = ",".join(TARGETS[target].precisions)
-    chosen = parse_names(names, PRECISIONS, "--precision")
+        chosen = tuple(TARGETS[target].precisions)
     if set(chosen) == {"fp32"}:
         if folder is not None:
             raise typer.BadParameter("--calibration is for --precision fp16 and int8; fp32 needs no pictures.")
@@ -79,14 +77,22 @@ def precisions_for(
 
 def check_precisions(names: str, quantize: str) -> None:
     """Check the flags of `compress`: with --quantize 8 the grids of the file are trained, and no others are made."""
-    from mggc_edge.artifacts import PRECISIONS
-
-    fp32_alone = names.strip() != AUTO and set(parse_names(names, PRECISIONS, "--precision")) == {"fp32"}
-    if quantize == "8" and not fp32_alone:
+    if set(_parse(names)) != {"fp32"} and quantize == "8":
         raise typer.BadParameter(
             f"--quantize 8 trains the 8-bit grids of the file, and --precision {names} is for a network in floats; "
             "give one of them."
         )
+
+
+def _parse(names: str) -> tuple[str, ...]:
+    """Return the names of a list of precisions; AUTO alone."""
+    from mggc_edge.artifacts import PRECISIONS
+
+    if names.strip() == AUTO:
+        return (AUTO,)
+    if AUTO in (name.strip() for name in names.split(",")):
+        raise typer.BadParameter(f"--precision {AUTO} takes no other names with it.")
+    return parse_names(names, PRECISIONS, "--precision")
 
 
 def verdict_lines(artifacts: Sequence[Mapping[str, Any]]) -> list[RenderableType]:

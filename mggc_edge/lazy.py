@@ -19,7 +19,7 @@ def install_line(extra: str) -> str:
 
 
 def require(module: str, *, extra: str) -> ModuleType:
-    """Import `module` and return it. An interrupt meanwhile arrives when it is loaded.
+    """Import `module` and return it. An interrupt meanwhile arrives when it is loaded, a second one at once.
 
     Raises:
         MissingDependencyError: the module, or something it needs, cannot be imported; the hint is the install line of
@@ -34,26 +34,28 @@ def require(module: str, *, extra: str) -> ModuleType:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Keep SIGINT and SIGTERM for the end, where Python handles them.
+    """Keep the first SIGINT or SIGTERM for the end, where Python handles them; a further one is heard at once.
 
     A library of C++ whose initialisation ends in KeyboardInterrupt makes an ImportError of it, as pybind11 does, or
     goes on with what is half there, and crashes.
     """
     kept: list[int] = []
+    before: dict[int, Callable[[int, FrameType | None], object]] = {}
 
-    def keep(number: int, _frame: FrameType | None) -> None:
+    def keep(number: int, frame: FrameType | None) -> None:
         kept.append(number)
+        if len(kept) > 1:
+            before[number](number, frame)
 
-    before: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {}
     try:
-        if threading.current_thread() is threading.main_thread():  # no other may set them, and none hears them
-            for number in (signal.SIGINT, signal.SIGTERM):
-                if callable(handler := signal.getsignal(number)):
-                    before[number] = handler
-                    signal.signal(number, keep)
-        yield
+        with contextlib.ExitStack() as stack:
+            if threading.current_thread() is threading.main_thread():  # no other may set them, and none hears them
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    if callable(handler := signal.getsignal(number)):
+                        before[number] = handler
+                        stack.callback(signal.signal, number, handler)
+                        signal.signal(number, keep)
+            yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         if kept:
             signal.raise_signal(kept[0])

@@ -69,6 +69,19 @@ def test_an_interrupt_while_a_library_loads_arrives_when_it_is_loaded(
         signal.signal(number, before)
 
 
+def test_a_second_interrupt_ends_a_library_that_does_not_end_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hangs_while_it_loads.py").write_text(
+        "import signal, sys\nfor _ in range(2):\n    signal.raise_signal(signal.SIGINT)\nsys.has_loaded = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "has_loaded", False, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        require("hangs_while_it_loads", extra="x")
+    assert not sys.has_loaded  # type: ignore[attr-defined]
+
+
 def test_another_thread_loads_a_library_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "is_loaded_by_a_thread.py").write_text("there = 1\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -28,6 +28,7 @@ from mggc_edge.benchmarks import harness
 from mggc_edge.benchmarks.experiments.chains import write_chain
 from mggc_edge.benchmarks.experiments.circumstances import circumstances, made_by
 from mggc_edge.benchmarks.isolation import open_request
+from mggc_edge.benchmarks.samples import paired
 from mggc_edge.benchmarks.workload import Workload
 
 NAME = "turns"
@@ -79,9 +80,9 @@ def measured(path: Path, threads: int, blocks: int) -> dict[str, Any]:
                     models, threads=threads, pairs=PAIRS, processes=1, warmup_seconds=0.3, seed=block
                 )
             seconds[variant] += time.monotonic() - began
-            a, b = (run.processes[0].latencies_ns for run in report.runs)
-            found[variant] += [math.log(one / other) for one, other in zip(a, b, strict=True)]
-            latencies += a
+            (pairs,) = paired(*(run.processes for run in report.runs)).medians
+            found[variant] += [math.log(a / b) for a, b in pairs]
+            latencies += [a for a, _ in pairs]
     return {
         "latency_ms": float(np.median(latencies)) / 1e6,
         "runs": report.runs[0].runs_per_pair,

@@ -131,9 +131,13 @@ def export_all(work: Work, request: CompressRequest, original: Network, slim: Ne
         for network, saved in ((slim, SLIM_FOLDER), (original, ORIGINAL_FOLDER))
     )
     sets, said = list[ArtifactSet](), list[str]()
-    for target, runtimes in targets_of(job.settings, request.runtimes).items():
+    targets = targets_of(job.settings, request.runtimes)
+    others = {target: precisions_for(request, target, job.settings, material, job.seed) for target in targets}
+    if request.precisions == (AUTO,) and not any(others.values()):
+        said.append("--precision auto makes fp32 files alone: of the targets that are exported for none lists others")
+    for target, runtimes in targets.items():
         at = "" if target == PORTABLE else f" for {target}"
-        precisions = precisions_for(request, target, job.settings, material, job.seed)
+        precisions = others[target]
         min_psnr = settings.min_psnr if precisions is None else precisions.min_psnr
         wanted = Wanted(
             target,

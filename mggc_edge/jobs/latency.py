@@ -15,6 +15,7 @@ from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
 from mggc_edge.backends.registry import RUNTIMES
 from mggc_edge.benchmarks.extent import Extent
 from mggc_edge.benchmarks.harness import Progress, measure
+from mggc_edge.benchmarks.remarks import disturbing
 from mggc_edge.benchmarks.report import BenchmarkReport
 from mggc_edge.benchmarks.workload import MAX_MODELS, Workload
 from mggc_edge.benchmarks.workload import RUNTIMES as MEASURED
@@ -76,7 +77,8 @@ def measure_fastest(
 ) -> BenchmarkReport:
     """Measure the files of both sides; return the fastest original, then the fastest compressed, then the others.
 
-    What is said of latency is said of the first two.
+    What is said of latency is said of the first two. Others may be the fastest where a file was disturbed so much that
+    its latency says nothing: then that of the first two is no verdict either.
 
     Raises:
         ArtifactError: a file cannot be run, or there is not the time for one pair.
@@ -89,6 +91,8 @@ def measure_fastest(
     runs = sorted(report.runs, key=lambda run: run.p50_ms)
     first, second = (next(run for run in runs if run.model.name in names[side]) for side in SIDES)
     others = [run for run in runs if run not in (first, second)]
+    disturbed = disturbing(code for run in others for code in run.warnings)
+    first = replace(first, warnings=tuple(sorted({*first.warnings, *disturbed})))
     return replace(report, runs=(first, second, *others))
 
 

@@ -123,8 +123,10 @@ class CompressRequest:
 
     def _check_precisions(self) -> None:
         for name in self.precisions:
-            if name not in (*PRECISIONS, AUTO) or (name == AUTO and len(self.precisions) > 1):
+            if name not in (*PRECISIONS, AUTO):
                 raise SettingError(f"precision must be {AUTO}, or some of {', '.join(PRECISIONS)}, not {name!r}")
+        if AUTO in self.precisions and len(self.precisions) > 1:
+            raise SettingError(f"precision {AUTO} takes no other names with it, as in {self.precision!r}")
         for name in self.runtimes:
             if name not in EXPORT_RUNTIMES:
                 raise SettingError(f"runtime must be some of {', '.join(EXPORT_RUNTIMES)}, not {name!r}")

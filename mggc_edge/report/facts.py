@@ -58,7 +58,7 @@ class Latency:
         reason: why that is nothing.
         disturbed: codes of what disturbed the samples, so that not even their interval holds.
         warnings: what the benchmark warns of, each as code and sentence.
-        left_out: pairs of samples that were disturbed and are in no number.
+        left_out: pairs of samples in which one of both was disturbed: they are not in the ratio.
     """
 
     original_ms: float | None = None

@@ -197,7 +197,7 @@ def strip(bench: tuple[Measured, Measured], latency: Latency | None) -> str:
     caption = f"Every timed picture is a dot ({total:,} in all{on}); the line is the median."
     if latency is not None and latency.left_out:
         pairs = "pair of samples was" if latency.left_out == 1 else "pairs of samples were"
-        caption += f" {latency.left_out:,} {pairs} disturbed by other processes: among the dots, but in no number."
+        caption += f" {latency.left_out:,} {pairs} disturbed by other processes: among the dots, but not in the ratio."
     warnings = _warnings(bench, latency)
     plot = strip_plot(rows, title="Raw latency samples of original and compressed generator")
     return f"<figure>{plot}<figcaption>{escape(caption)}</figcaption></figure>{warnings}"

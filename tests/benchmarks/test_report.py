@@ -225,7 +225,7 @@ def test_more_speed_than_work_was_saved_is_implausible(macs: tuple[int | None, i
     assert found.comparison("a", "b").verdict == "faster"
 
 
-def test_pairs_that_were_left_out_are_in_no_number_but_among_the_samples() -> None:
+def test_pairs_that_were_left_out_of_both_are_in_no_number_but_among_the_samples() -> None:
     def side(name: str, ms: int) -> ModelRun:
         run = run_of(name, [[[ms * MS], [9 * ms * MS]], [[9 * ms * MS]], [[ms * MS]]])
         left = ((1,), (0,), ())
@@ -251,3 +251,23 @@ def test_a_run_whose_every_pair_is_left_out_is_refused() -> None:
 def test_a_run_without_samples_is_refused(processes: list[list[list[int]]]) -> None:
     with pytest.raises(InputError, match="'a' was not measured: a process has no samples"):
         run_of("a", processes, runs_per_pair=1)
+
+
+# --- a model that is measured twice ---
+
+
+def with_control(*control: str, c_ms: int = 10) -> BenchmarkReport:
+    """Models a, b and c, which is a once more and has these warnings."""
+    runs = [run_of(name, [[[10 * MS]]] * 5) for name in ("a", "b")]
+    return BenchmarkReport({}, (*runs, run_of("c", [[[c_ms * MS]]] * 5, warnings=control)), 0.05, control=("a", "c"))
+
+
+def test_a_control_that_fails_forbids_a_verdict_and_one_that_was_disturbed_checks_nothing() -> None:
+    for report, verdict, codes in (
+        (with_control(), "same", ()),
+        (with_control(c_ms=20), "inconclusive", ("control",)),
+        (with_control("preempted", c_ms=20), "same", ("no_control",)),
+        (with_control("preempted"), "same", ("no_control",)),
+    ):
+        (comparison,) = report.comparisons
+        assert (comparison.verdict, comparison.codes) == (verdict, codes)

@@ -30,6 +30,7 @@ class Measure:
         latency_ms: of a file.
         spread: of the noise of a sample, as a fraction.
         warnings: codes, by the number of the call.
+        warned: files that have them.
         shape: of what is fed, by file.
         error: is raised by the second call, after it kept one of its pairs.
     """
@@ -40,13 +41,14 @@ class Measure:
         *,
         spread: float = 0.002,
         warnings: Sequence[tuple[str, ...]] = ((), ()),
+        warned: Callable[[Path], bool] = lambda _: True,
         shape: Callable[[Path], list[int]] = lambda _: [1, 3, 16, 16],
         error: BaseException | None = None,
     ) -> None:
         self.calls: list[dict[str, Any]] = []
         self.names: list[list[str]] = []
         self._latency_ms, self._spread, self._warnings, self._shape = latency_ms, spread, warnings, shape
-        self._error = error
+        self._error, self._warned = error, warned
 
     def __call__(self, models: Sequence[Workload], **words: Any) -> BenchmarkReport:
         number = len(self.calls)
@@ -62,7 +64,7 @@ class Measure:
     ) -> BenchmarkReport:
         pairs, rng = words["pairs"], np.random.default_rng(words["seed"])
         blocks = [len(part) for part in np.array_split(np.arange(pairs), min(pairs, words["processes"]))]
-        runs = tuple(self._run(model, blocks, rng, warnings) for model in models)
+        runs = tuple(self._run(model, blocks, rng, warnings if self._warned(model.path) else ()) for model in models)
         return BenchmarkReport({**CONTEXT, "pairs": pairs}, runs, words["margin"], complete=complete)
 
     def _run(

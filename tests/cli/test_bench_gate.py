@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mggc_edge.benchmarks import harness
-from mggc_edge.benchmarks.gate import Gate, Limits, ModelGate
+from mggc_edge.benchmarks.gate import ONE_ROUND, Gate, Limits, ModelGate
 from mggc_edge.cli.gate_pages import model_details
 from mggc_edge.errors import ArtifactError
 from tests.benchmarks.bench_helpers import convolutions
@@ -122,6 +122,38 @@ def test_no_model_fails_on_the_one_round_of_two_that_others_left_alone(
     measuring(slower_head(1.2), warnings=codes)
     text = " ".join(command("bench", files[1], "--baseline", files[0], *GATE).out.split())
     assert f"Measured twice: the {which} 20 pairs are left out, because others disturbed them;" in text
+
+
+def test_each_model_is_told_which_rounds_are_in_its_own_verdict(
+    command: Command, files: Any, measuring: Any, tmp_path: Path
+) -> None:
+    third = Path(shutil.copy(files[1], tmp_path / "third.onnx"))
+
+    def fake() -> None:
+        measuring(
+            lambda path: 10.0 if path == files[0] else 12.0,
+            warnings=[("preempted",), ()],
+            warned=lambda path: path == third,
+        )
+
+    fake()
+    ran = command("bench", files[1], third, "--baseline", files[0], *GATE, "--json")
+    assert ran.code == 3
+    found = {one["model"]: one["latency"] for one in ran.document["gate"]["models"]}
+    assert {name: (one["verdict"], one["rounds_used"], one["pairs"]) for name, one in found.items()} == {
+        "head.onnx": ("fail", [True, True], 40),
+        "third.onnx": ("inconclusive", [False, True], 20),
+    }
+    assert found["head.onnx"]["reason"] is None
+    assert found["third.onnx"]["reason"] == ONE_ROUND
+    assert [one["used"] for one in ran.document["gate"]["rounds"]] == [False, True]
+    fake()
+    text = " ".join(command("bench", files[1], third, "--baseline", files[0], *GATE).out.split())
+    assert text.index("failed: head.onnx") < text.index("inconclusive: these samples cannot tell whether third.onnx")
+    head, other = text.split("inconclusive: these samples", 1)
+    assert "Measured twice: the first 20 pairs alone fail; all together decide." in head
+    assert "left out" not in head
+    assert "Measured twice: the first 20 pairs are left out, because others disturbed them;" in other
 
 
 def test_a_model_passes_on_the_one_round_of_two_that_others_left_alone(

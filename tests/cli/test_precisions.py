@@ -223,6 +223,7 @@ def test_8_bit_files_old_opsets_and_damaged_files_are_refused(command: Command, 
     ("words", "message"),
     [
         (("--precision", "fp64"), "--precision takes fp32, fp16, int8, not 'fp64'."),
+        (("--precision", "int8,auto"), "--precision auto takes no other names with it."),
         (("--calibration", "."), "--calibration is for --precision fp16 and int8"),
         (("--min-precision-psnr", "-3"), "should be greater than or equal to 0"),
     ],
@@ -239,7 +240,9 @@ def test_flags_of_export_that_make_no_sense_are_usage_errors(
     ("words", "message"),
     [
         (("--quantize", "8", "--precision", "fp32,int8"), "--quantize 8 trains the 8-bit grids of the file"),
+        (("--quantize", "8", "--precision", "auto"), "--quantize 8 trains the 8-bit grids of the file"),
         (("--precision", "fp64"), "--precision takes fp32, fp16, int8, not 'fp64'."),
+        (("--precision", "auto,fp32"), "--precision auto takes no other names with it."),
     ],
 )
 def test_compress_takes_trained_grids_or_other_precisions_and_not_both(
@@ -290,3 +293,19 @@ def test_compress_makes_them_of_the_slim_generator_on_training_pictures(tmp_path
     assert again.code == 0
     assert "generator.int8.onnx (" in again.out
     assert "held-out pictures; speed not measured here" in " ".join(again.out.split())
+
+
+@pytest.mark.parametrize(("targets", "made"), [("none", set()), ("ort-mobile", {"int8"})])
+def test_compress_makes_those_of_every_target(tmp_path: Path, command: Command, targets: str, made: set[str]) -> None:
+    write_networks(tmp_path)
+    ran = command(
+        "compress", "--model", tmp_path / "generator.pth", "--budget", "0.5", "--method", "uniform", *QUICK,
+        "--precision", "auto", "--min-precision-psnr", "5", "--set", "calibration.pictures=2",
+        "--set", "calibration.held_out=2", "--set", f"compress.targets={targets}", "--out", tmp_path / "run", "--json",
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    found: dict[str, set[str]] = {}
+    for one in ran.document["artifacts"]:
+        found.setdefault(one["target"], set()).add(one["precision"])
+    assert found == {"portable": {"fp32"}, **({targets: {"fp32", *made}} if made else {})}
+    assert ("note: --precision auto makes fp32 files alone" in ran.err) is (not made)

@@ -89,7 +89,7 @@ def test_every_target_has_the_precisions_that_were_asked_for_or_its_own(
 @pytest.mark.parametrize(
     ("asked", "quantize", "message"),
     [
-        ("auto,int8", "none", "precision must be auto, or some of fp32, fp16, int8, not 'auto'"),
+        ("auto,int8", "none", "precision auto takes no other names with it, as in 'auto,int8'"),
         ("int4", "none", "precision must be auto, or some of fp32, fp16, int8, not 'int4'"),
         (
             "auto",
@@ -244,13 +244,14 @@ def test_a_trained_8_bit_generator_is_called_compressed(tmp_path: Path) -> None:
 class Measured:
     """A measurement that gives every model its latency in ms."""
 
-    def __init__(self, latencies: dict[str, int]) -> None:
-        self._latencies = latencies
+    def __init__(self, latencies: dict[str, int], disturbed: Sequence[str] = ()) -> None:
+        self._latencies, self._disturbed = latencies, disturbed
         self.asked: list[tuple[list[str], int]] = []
 
     def __call__(self, models: Sequence[Workload], *, pairs: int, **_: Any) -> BenchmarkReport:
         self.asked.append(([model.name for model in models], pairs))
-        runs = [run_of(model.name, [[[self._latencies[model.name]]]]) for model in models]
+        codes = {model.name: ("preempted",) if model.name in self._disturbed else () for model in models}
+        runs = [run_of(name, [[[self._latencies[name]]]] * 5, warnings=found) for name, found in codes.items()]
         return BenchmarkReport({}, tuple(runs), 0.05)
 
 
@@ -265,6 +266,17 @@ def test_the_fastest_of_both_sides_stand_first(monkeypatch: pytest.MonkeyPatch) 
     report = measure_fastest(sides(["a", "b"], ["x", "y", "z"]), EXTENT, seed=0)
     assert [run.model.name for run in report.runs] == ["b", "y", "x", "a", "z"]
     assert measured.asked == [(["a", "b", "x", "y", "z"], 40)]
+
+
+@pytest.mark.parametrize("disturbed", ["a", "b", "x", "y"])
+def test_which_is_the_fastest_is_not_known_where_one_of_them_was_disturbed(
+    monkeypatch: pytest.MonkeyPatch, disturbed: str
+) -> None:
+    for stopped, verdict in ((disturbed, "inconclusive"), ("", "faster")):
+        monkeypatch.setattr(latency, "measure", Measured({"a": 90, "b": 80, "x": 9, "y": 7}, stopped))
+        (comparison, *_) = measure_fastest(sides(["a", "b"], ["x", "y"]), EXTENT, seed=0).comparisons
+        assert (comparison.a, comparison.b, comparison.verdict) == ("b", "y", verdict)
+        assert comparison.disturbed == (("preempted",) if stopped else ())
 
 
 def test_of_many_files_a_short_measurement_says_which_are_worth_a_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -374,7 +374,7 @@ def test_warnings_of_the_latency_are_sentences_with_what_to_do(tmp_path: Path) -
     write(run / "bench.json", bench)
     text = Text(render(read_run(run))).text
     assert "Warning: others wanted to run; end <them>. | The measurement warns of: few samples." in text
-    assert "3 pairs of samples were disturbed by other processes: among the dots, but in no number." in text
+    assert "3 pairs of samples were disturbed by other processes: among the dots, but not in the ratio." in text
 
 
 def test_without_a_comparison_no_speed_up_is_claimed(tmp_path: Path) -> None:

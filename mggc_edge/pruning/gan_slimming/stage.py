@@ -100,8 +100,10 @@ class GanSlimming:
         )
         on_grids = student.spec.quantization != "none" and not settings.learned_ranges
         self._grids = grids if on_grids else None
-        self._fits = [round(self.steering.closed * part / FITTED) for part in range(1, FITTED + 1)]
-        self._fitted = torch.tensor(0)  # how many of these are done: with other processes, steps have other numbers
+        # After how many steps fixed grids are fitted; after the last the budget is met, and sizes are given back. How
+        # many of these are passed is kept: with other processes steps have other numbers. -1: as the step says.
+        self._marks = [round(self.steering.closed * part / FITTED) for part in range(1, FITTED + 1)]
+        self._passed = torch.tensor(-1)
         self.student = student.requires_grad_(True).train()
         ranges = range_parameters(self.student)
         for range_parameter in ranges:
@@ -167,11 +169,13 @@ class GanSlimming:
         parts["distance"] = s.beta * self._likeness(fake, wanted)
         loss = torch.stack(list(parts.values())).sum()
         norm = self._update((self._adams["G"], self._sgd), loss)
-        amount = self._close(number, s.scale_rate * factor)
-        due = sum(number + 1 >= after for after in self._fits)
-        if self._grids is not None and due > self._fitted:
+        if self._passed < 0:
+            self._passed.fill_(sum(number >= mark for mark in self._marks))
+        passed, before = sum(number + 1 >= mark for mark in self._marks), int(self._passed)
+        amount = self._close(number, s.scale_rate * factor, met=before < passed == FITTED)
+        if self._grids is not None and passed > before:
             self._fit(self._grids)
-            self._fitted.fill_(due)
+        self._passed.fill_(max(passed, before))
         self.judge.requires_grad_(True)
         draws = self._share.draws(self._seed, f"{self.name}/pool", number)
         shown = self._pool.exchange(fake.detach(), draws)
@@ -195,8 +199,13 @@ class GanSlimming:
             "scale_rate": s.scale_rate * factor,
         }
 
-    def _close(self, number: int, rate: float) -> float:
-        """Do the proximal step, note which channels it closed, and return what it took from every scale."""
+    def _close(self, number: int, rate: float, *, met: bool) -> float:
+        """Do the proximal step, note which channels it closed, and return what it took from every scale.
+
+        Args:
+            number, rate: of the step, and the scales' learning rate in it.
+            met: whether the budget is met in this step.
+        """
         fixed = self.settings.rho
         amount = fixed * rate if fixed else self.steering.amount(number, self.scales)
         for name, scale in self.scales.items():
@@ -210,7 +219,7 @@ class GanSlimming:
             closed, since = scale.data == 0, self.since[name]
             since[~closed] = float(self.steps)
             since[closed & (since == self.steps)] = float(number)
-            if self.settings.give_back and not fixed and number + 1 == self.steering.closed:
+            if self.settings.give_back and not fixed and met:
                 give_back(scale.data, self.first_scales[name])
         return amount
 
@@ -242,11 +251,11 @@ class GanSlimming:
         return norm
 
     def state(self) -> dict[str, Tensor]:
-        """Return weights, scales, when channels closed, how often grids were fitted, moments, and the pool."""
+        """Return weights, scales, when channels closed, which marks are passed, moments, and the pool."""
         tensors = named("G", self.student.state_dict()) | named("D", self.judge.state_dict())
         tensors |= named("scale", {name: scale.detach() for name, scale in self.scales.items()})
         tensors |= named("since", self.since) | named("pool", self._pool.state())
-        tensors["fitted"] = self._fitted
+        tensors["passed"] = self._passed
         for name, optimizer in (*self._adams.items(), ("scales", self._sgd)):
             tensors |= named("optimizer", optimizer_tensors(name, optimizer))
         return tensors
@@ -262,7 +271,8 @@ class GanSlimming:
             scale.data.copy_(scales[name])
             self.since[name].copy_(since[name])
         self._pool.load_state(part(tensors, "pool"))
-        self._fitted.copy_(tensors["fitted"])
+        if "passed" in tensors:  # states of before have none
+            self._passed.copy_(tensors["passed"])
         for name, optimizer in (*self._adams.items(), ("scales", self._sgd)):
             load_optimizer(f"optimizer.{name}", optimizer, tensors)
 

@@ -164,7 +164,7 @@ def test_a_step_trains_weights_and_scales_and_leaves_the_grids() -> None:
 def test_grids_are_fitted_to_what_is_open_until_the_budget_is_met(spec: NetworkSpec) -> None:
     made = stage(spec, fitted=True)
     closed = made.steering.closed
-    assert made._fits == [2, 4, 6, 8]
+    assert made._marks == [2, 4, 6, 8]
     assert (closed, STEPS) == (8, 10)
     before = ranges(made)
     run_steps(made, 4, 0, 1)
@@ -191,7 +191,7 @@ def test_a_fit_that_other_step_numbers_jump_over_is_made_up_for() -> None:
     run_steps(again, 4, 6, 7)  # with other processes the same place of a run has another number: 6 is jumped over
     fitted = ranges(again)
     assert fitted != before
-    assert again.state()["fitted"] == 3
+    assert again.state()["passed"] == 3
     run_steps(again, 4, 6, 7)
     assert ranges(again) == fitted
 

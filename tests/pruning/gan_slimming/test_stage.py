@@ -104,6 +104,22 @@ def test_what_stays_has_its_size_again_when_the_budget_is_met() -> None:
     assert sizes[0] >= opened - 1e-4 > 1.5 * sizes[1]
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_sizes_are_given_back_where_other_step_numbers_jump_over_the_step_for_it(*, old: bool) -> None:
+    first, again = stage(), stage()
+    run_steps(first, 4, 0, 7)
+    state = copied(first.state())
+    if old:  # a state of before has no marks: then the step's number says which are passed
+        del state["passed"]
+    again.load_state(state)
+    sizes = [sum(float(scale.detach().abs().sum()) for scale in again.scales.values())]
+    for number in (8, 9):  # the one that meets the budget is 7
+        run_steps(again, 4, number, number + 1)
+        sizes.append(sum(float(scale.detach().abs().sum()) for scale in again.scales.values()))
+    assert (sizes[1] > 1.2 * sizes[0]) is not old
+    assert sizes[2] == pytest.approx(sizes[1], rel=0.05)
+
+
 def test_rates_fall_as_half_a_cosine_and_every_number_is_logged() -> None:
     log = run_steps(stage(), 4, 0, STEPS)
     for number, line in enumerate(log):
