@@ -77,17 +77,23 @@ class ModelGate:
             return None
         if self.comparison.disturbed or self.interval is None:
             return "inconclusive"
-        low, high = self.interval
-        if low > 0 and self.slowdown > self.limit:
+        if self._beyond:
             return "fail" if all(self.comparison.rounds) else "inconclusive"
-        return "pass" if high <= self.limit else "inconclusive"
+        return "pass" if self.interval[1] <= self.limit else "inconclusive"
+
+    @property
+    def _beyond(self) -> bool:
+        """Whether it is slower, and its estimate is beyond the limit."""
+        if self.limit is None or self.interval is None:
+            return False
+        return self.interval[0] > 0 and self.slowdown > self.limit
 
     @property
     def reason(self) -> str | None:
         """Why the latency verdict is "inconclusive", as far as a sentence says it; None where it is not."""
         if self.latency_verdict != "inconclusive":
             return None
-        return self.comparison.reason or (None if all(self.comparison.rounds) else ONE_ROUND)
+        return self.comparison.reason or (ONE_ROUND if self._beyond else None)
 
     @property
     def verdict(self) -> GateVerdict | None:

@@ -53,7 +53,8 @@ class ProcessSamples:
     @property
     def used(self) -> tuple[tuple[int, ...], ...]:
         """The pairs that estimates of this model use."""
-        return tuple(samples for number, samples in enumerate(self.pairs) if number not in self.out)
+        out = set(self.out)
+        return tuple(samples for number, samples in enumerate(self.pairs) if number not in out)
 
     @property
     def latencies_ns(self) -> tuple[float, ...]:
@@ -125,20 +126,20 @@ def paired(first: Sequence[ProcessSamples], second: Sequence[ProcessSamples], *,
     """
     both = list(zip(first, second, strict=True))
     marked = [{*a.left_out, *b.left_out} for a, b in both]
-    gone: dict[int, tuple[int, ...]] = {}  # by the number of a process that is used, the pairs that are not
+    gone: dict[int, set[int]] = {}  # by the number of a process that is used, the pairs that are not
     rounds: list[bool] = []
     for number in sorted({one.round for one in first}):
         of_it = [index for index, (a, _) in enumerate(both) if a.round == number]
-        out = left_out([[pair in marked[index] for pair in range(len(first[index].pairs))] for index in of_it])
         void = any(side.void for index in of_it for side in both[index])
-        rounds.append(out is not None and not void)
-        if out is not None and not void:
-            gone.update(zip(of_it, out, strict=True))
+        too_few = left_out([[pair in marked[at] for pair in range(len(first[at].pairs))] for at in of_it]) is None
+        rounds.append(not (void or too_few))
+        if rounds[-1]:
+            gone |= {index: marked[index] for index in of_it}
     codes: set[str] = set()
     if whole or not gone:
         causes = {"throttled" if a.throttled else "preempted" for (a, _), out in zip(both, marked, strict=True) if out}
         codes = set() if whole else causes or {"preempted"}
-        gone, rounds = dict.fromkeys(range(len(both)), ()), [True] * len(rounds)
+        gone, rounds = {index: set() for index in range(len(both))}, [True] * len(rounds)
     kept = [
         [sides for pair, sides in enumerate(zip(*(side.pairs for side in both[index]), strict=True)) if pair not in out]
         for index, out in gone.items()

@@ -63,9 +63,9 @@ def precisions_for(
     """Return what `export` is to make beside its fp32 file, "auto" being the target's list; None: nothing."""
     chosen = _parse(names)
     if chosen == (AUTO,):
-        from mggc_edge.compiler.targets import TARGETS
+        from mggc_edge.compiler.targets import choose_precisions  # which --help, and fp32 alone, must not load
 
-        chosen = tuple(TARGETS[target].precisions)
+        chosen = choose_precisions(chosen, target)
     if set(chosen) == {"fp32"}:
         if folder is not None:
             raise typer.BadParameter("--calibration is for --precision fp16 and int8; fp32 needs no pictures.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mggc_edge.calibration.samples import Samples, from_pixels
 from mggc_edge.compiler.precision.wanted import Precisions, wanted_pictures
-from mggc_edge.compiler.targets import AUTO, TARGETS
+from mggc_edge.compiler.targets import choose_precisions
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.pictures import PictureFormat, Size
 from mggc_edge.settings import Settings
@@ -19,7 +19,7 @@ def precisions_for(
     Calibration pictures, those that precision is measured on among them, are training pictures: test pictures, and
     those that checkpoints are chosen by, take no part.
     """
-    names = tuple(TARGETS[target].precisions) if request.precisions == (AUTO,) else request.precisions
+    names = choose_precisions(request.precisions, target)
     if set(names) == {"fp32"}:
         return None
     source = material.source

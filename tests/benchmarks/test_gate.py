@@ -16,7 +16,7 @@ from mggc_edge.benchmarks.file_facts import (
     fact_rows,
     operator_changes,
 )
-from mggc_edge.benchmarks.gate import Gate, Limits, ModelGate, judge
+from mggc_edge.benchmarks.gate import ONE_ROUND, Gate, Limits, ModelGate, judge
 from mggc_edge.benchmarks.stats import Ratio
 from mggc_edge.errors import InputError
 
@@ -25,6 +25,17 @@ def comparison(slowdown: float, low: float, high: float, **changes: Any) -> Comp
     """A model that takes so much longer, with this interval, as fractions."""
     ends = (1 / (1 + high), 1 / (1 + low))
     return Comparison("baseline", "head", Ratio(1 / (1 + slowdown), ends, ends, 0.05, 10), 0.05, None, 20, **changes)
+
+
+def test_a_round_that_is_left_out_is_the_reason_only_where_it_would_have_failed() -> None:
+    for numbers, limit, verdict, reason in (
+        ((0.12, 0.08, 0.16), 0.05, "inconclusive", ONE_ROUND),
+        ((0.06, -0.001, 0.12), 0.05, "inconclusive", "the 99 % interval is too wide"),
+        ((0.02, 0.01, 0.04), 0.03, "inconclusive", None),  # it may be beyond the limit, or not
+        ((0.02, 0.01, 0.03), 0.05, "pass", None),
+    ):
+        gate = ModelGate(comparison(*numbers, rounds=(False, True)), limit)
+        assert (gate.latency_verdict, gate.reason) == (verdict, reason)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mggc_edge.machine import Machine, this_machine
 
 __all__ = [
     "AUTO", "NONE", "PASSES", "TARGETS", "Alignment", "Opsets", "Target", "alignment_of", "choose_passes",
-    "this_target",
+    "choose_precisions", "this_target",
 ]  # fmt: skip
 
 AUTO, NONE = "auto", "none"
@@ -45,6 +45,11 @@ PASSES: Mapping[str, Callable[[int], GraphPass]] = {
     "reflect_pad": lambda _: ReflectPad(),
     "pad_widths": PadWidths,
 }
+
+
+def choose_precisions(names: tuple[str, ...], target: str) -> tuple[str, ...]:
+    """Return the precisions that are made for a target: those that are named, or for AUTO alone its own."""
+    return tuple(TARGETS[target].precisions) if names == (AUTO,) else names
 
 
 def choose_passes(text: str, target: str) -> tuple[GraphPass, ...]:
