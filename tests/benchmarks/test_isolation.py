@@ -146,13 +146,13 @@ def test_what_a_worker_refuses_becomes_an_error_of_its_kind(
     kind: str, error: type[InputError], message: str, hint: str | None
 ) -> None:
     answer = f'{{"error": "{kind}", "message": "why"}}'
-    with process(f"print('{answer}')") as worker, pytest.raises(error) as caught:
+    with process(f"input(); print('{answer}')") as worker, pytest.raises(error) as caught:
         worker.ask(REQUEST, 20)
     assert (type(caught.value), caught.value.message, caught.value.hint) == (error, message, hint)
 
 
 def test_a_missing_engine_comes_with_its_own_install_line() -> None:
-    program = """print('{"error": "missing", "message": "why"}')"""
+    program = """input(); print('{"error": "missing", "message": "why"}')"""
     model = Workload("small.onnx", Path("small.onnx"), runtime="openvino")
     worker = WorkerProcess(model, (sys.executable, "-S", "-c", program))
     with worker, pytest.raises(MissingDependencyError) as caught:
