@@ -2,17 +2,24 @@
 
 The cores of a virtual machine have neighbors of their own, and those of a board or a laptop may be of several kinds.
 Left to the kernel, the process of one model may stay on a slower core than that of the other for as long as both live.
+And the threads of a process that has slept wake up on one core, and share it for many milliseconds although another one
+is free: each gets a core of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+import time
 from pathlib import Path
+from typing import Mapping, Sequence
 
 from .files import number, text
 
 CORES = "sys/devices/system/cpu"
 SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")  # of the kernel's scheduler on arm64; in kHz
+LEAST_OWN = 0.25  # of the time of an inference, the thread that asks for it computes itself
 
 
 def take_cores(threads: int, block: int) -> list[int] | None:
@@ -32,11 +39,13 @@ def take_cores(threads: int, block: int) -> list[int] | None:
 
 
 def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path("/")) -> list[int] | None:
-    """Return as many of the fastest cores as there are threads, in turn from block to block; None where all are needed.
+    """Return as many of the fastest cores as there are threads, in turn from block to block.
+
+    None where there are more threads than physical cores, and not one for every logical one.
 
     Args:
         allowed: numbers of the cores that may be used.
-        threads: how many are wanted: one logical core of each physical one.
+        threads: how many are wanted: one logical core of each physical one, or all.
         block: its number, which says whose turn it is.
         root: where the kernel's files are.
     """
@@ -44,7 +53,9 @@ def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path(
     physical: dict[str, int] = {}
     for core, place in places.items():
         physical.setdefault(text(place / "topology/thread_siblings_list") or str(core), core)
-    if threads >= len(physical):
+    if threads == len(allowed):
+        return sorted(allowed)
+    if threads > len(physical):
         return None
     speeds = {core: _speed(places[core]) for core in physical.values()}
     least = sorted(speeds.values(), reverse=True)[threads - 1]
@@ -55,3 +66,41 @@ def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path(
 
 def _speed(place: Path) -> int:
     return next((found for name in SPEEDS if (found := number(place / name)) is not None), 0)
+
+
+def running_times() -> dict[int, int]:
+    """Return for how long each thread of this process has been on a core, in ns, by its number; nothing off Linux.
+
+    Of the others the kernel may lag behind by a tick, a few ms.
+    """
+    found = {}
+    with contextlib.suppress(OSError):
+        for task in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError, ValueError, IndexError):  # a thread that has just ended
+                found[int(task.name)] = int((task / "schedstat").read_text(encoding="ascii").split()[0])
+        found[threading.get_native_id()] = time.thread_time_ns()
+    return found
+
+
+def spread(cores: Sequence[int], ran: Mapping[int, int], wall_ns: int) -> None:
+    """Give this thread the first of these cores, and each of its helpers one of the others.
+
+    Nothing is done where this thread only waits for its helpers, as it does in no engine here: they would be in each
+    other's way on the cores that are left.
+
+    Args:
+        cores: of this process.
+        ran: how long each thread ran during the last inferences, in ns; of its helpers, those that ran longest get a
+            core for themselves, and the others may use all but the first.
+        wall_ns: what those inferences took.
+    """
+    own = threading.get_native_id()
+    helpers = sorted((thread for thread in ran if thread != own), key=lambda thread: -ran[thread])
+    if len(cores) < 2 or ran.get(own, 0) < LEAST_OWN * wall_ns:
+        return
+    first, *others = cores
+    with contextlib.suppress(OSError):  # a container may forbid it, and a thread may have ended
+        os.sched_setaffinity(0, {first})
+        for rank, thread in enumerate(helpers):
+            alone = rank < len(others) and ran[thread] > 0
+            os.sched_setaffinity(thread, {others[rank]} if alone else set(others))

@@ -152,8 +152,9 @@ class OpenVino:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": request["threads"],
             "INFERENCE_PRECISION_HINT": "bf16" if request["precision"] == "bf16" else "f32",
-            # Both workers would be tied to the same cores. Threads without work sleep at once: nothing to set for that.
-            "ENABLE_CPU_PINNING": False,
+            # Within the cores of the process; what `cores.spread` ties its threads to it undoes when they wake up.
+            # Threads without work sleep at once: nothing to set for that.
+            "ENABLE_CPU_PINNING": True,
         }
         if "profile" in request:
             chosen["PERF_COUNT"] = True

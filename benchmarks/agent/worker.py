@@ -31,7 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .cores import take_cores
+from .cores import running_times, spread, take_cores
 from .engines import ENGINES, TYPES, Engine, RefusalError
 
 try:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BLOCK = 5  # runs of a block of the warm-up
+LEAST_WARM = 2  # runs of a warm-up
 SETTLED = 0.02  # largest relative difference of the medians of the last two blocks
 MAX_ELEMENTS = 2**28  # of one input
 INPUT_FORMAT = "mggc_edge.input_format"  # key of the metadata in which an exported file says what it takes
@@ -54,6 +55,7 @@ class Worker:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._feeds: dict[str, np.ndarray[Any, Any]] = {}
+        self._cores: list[int] | None = None  # that this process is kept on
         self._slept = _slept_ns()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -83,7 +85,8 @@ class Worker:
 
     def _open(self, request: dict[str, Any]) -> dict[str, Any]:
         np = _numpy()
-        cores = None if request.get("block") is None else take_cores(request["threads"], request["block"])
+        if request.get("block") is not None:
+            self._cores = take_cores(request["threads"], request["block"])
         engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
@@ -106,7 +109,7 @@ class Worker:
         gc.freeze()
         gc.disable()
         return {
-            "cores": cores,
+            "cores": self._cores,
             "load_ns": load,
             "first_ns": first,
             "rss_before_bytes": before,
@@ -181,16 +184,24 @@ class Worker:
         return {}
 
     def _warm(self, min_runs: int, min_ns: int, max_ns: int) -> dict[str, Any]:
-        """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs."""
+        """Run until two blocks in a row take the same time, or until `max_ns` have gone; then at least 2 runs.
+
+        By what they compute meanwhile the threads of the engine are known; each gets a core of its own.
+        """
         times: list[int] = []
-        total = 0
+        total, before = 0, running_times()
         while True:
             times.append(self._run())
             total += times[-1]
             # A slow model has few runs in `max_ns`: its blocks are shorter, never below 2 runs.
             block = min(BLOCK, len(times) // 2)
             settled = block >= 2 and _settled(times[-2 * block : -block], times[-block:])
-            if (settled and len(times) >= min_runs and total >= min_ns) or (total >= max_ns and len(times) >= 2):
+            enough = settled and len(times) >= min_runs and total >= min_ns
+            ended = enough or (total >= max_ns and len(times) >= LEAST_WARM)
+            if self._cores is not None and (ended or len(times) == LEAST_WARM):
+                ran = running_times()
+                spread(self._cores, {thread: ns - before.get(thread, 0) for thread, ns in ran.items()}, total)
+            if ended:
                 return {"runs": len(times), "ns": total, "settled": settled, "median_ns": _median(times[-BLOCK:])}
 
 

@@ -31,8 +31,8 @@ _UNKNOWN = "-- No conversion rule found for operations: "
 def properties(threads: int, precision: str) -> dict[str, Any]:
     """Return OpenVINO's properties for one picture at a time.
 
-    Threads are not tied to cores, as those of ONNX Runtime are not when their number is given: two processes that take
-    turns would be tied to the same ones. There is nothing to set against spinning: threads without work sleep at once.
+    Threads are not tied to cores, as those of ONNX Runtime are not when their number is given: others may run beside
+    them. (While they are measured they are, see `benchmarks/agent/cores.py`.)
     """
     chosen = {
         "PERFORMANCE_HINT": "LATENCY",

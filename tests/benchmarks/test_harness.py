@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -499,7 +500,10 @@ def test_the_models_of_a_block_run_on_the_same_core_and_blocks_on_others(tmp_pat
     assert first == second
     assert None not in first
     assert len({*first}) == 2
-    (run,) = measure(models[:1], threads=this_machine().cores, pairs=1, processes=1, warmup_seconds=0.01).runs
+    allowed = os.sched_getaffinity(0)
+    (run,) = measure(models[:1], threads=len(allowed), pairs=1, processes=1, warmup_seconds=0.01).runs
+    assert [process.cores for process in run.processes] == [tuple(sorted(allowed))]
+    (run,) = measure(models[:1], threads=len(allowed) + 1, pairs=1, processes=1, warmup_seconds=0.01).runs
     assert [process.cores for process in run.processes] == [None]
 
 

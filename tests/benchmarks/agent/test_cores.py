@@ -6,11 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from mggc_edge.benchmarks.agent.cores import CORES, choose_cores
+from mggc_edge.benchmarks.agent.cores import CORES, choose_cores, running_times, spread
+from mggc_edge.benchmarks.isolation import open_request, start_worker
+from mggc_edge.benchmarks.workload import Workload
+from tests.benchmarks.bench_helpers import convolutions
 
 Core = tuple[str, dict[str, int]]
 
@@ -25,11 +30,11 @@ def machine(root: Path, *cores: Core) -> set[int]:
     return set(range(len(cores)))
 
 
-def test_blocks_take_the_cores_in_turn_and_none_is_chosen_where_all_are_needed(tmp_path: Path) -> None:
+def test_blocks_take_the_cores_in_turn_and_none_is_chosen_where_they_are_too_few(tmp_path: Path) -> None:
     allowed = machine(tmp_path, ("0", {}), ("1", {}), ("2", {}))
     assert [choose_cores(allowed, 1, block, tmp_path) for block in range(4)] == [[0], [1], [2], [0]]
     assert [choose_cores(allowed, 2, block, tmp_path) for block in range(4)] == [[0, 1], [0, 2], [1, 2], [0, 1]]
-    assert choose_cores(allowed, 3, 0, tmp_path) is None
+    assert [choose_cores(allowed, 3, block, tmp_path) for block in range(2)] == [[0, 1, 2]] * 2
     assert choose_cores(allowed, 9, 0, tmp_path) is None
     assert choose_cores({1, 2}, 1, 0, tmp_path) == [1]
 
@@ -41,7 +46,9 @@ def test_a_machine_that_says_nothing_of_its_cores_has_equal_ones(tmp_path: Path)
 def test_logical_cores_of_one_physical_core_are_not_taken_together(tmp_path: Path) -> None:
     allowed = machine(tmp_path, ("0,2", {}), ("1,3", {}), ("0,2", {}), ("1,3", {}))
     assert {tuple(choose_cores(allowed, 1, block, tmp_path) or ()) for block in range(4)} == {(0,), (1,)}
-    assert choose_cores(allowed, 2, 0, tmp_path) is None  # there are two: the system keeps them apart by itself
+    assert choose_cores(allowed, 2, 0, tmp_path) == [0, 1]
+    assert choose_cores(allowed, 3, 0, tmp_path) is None
+    assert choose_cores(allowed, 4, 0, tmp_path) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("speed", ["cpu_capacity", "cpufreq/cpuinfo_max_freq"])
@@ -53,7 +60,10 @@ def test_the_fast_cores_of_a_board_are_taken_as_far_as_they_go(tmp_path: Path, s
     assert [choose_cores(allowed, 3, block, tmp_path) for block in range(3)] == [[0, 2, 3], [1, 2, 3], [0, 2, 3]]
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
+several = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="this machine has one core")
+
+
+@several
 def test_a_process_stays_on_the_cores_that_it_took() -> None:
     program = """
 import json, os, sys
@@ -69,3 +79,76 @@ print(json.dumps([before, take_cores(1, int(sys.argv[1])), sorted(os.sched_getaf
         assert set(taken) < set(before)
         found += taken
     assert len(set(found)) == 2
+
+
+def tied(monkeypatch: pytest.MonkeyPatch, cores: list[int], ran: dict[int, int], wall_ns: int) -> dict[int, set[int]]:
+    """What `spread` ties the threads to, 0 for the one that calls, whose time is given under that number as well."""
+    found: dict[int, set[int]] = {}
+    monkeypatch.setattr(os, "sched_setaffinity", lambda thread, chosen: found.update({thread: chosen}))
+    own = threading.get_native_id()
+    spread(cores, {thread or own: ns for thread, ns in ran.items()}, wall_ns)
+    return found
+
+
+def test_the_threads_that_compute_get_a_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = tied(monkeypatch, [1, 4, 5], {11: 70, 12: 0, 0: 90, 13: 80, 14: 3}, 100)
+    assert found == {0: {1}, 13: {4}, 11: {5}, 14: {4, 5}, 12: {4, 5}}
+
+
+def test_a_thread_that_is_not_known_to_have_run_shares_the_cores_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tied(monkeypatch, [0, 1, 2], {0: 90, 7: 0}, 100) == {0: {0}, 7: {1, 2}}
+
+
+@pytest.mark.parametrize(
+    ("cores", "ran"),
+    [([3], {0: 90, 7: 80}), ([0, 1], {0: 20, 7: 95}), ([0, 1], {7: 95})],
+    ids=["one core", "it waits for the others", "nothing is known"],
+)
+def test_threads_are_left_alone_where_they_would_be_in_the_way(
+    monkeypatch: pytest.MonkeyPatch, cores: list[int], ran: dict[int, int]
+) -> None:
+    assert tied(monkeypatch, cores, ran, 100) == {}
+
+
+def test_a_system_that_does_not_let_a_thread_choose_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    spread([0, 1], {threading.get_native_id(): 90}, 100)
+
+
+def test_how_long_this_thread_and_others_ran_is_known() -> None:
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    before = running_times()
+    end = time.thread_time_ns() + 20_000_000
+    while time.thread_time_ns() < end:
+        pass
+    after = running_times()
+    ended.set()
+    other.join()
+    own = threading.get_native_id()
+    assert after[own] - before[own] >= 20_000_000
+    assert after[other.native_id or 0] - before[other.native_id or 0] < 20_000_000
+
+
+@several
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_the_threads_of_an_engine_have_cores_of_their_own_after_the_warm_up(tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    model = Workload("a", convolutions(tmp_path / "a.onnx"), runtime=runtime)
+    worker = start_worker(model)
+    try:
+        opened = worker.ask(open_request(model, str(model.path), 2, 0, block=0), 60)
+        worker.ask({"do": "warm", "min_runs": 4, "min_ns": 0, "max_ns": 50_000_000}, 60)
+        process = worker._child.process.pid  # type: ignore[attr-defined]
+        threads = {
+            int(task.name): os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{process}/task").iterdir()
+        }
+    finally:
+        worker.end()
+    first, second = opened["cores"]
+    assert threads.pop(process) == {first}
+    assert set(map(frozenset, threads.values())) == {frozenset({second})}

@@ -66,7 +66,7 @@ def test_a_fresh_process_loads_the_engine_that_was_asked_for_alone(tmp_path: Pat
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_openvino_gets_the_same_properties_as_in_the_library(
+def test_openvino_gets_the_properties_of_the_library_and_ties_its_threads_to_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     given: list[dict[str, Any]] = []
@@ -82,7 +82,8 @@ def test_openvino_gets_the_same_properties_as_in_the_library(
     for kind in (precision, "bf16"):
         with pytest.raises(engines.RefusalError, match="OpenVINO cannot run it: enough"):
             engine.open({**request, "precision": kind})
-    assert given == [properties(2, "fp32"), properties(2, "bf16")]
+    tied = {"ENABLE_CPU_PINNING": True}
+    assert given == [{**properties(2, "fp32"), **tied}, {**properties(2, "bf16"), **tied}]
 
 
 def test_feeds_have_the_values_that_a_file_says_it_takes(tmp_path: Path) -> None:
