@@ -19,7 +19,7 @@ from .files import number, text
 
 CORES = "sys/devices/system/cpu"
 SPEEDS = ("cpu_capacity", "cpufreq/cpuinfo_max_freq")  # of the kernel's scheduler on arm64; in kHz
-LEAST_OWN = 0.25  # of the time of an inference, the thread that asks for it computes itself
+LEAST_OWN = 0.25  # of what the busiest helper computes, the thread that asks for an inference computes itself
 
 
 def take_cores(threads: int, block: int) -> list[int] | None:
@@ -82,7 +82,7 @@ def running_times() -> dict[int, int]:
     return found
 
 
-def spread(cores: Sequence[int], ran: Mapping[int, int], wall_ns: int) -> None:
+def spread(cores: Sequence[int], ran: Mapping[int, int]) -> None:
     """Give this thread the first of these cores, and each of its helpers one of the others.
 
     Nothing is done where this thread only waits for its helpers, as it does in no engine here: they would be in each
@@ -92,11 +92,10 @@ def spread(cores: Sequence[int], ran: Mapping[int, int], wall_ns: int) -> None:
         cores: of this process.
         ran: how long each thread ran during the last inferences, in ns; of its helpers, those that ran longest get a
             core for themselves, and the others may use all but the first.
-        wall_ns: what those inferences took.
     """
     own = threading.get_native_id()
     helpers = sorted((thread for thread in ran if thread != own), key=lambda thread: -ran[thread])
-    if len(cores) < 2 or ran.get(own, 0) < LEAST_OWN * wall_ns:
+    if len(cores) < 2 or not helpers or ran.get(own, 0) < LEAST_OWN * ran[helpers[0]]:
         return
     first, *others = cores
     with contextlib.suppress(OSError):  # a container may forbid it, and a thread may have ended

@@ -200,7 +200,7 @@ class Worker:
             ended = enough or (total >= max_ns and len(times) >= LEAST_WARM)
             if self._cores is not None and (ended or len(times) == LEAST_WARM):
                 ran = running_times()
-                spread(self._cores, {thread: ns - before.get(thread, 0) for thread, ns in ran.items()}, total)
+                spread(self._cores, {thread: ns - before.get(thread, 0) for thread, ns in ran.items()})
             if ended:
                 return {"runs": len(times), "ns": total, "settled": settled, "median_ns": _median(times[-BLOCK:])}
 

@@ -81,22 +81,22 @@ print(json.dumps([before, take_cores(1, int(sys.argv[1])), sorted(os.sched_getaf
     assert len(set(found)) == 2
 
 
-def tied(monkeypatch: pytest.MonkeyPatch, cores: list[int], ran: dict[int, int], wall_ns: int) -> dict[int, set[int]]:
+def tied(monkeypatch: pytest.MonkeyPatch, cores: list[int], ran: dict[int, int]) -> dict[int, set[int]]:
     """What `spread` ties the threads to, 0 for the one that calls, whose time is given under that number as well."""
     found: dict[int, set[int]] = {}
     monkeypatch.setattr(os, "sched_setaffinity", lambda thread, chosen: found.update({thread: chosen}))
     own = threading.get_native_id()
-    spread(cores, {thread or own: ns for thread, ns in ran.items()}, wall_ns)
+    spread(cores, {thread or own: ns for thread, ns in ran.items()})
     return found
 
 
 def test_the_threads_that_compute_get_a_core_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = tied(monkeypatch, [1, 4, 5], {11: 70, 12: 0, 0: 90, 13: 80, 14: 3}, 100)
+    found = tied(monkeypatch, [1, 4, 5], {11: 70, 12: 0, 0: 90, 13: 80, 14: 3})
     assert found == {0: {1}, 13: {4}, 11: {5}, 14: {4, 5}, 12: {4, 5}}
 
 
 def test_a_thread_that_is_not_known_to_have_run_shares_the_cores_that_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert tied(monkeypatch, [0, 1, 2], {0: 90, 7: 0}, 100) == {0: {0}, 7: {1, 2}}
+    assert tied(monkeypatch, [0, 1, 2], {0: 90, 7: 0}) == {0: {0}, 7: {1, 2}}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_thread_that_is_not_known_to_have_run_shares_the_cores_that_are_left(m
 def test_threads_are_left_alone_where_they_would_be_in_the_way(
     monkeypatch: pytest.MonkeyPatch, cores: list[int], ran: dict[int, int]
 ) -> None:
-    assert tied(monkeypatch, cores, ran, 100) == {}
+    assert tied(monkeypatch, cores, ran) == {}
 
 
 def test_a_system_that_does_not_let_a_thread_choose_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_system_that_does_not_let_a_thread_choose_is_no_error(monkeypatch: pyt
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    spread([0, 1], {threading.get_native_id(): 90}, 100)
+    spread([0, 1], {threading.get_native_id(): 90, 7: 80})
 
 
 def test_how_long_this_thread_and_others_ran_is_known() -> None:
@@ -142,7 +142,7 @@ def test_the_threads_of_an_engine_have_cores_of_their_own_after_the_warm_up(tmp_
     worker = start_worker(model)
     try:
         opened = worker.ask(open_request(model, str(model.path), 2, 0, block=0), 60)
-        worker.ask({"do": "warm", "min_runs": 4, "min_ns": 0, "max_ns": 50_000_000}, 60)
+        worker.ask({"do": "warm", "min_runs": 4, "min_ns": 50_000_000, "max_ns": 200_000_000}, 60)
         process = worker._child.process.pid  # type: ignore[attr-defined]
         threads = {
             int(task.name): os.sched_getaffinity(int(task.name)) for task in Path(f"/proc/{process}/task").iterdir()
