@@ -1,6 +1,6 @@
 """Do the multiplications that were saved show up as milliseconds? By engine and precision, beside the originals.
 
-    python benchmarks/experiments/realisation.py [--size 256] [--threads 1 2] [--pairs 20] [--plan NAME=PLAN ...]
+    python benchmarks/experiments/realisation.py [--size 256] [--threads 1 2] [--pairs 20] [--plan NAME[=PLAN] ...]
         [--only NAME] [--out benchmarks/results]
 
 Slim generators with random weights, batch 1: a ResNet-9 of widths 16/32/64, inner 32, up 24/12; a U-Net-256 of a
@@ -13,8 +13,9 @@ the bound beside it.
 
 Realisation is the ratio of latencies over the ratio of MACs (true). int8 files are calibrated on built-in pictures;
 with random weights their quality says nothing, and they are measured whatever it is. Writes realisation.json, with
-every sample, and realisation.md. One size and number of threads takes about eight minutes on a quiet machine; what
-other sizes gave stays in the file.
+every sample and with both networks of a row, and realisation.md. A network takes about three minutes for a size and
+a number of threads, on a quiet machine; what other sizes gave stays in the file. NAME=PLAN may also name a row of
+realisation.json by its network, without a plan: `--plan NAME`.
 """
 
 from __future__ import annotations
@@ -56,16 +57,27 @@ LEFT_OUT = {"openvino": "depth_to_space"}  # engine -> a pass that is for others
 Case = tuple[str, NetworkSpec, NetworkSpec]
 
 
-def cases(plans: Sequence[str]) -> Iterator[Case]:
-    """Yield name, original and slim network."""
+def cases(plans: Sequence[str], known: Sequence[Mapping[str, Any]] = ()) -> Iterator[Case]:
+    """Yield name, original and slim network.
+
+    Args:
+        plans: "NAME=PLAN", or "NAME" of a network that was measured before.
+        known: what was measured before, see `measured`.
+    """
     slim = networks()
     name = next(name for name in slim if name.startswith("ResNet-9, 16"))
     yield name, resnet_spec(), slim[name]
     yield "U-Net-256, ngf 16", unet_spec(), slim["U-Net-256, ngf 16"]
     for text in plans:
         title, _, path = text.partition("=")
-        plan = read_plan(Path(path))
-        yield title, plan.spec, plan.spec.with_widths({group: len(kept) for group, kept in plan.kept.items()})
+        if path:
+            plan = read_plan(Path(path))
+            yield title, plan.spec, plan.spec.with_widths({group: len(kept) for group, kept in plan.kept.items()})
+            continue
+        before = next((one["specs"] for one in known if one["network"] == title and "specs" in one), None)
+        if before is None:
+            raise SystemExit(f"no network '{title}' was measured before: give its plan as NAME=PLAN")
+        yield title, NetworkSpec.from_json(before[ORIGINAL]), NetworkSpec.from_json(before["slim"])
 
 
 def float_files(name: str, spec: NetworkSpec, size: tuple[int, int], folder: Path) -> dict[str, Path]:
@@ -121,6 +133,7 @@ def measured(
     part = replace(report, runs=tuple(report.run(model.name) for model in looked))
     return {
         "network": title, "size": list(size), "threads": threads, "macs": counts, "rows": rows(report, counts),
+        "specs": {ORIGINAL: original.to_json(), "slim": slim.to_json()},
         "profiles": [{"model": model.name, **one.to_json()} for model, one in zip(looked, where, strict=True)],
         "where": profile_markdown(part, where),
         "context": dict(report.context), "warnings": list(report.warnings),
@@ -164,8 +177,14 @@ def page(document: Mapping[str, Any]) -> str:
             'export the rewritten file is in each engine. "At the bound" is the realisation of an fp32 file whose '
             "every node multiplies at the engine's measured peak and moves its bytes at the memory's measured "
             "bandwidth; more is possible only as far as tensors stay in caches. Where it stands beside ours : plain, "
-            "it is how many times as fast as the plain file ours would then be. Details, intervals and what was "
-            "disturbed are below."
+            "it is how many times as fast as the plain file ours would then be. Details and intervals are below; a * "
+            "stands where others disturbed one of the two latencies, or too few pairs were left for an interval: no "
+            "verdict would be given there."
+        ),
+        "",
+        (
+            "Weights are random: int8 files are measured whatever their pictures are like, as if every one were "
+            "accepted. Which real ones are is in docs/quantization.md."
         ),
         "",
         (
@@ -212,17 +231,24 @@ def summary(found: Mapping[str, Any]) -> str:
     gains = [_gain(rows, found["profiles"], engine) for engine in ENGINES.values()]
     return (
         f"| {found['network']} | {found['size'][0]} | {found['threads']} "
-        f"| {ratio:.1f} | {best[0]['realisation']:.2f} ({best[0]['model'].partition(', ')[2]}) "
+        f"| {ratio:.1f} | {best[0]['realisation']:.2f}{_mark(best[0])} ({best[0]['model'].partition(', ')[2]}) "
         f"| {original / bound / ratio:.2f} "
-        f"| {best[1]['realisation']:.2f} ({best[1]['model']}) | {gains[0]} | {gains[1]} |"
+        f"| {best[1]['realisation']:.2f}{_mark(best[1])} ({best[1]['model']}) | {gains[0]} | {gains[1]} |"
     )
+
+
+def _mark(*rows_: Mapping[str, Any]) -> str:
+    """Return a star where no verdict would be given on one of these rows."""
+    return "*" if any(row["disturbed"] or row["ci99"] is None for row in rows_) else ""
 
 
 def _gain(rows: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]], engine: str) -> str:
     """Return how many times as fast as the plain file ours is in an engine, and would be at its bound."""
-    plain, ours = rows[f"{PLAIN}, {engine}"]["p50_ms"], f"fp32, {engine}"
+    ours = f"fp32, {engine}"
+    both = rows[f"{PLAIN}, {engine}"], rows[ours]
+    plain, found = (row["p50_ms"] for row in both)
     bound = next((one["bound_ms"] for one in profiles if one.get("model") == ours), None)
-    return f"{plain / rows[ours]['p50_ms']:.2f}" + ("" if bound is None else f" (at the bound {plain / bound:.2f})")
+    return f"{plain / found:.2f}{_mark(*both)}" + ("" if bound is None else f" (at the bound {plain / bound:.2f})")
 
 
 def main() -> None:
@@ -253,7 +279,7 @@ def run_cases(
     parser.add_argument("--pairs", type=int, default=20)
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--max-seconds", type=float, default=max_seconds)
-    parser.add_argument("--plan", action="append", default=[], metavar="NAME=PLAN")
+    parser.add_argument("--plan", action="append", default=[], metavar="NAME[=PLAN]")
     parser.add_argument("--only", help="networks whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     words = parser.parse_args()
@@ -263,7 +289,7 @@ def run_cases(
     size = (words.size, words.size)
     options = {"pairs": words.pairs, "processes": words.processes, "max_seconds": words.max_seconds}
     for threads in words.threads:
-        for case in cases(words.plan):
+        for case in cases(words.plan, document["studies"]):
             if words.only is not None and words.only not in case[0]:
                 continue
             with tempfile.TemporaryDirectory() as folder:
