@@ -9,8 +9,7 @@ What a version can do is asked of its bindings (`hasattr`), never of its number:
     device memory       device_memory_size      _v2                     _v2
     inspector's JSON    "Bindings"              "Bindings"              "I/O Tensors"
 
-Python 3.8, standard library and numpy, nothing of mggc_edge: a bundle carries a copy of this file, and of
-`trt_run.py` beside it, to where mggc_edge is not.
+Python 3.8, standard library and numpy, nothing of mggc_edge: bundles carry copies of this file and of `trt_run.py`.
 """
 
 from __future__ import annotations
@@ -45,6 +44,8 @@ DTYPES = {
     "FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "UINT8": "uint8",
     "BOOL": "bool",
 }  # fmt: skip
+HALF_FLAGS = ("FP16", "OBEY_PRECISION_CONSTRAINTS")
+NORM_LAYERS = ("NORMALIZATION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")  # of our graphs nothing else becomes a plugin
 MAX_REASON = 400
 _LOGGERS: list[tuple[Any, Any, list[str]]] = []  # module, its logger, what went wrong
 FACTS_SCHEMA, FACTS_SUFFIX = "mggc-edge/engine/1", ".json"  # beside an engine: generator.fp16.engine.json
@@ -68,7 +69,7 @@ class BuildOptions:
 
     Attributes:
         precision: of the ONNX file: "fp32", "fp16" (typed by casts) or "int8" (Q/DQ). Where a network has types of its
-            own nothing follows from it; before that it says which flags are set.
+            own nothing follows from it; before that it sets flags, for int8 those of fp16 too: not all has Q/DQ pairs.
         tf32: allow float32 convolutions with 10 bits of mantissa, TensorRT's default on Ampere and later.
         native_norm: instance norm as a layer of TensorRT's own; False: the plugin that 8.6 had, where it is there.
         workspace_bytes: memory for a layer's scratch; None: all that the device has.
@@ -164,10 +165,8 @@ class TensorRT:
         trt, started = self.trt, time.perf_counter()
         builder = self._start(trt.Builder)
         creation = trt.NetworkDefinitionCreationFlag
-        if hasattr(creation, "STRONGLY_TYPED"):
-            network = builder.create_network(1 << int(creation.STRONGLY_TYPED))
-        else:
-            network = builder.create_network(1 << int(creation.EXPLICIT_BATCH))
+        kind = creation.STRONGLY_TYPED if hasattr(creation, "STRONGLY_TYPED") else creation.EXPLICIT_BATCH
+        network = builder.create_network(1 << int(kind))
         self._parse(network, onnx, options)
         config = builder.create_builder_config()
         flags = self._configure(config, network, options)
@@ -243,10 +242,10 @@ class TensorRT:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         if not options.tf32:
             config.clear_flag(trt.BuilderFlag.TF32)
-        wanted = []
+        wanted: Sequence[str] = ()
         if not self.typed:
-            wanted = {"fp32": [], "fp16": ["FP16", "OBEY_PRECISION_CONSTRAINTS"], "int8": ["INT8"]}[options.precision]
-            if options.precision == "fp16":
+            wanted = {"fp32": (), "fp16": HALF_FLAGS, "int8": ("INT8", *HALF_FLAGS)}[options.precision]
+            if options.precision != "fp32":
                 _keep_norms_in_float(trt, network)
         for name in wanted:
             config.set_flag(getattr(trt.BuilderFlag, name))
@@ -363,10 +362,11 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _keep_norms_in_float(trt: Any, network: Any) -> None:
-    """Hold instance norms to float32 where types are hints: in half precision their sums overflow."""
+    """Hold instance norms, plugins too, to float32 where types are hints: in half precision their sums overflow."""
+    norms = [getattr(trt.LayerType, name) for name in NORM_LAYERS if hasattr(trt.LayerType, name)]
     for number in range(network.num_layers):
         layer = network.get_layer(number)
-        if layer.type == trt.LayerType.NORMALIZATION:
+        if layer.type in norms:
             layer.precision = trt.DataType.FLOAT
 
 

@@ -32,7 +32,7 @@ from mggc_edge.compiler.bundle_page import readme
 from mggc_edge.compiler.engine import build_engine, engine_refusal
 from mggc_edge.compiler.finishing import random_pictures
 from mggc_edge.compiler.tensorrt_lint import Finding, lint_file, summary
-from mggc_edge.errors import ArtifactError
+from mggc_edge.errors import ArtifactError, CheckFailedError, InputError, MissingDependencyError
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import only_output
 from mggc_edge.tensors import Array, TensorSpec
@@ -56,12 +56,14 @@ class BundleModel:
         min_psnr: that its engine must have to the same network in float32, in dB.
         findings: of `tensorrt_lint`.
         engine: built here; None where it could not be.
+        failure: why the engine that was to be built here is none, as a sentence; None where it is one, or none was.
     """
 
     artifact: OnnxArtifact
     min_psnr: float
     findings: tuple[Finding, ...] = ()
     engine: EngineArtifact | None = None
+    failure: str | None = None
 
     @property
     def reason(self) -> str | None:
@@ -81,11 +83,11 @@ class Bundle:
         """Return entries of `artifacts`: of every file the engine, where it was built here, else the ONNX file."""
         entries = []
         for model in self.models:
-            file = model.engine or model.artifact
+            file, against = model.engine or model.artifact, model.reason or model.failure
             entries.append({
                 "path": str(file.path), "target": target, "runtime": "tensorrt", "precision": file.precision,
-                "sha256": file.sha256, "size_bytes": file.size_bytes, "accepted": model.reason is None,
-                "reason": model.reason or (None if model.engine else "to be built on the device"),
+                "sha256": file.sha256, "size_bytes": file.size_bytes, "accepted": against is None,
+                "reason": against or (None if model.engine else "to be built on the device"),
             })  # fmt: skip
         return entries
 
@@ -126,6 +128,9 @@ def write_bundle(
 ) -> Bundle:
     """Write a bundle of ONNX files into a new folder; where there is a device, build its engines too.
 
+    Where the first file is in float32, its engine must come out right. Where another one does not, the failure is
+    kept, and its file stays in the bundle.
+
     Args:
         folder: must not exist.
         files: named <network>.<precision>.onnx, of any precisions; the float32 file of the same network, where it is
@@ -135,8 +140,10 @@ def write_bundle(
         calibration: a table of ranges that int8 files were made with, to go with them.
 
     Raises:
-        ArtifactError: TensorRT would take none of the files, or they do not take the same pictures.
-        CheckFailedError: an engine that was built here gives other pictures.
+        ArtifactError: TensorRT would take none of the files, they do not take the same pictures, or the float32 engine
+            of the first cannot be built.
+        CheckFailedError: that engine gives other pictures.
+        MissingDependencyError: the device is gone, or has no memory left for that engine.
         OutputError: the folder cannot be written.
     """
     models = [
@@ -187,7 +194,16 @@ def write_bundle(
         sums = "".join(f"{sha256_of(folder / name)}  {name}\n" for name in written)
         (folder / SUMS_FILE).write_text(sums, encoding="utf-8")
     if refusal is None:
-        copies = [_built(model, entry, folder, pictures) for model, entry in zip(copies, described, strict=True)]
+        needed = files[0].path.name if files[0].precision == "fp32" else None
+        copies = [
+            _built(model, entry, folder, pictures, needed=model.artifact.path.name == needed)
+            for model, entry in zip(copies, described, strict=True)
+        ]
+        remarks += [
+            f"the engine of '{model.artifact.path.name}' is rejected: {model.failure}"
+            for model in copies
+            if model.failure
+        ]
     else:
         remarks.append(
             f"no TensorRT engine is built here: {refusal}; copy '{BUNDLE_FOLDER}/' to the device and run {SCRIPT_FILE}"
@@ -200,7 +216,7 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
     """Return pictures, what each file gives for them in ONNX Runtime, and the entries of bundle.json."""
     pictures: list[Array] = []
     outputs: dict[str, Array] = {}
-    entries = []
+    entries: list[dict[str, Any]] = []
     names = {model.artifact.path.stem for model in models}
     for model in models:
         artifact = model.artifact
@@ -208,23 +224,38 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
             ours = {key: value for key, value in runner.metadata.items() if key.startswith(METADATA_PREFIX)}
             given, made = artifact.inputs[0], artifact.outputs[0]
             shapes = _shapes(given)
-            pictures = pictures or _pictures(given, _format(ours, "input_format"), seed)
+            form = _format(ours, "input_format") or PictureFormat.for_channels(3)
+            pictures = pictures or _pictures(given, form, seed)
             outputs[artifact.path.stem] = np.stack([only_output(runner, picture) for picture in pictures])
-        form = _format(ours, "output_format")
         in_floats = f"{artifact.path.stem.split('.')[0]}.fp32"
+        in_floats = in_floats if in_floats in names else artifact.path.stem
         entries.append({
             "file": artifact.path.name, "precision": artifact.precision, "sha256": artifact.sha256,
             "input": given.name, "output": made.name, "shapes": shapes,
-            "expected": artifact.path.stem, "float": in_floats if in_floats in names else artifact.path.stem,
-            "value_range": 255.0 if made.dtype == "uint8" else form.high - form.low,
-            "min_psnr": model.min_psnr, "metadata": ours,
+            "expected": artifact.path.stem, "float": in_floats, "min_psnr": model.min_psnr, "metadata": ours,
         })  # fmt: skip
+    for entry in entries:
+        entry["value_range"] = _values(entry["metadata"], outputs[entry["float"]])
     return pictures, outputs, entries
 
 
-def _format(metadata: Mapping[str, str], key: str) -> PictureFormat:
+def _values(metadata: Mapping[str, str], outputs: Array) -> float:
+    """Return how far outputs reach, from the lowest to the highest: as the file says, or else as seen, and at least 2.
+
+    Outputs that are not finite reach nowhere; in bytes it is 255.
+    """
+    if outputs.dtype == np.uint8:
+        return 255.0
+    form = _format(metadata, "output_format")
+    if form is not None:
+        return form.high - form.low
+    return 2 * float(np.abs(outputs).max(initial=1.0, where=np.isfinite(outputs)))
+
+
+def _format(metadata: Mapping[str, str], key: str) -> PictureFormat | None:
+    """Return a format that a file says; None where it says none."""
     text = metadata.get(METADATA_PREFIX + key)
-    return PictureFormat.for_channels(3) if text is None else PictureFormat.from_json(json.loads(text))
+    return None if text is None else PictureFormat.from_json(json.loads(text))
 
 
 def _pictures(given: TensorSpec, form: PictureFormat, seed: int) -> list[Array]:
@@ -250,12 +281,20 @@ def _shapes(given: TensorSpec) -> dict[str, list[list[int]]] | None:
     return {given.name: [[batch, *rest] for batch in (1, 1, LARGEST_BATCH)]}
 
 
-def _built(model: BundleModel, entry: Mapping[str, Any], folder: Path, pictures: Sequence[Array]) -> BundleModel:
+def _built(
+    model: BundleModel, entry: Mapping[str, Any], folder: Path, pictures: Sequence[Array], *, needed: bool
+) -> BundleModel:
+    """Return a model with its engine; where that fails, and is not needed, with the failure."""
     options = trt_api.BuildOptions(precision=model.artifact.precision, shapes=entry["shapes"] or {})
     path = folder / ENGINES_FOLDER / f"{model.artifact.path.stem}.engine"
     with OnnxRuntimeRunner(folder / f"{entry['float']}.onnx") as reference:
-        engine, _ = build_engine(
-            model.artifact, path, options, reference, pictures,
-            min_psnr=entry["min_psnr"], data_range=entry["value_range"],
-        )  # fmt: skip
+        try:
+            engine, _ = build_engine(
+                model.artifact, path, options, reference, pictures,
+                min_psnr=entry["min_psnr"], data_range=entry["value_range"],
+            )  # fmt: skip
+        except (CheckFailedError, InputError, MissingDependencyError) as error:
+            if needed:
+                raise
+            return replace(model, failure=error.message.replace(f"{folder}/", ""))  # which has no place yet
     return replace(model, engine=engine)

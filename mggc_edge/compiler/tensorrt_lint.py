@@ -212,21 +212,30 @@ def int8_groups(graph: Graph) -> Iterator[Finding]:
             )
 
 
-def int8_channels(graph: Graph) -> Iterator[Finding]:
-    """Convolutions with few channels gain nothing in int8.
+def few_channels(node: onnx.NodeProto, sizes: Sequence[int]) -> bool:
+    """Whether a convolution has too few channels to gain anything in int8.
 
     NVIDIA Model Optimizer, modelopt/onnx/quantization/graph_utils.py: convolutions with fewer than 16 inputs or outputs
     are left out, unless ungrouped, with a multiple of 8 on one side and 16 on the other.
+
+    Args:
+        node: Conv or ConvTranspose.
+        sizes: of its weight, [out, in / groups, ...] or [in, out / groups, ...].
     """
+    sides = sizes[:2]
+    enough = max(sides) >= 16 and any(size % 8 == 0 for size in sides) and _attribute(node, "group", 1) == 1
+    return min(sides) < 16 and not enough
+
+
+def int8_channels(graph: Graph) -> Iterator[Finding]:
+    """Convolutions with few channels gain nothing in int8: NVIDIA Model Optimizer's rule, see `few_channels`."""
     for node in graph.of(*CONVOLUTIONS):
         weight, _ = _weight_of(graph, node)
         if weight is None or not _int8(graph, node):
             continue
-        sizes = weight.shape[:2]
-        if min(sizes) < 16 and not (
-            _attribute(node, "group", 1) == 1 and max(sizes) >= 16 and any(size % 8 == 0 for size in sizes)
-        ):
-            yield Finding("int8_channels", "slow", _name(node), f"int8 with {sizes[0]} x {sizes[1]} channels")
+        if few_channels(node, weight.shape):
+            first, second = weight.shape[:2]
+            yield Finding("int8_channels", "slow", _name(node), f"int8 with {first} x {second} channels")
 
 
 def int8_transposed(graph: Graph) -> Iterator[Finding]:

@@ -173,12 +173,14 @@ class ParserError(Guarded):
 class OnnxParser(Guarded):
     def __init__(self, network: Any, logger: Any) -> None:
         self._network, self._errors, self._logger = network, [], logger  # type: ignore[var-annotated]
+        self._plugin_norm = False
 
     def set_flag(self, flag: Any) -> None:
         self._fake.world.log.append(("parser", flag.name, True))
 
     def clear_flag(self, flag: Any) -> None:
         self._fake.world.log.append(("parser", flag.name, False))
+        self._plugin_norm = self._plugin_norm or flag.name == "NATIVE_INSTANCENORM"
 
     def parse_from_file(self, path: str) -> bool:
         fake = self._fake
@@ -186,6 +188,8 @@ class OnnxParser(Guarded):
             self._errors = [fake.ParserError(number, text) for number, text in enumerate(fake.world.parser_errors)]
             return False
         inputs, _, layers = fake.world.executor.describe(path)
+        if self._plugin_norm:
+            layers = ["PLUGIN_V2" if kind == "NORMALIZATION" else kind for kind in layers]
         self._network._path = path
         self._network._inputs = [fake.ITensor(name, shape) for name, _, shape in inputs]
         self._network._layers = [fake.ILayer(fake.LayerType[kind]) for kind in layers]
@@ -372,7 +376,7 @@ ENUMS = {
     "BuilderFlag": ("FP16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS"),
     "DataType": ("FLOAT", "HALF", "INT8", "INT32", "UINT8", "BF16"),
     "LayerInformationFormat": ("ONELINE", "JSON"),
-    "LayerType": ("CONVOLUTION", "NORMALIZATION"),
+    "LayerType": ("CONVOLUTION", "NORMALIZATION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3"),
     "MemoryPoolType": ("WORKSPACE",),
     "OnnxParserFlag": ("NATIVE_INSTANCENORM",),
     "ProfilingVerbosity": ("LAYER_NAMES_ONLY", "DETAILED"),

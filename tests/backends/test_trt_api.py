@@ -68,7 +68,7 @@ def test_a_network_is_typed_where_that_exists_and_of_explicit_batch_before(
     [
         ("8.6.1", "fp32", ["TF32"]),
         ("8.6.1", "fp16", ["FP16", "OBEY_PRECISION_CONSTRAINTS", "TF32"]),
-        ("8.6.1", "int8", ["INT8", "TF32"]),
+        ("8.6.1", "int8", ["FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "TF32"]),
         ("10.3.0", "fp16", ["TF32"]),
         ("11.4.0.106", "int8", ["TF32"]),
     ],
@@ -79,8 +79,31 @@ def test_flags_say_a_precision_only_where_types_are_hints(
     fake = install(monkeypatch, version)
     built = trt_api.TensorRT().build(small_file(tmp_path / "g.onnx"), trt_api.BuildOptions(precision))
     assert sorted(built.flags) == flags == logged(fake, "config")[0][0][0]
-    norms = [("NORMALIZATION", fake.DataType.FLOAT)] if (version, precision) == ("8.6.1", "fp16") else []
+    norms = [("NORMALIZATION", fake.DataType.FLOAT)] if version == "8.6.1" and precision != "fp32" else []
     assert logged(fake, "precision") == norms
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_norm_that_is_a_plugin_is_held_to_float32_too(
+    precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = install(monkeypatch, "8.6.1")
+    options = trt_api.BuildOptions(precision, native_norm=False)
+    trt_api.TensorRT().build(small_file(tmp_path / "g.onnx"), options)
+    assert logged(fake, "precision") == [("PLUGIN_V2", fake.DataType.FLOAT)]
+
+
+@pytest.mark.parametrize(("version", "plugins"), [("8.6.1", ["", "_V2"]), ("10.3.0", ["", "_V2", "_V3"])])
+def test_every_kind_of_plugin_that_a_version_has_is_held_and_a_convolution_never(
+    version: str, plugins: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, version)
+    network = fake.INetworkDefinition()
+    network._layers = [fake.ILayer(kind) for kind in fake.LayerType]
+    trt_api._keep_norms_in_float(fake, network)
+    held = [layer.type.name for layer in network._layers if layer.precision == fake.DataType.FLOAT]
+    assert held == ["NORMALIZATION", *(f"PLUGIN{kind}" for kind in plugins)]
+    assert [layer.type.name for layer in network._layers if layer.precision is None] == ["CONVOLUTION"]
 
 
 def test_what_the_options_say_reaches_the_builder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

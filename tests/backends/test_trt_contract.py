@@ -157,6 +157,12 @@ def test_flags_that_are_set_by_name_are_those_of_versions_without_typed_networks
     assert {"INTERNAL_ERROR", "ERROR"} <= set(RECORDING["tensorrt"][version]["severities"])
 
 
+def test_layers_that_are_held_by_name_are_kinds_of_some_version_and_8_6_has_all_but_the_newest_plugin() -> None:
+    kinds = {version: RECORDING["tensorrt"][version]["classes"]["LayerType"] for version in VERSIONS}
+    assert [name for name in trt_api.NORM_LAYERS if name not in kinds["8.6.1"]] == ["PLUGIN_V3"]
+    assert "PLUGIN_V3" in kinds["10.3.0"]
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_fake_offers_nothing_that_the_bindings_lack(version: str) -> None:
     fake, listed = fake_tensorrt.make(version, OnnxRuntimeExecutor()), RECORDING["tensorrt"][version]

@@ -25,6 +25,7 @@ from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.backends.tensorrt import TrtRunner
 from mggc_edge.compiler.tensorrt_bundle import MIN_FLOAT_PSNR, SCRIPT, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError, CheckFailedError
+from mggc_edge.pictures import PictureFormat
 from mggc_edge.tensors import TensorSpec
 from tests.backends import fake_cuda, fake_tensorrt
 from tests.backends.trt_helpers import VERSIONS, install, picture, small_file
@@ -59,12 +60,24 @@ def half_file(path: Path) -> Path:
     return path
 
 
-def bundle(folder: Path, **options: Any) -> Bundle:
-    files = [
-        artifact(small_file(folder / "generator.fp32.onnx")),
-        artifact(half_file(folder / "generator.fp16.onnx"), "fp16"),
+def saying(path: Path, low: float = -1.0, high: float = 1.0) -> Path:
+    """Let a file say from where to where its pictures reach."""
+    model, form = onnx.load(path), PictureFormat(3, "RGB", low, high)
+    helper.set_model_props(model, {"mggc_edge.output_format": json.dumps(form.to_json())})
+    onnx.save(model, path)
+    return path
+
+
+def both(folder: Path) -> list[OnnxArtifact]:
+    """Write a file in float32 and one in float16."""
+    return [
+        artifact(saying(small_file(folder / "generator.fp32.onnx"))),
+        artifact(saying(half_file(folder / "generator.fp16.onnx")), "fp16"),
     ]
-    return write_bundle(folder / "tensorrt", files, **options)
+
+
+def bundle(folder: Path, **options: Any) -> Bundle:
+    return write_bundle(folder / "tensorrt", both(folder), **options)
 
 
 def without_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +181,53 @@ def test_a_file_that_takes_levels_is_fed_with_levels(monkeypatch: pytest.MonkeyP
         assert stored["pictures"].std() > 20
 
 
+def brighter(path: Path, factor: float) -> Path:
+    """Let a file of `small_file` give outputs that are `factor` times as large."""
+    model = onnx.load(path)
+    (scale,) = [tensor for tensor in model.graph.initializer if tensor.name == "scale"]
+    scale.CopyFrom(onnx.numpy_helper.from_array(np.full(3, factor, np.float32), "scale"))
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(("factor", "least"), [(100.0, 200.0), (0.01, 2.0)])
+def test_a_file_that_does_not_say_how_far_its_outputs_reach_is_judged_by_what_it_gives(
+    factor: float, least: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_tensorrt(monkeypatch)
+    files = [
+        artifact(brighter(small_file(tmp_path / "generator.fp32.onnx"), factor)),
+        artifact(brighter(half_file(tmp_path / "generator.fp16.onnx"), factor), "fp16"),
+    ]
+    made = write_bundle(tmp_path / "a", files)
+    first, second = json.loads((made.folder / "bundle.json").read_text())["models"]
+    with np.load(made.folder / "pictures.npz") as stored:
+        largest = float(np.abs(stored["generator.fp32"]).max())
+    assert first["value_range"] == second["value_range"] == 2 * max(1.0, largest)
+    assert (first["value_range"] > 2.0) is (factor > 1)
+    assert first["value_range"] >= least
+    said = write_bundle(tmp_path / "b", [artifact(saying(files[0].path, 0.0, 255.0))])
+    assert json.loads((said.folder / "bundle.json").read_text())["models"][0]["value_range"] == 255.0
+
+
+def test_an_engine_whose_outputs_reach_far_is_near_enough_where_its_file_does_not_say_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "10.3.0", error=0.1)  # to 2 it would be 26 dB, where 50 are needed
+    made = write_bundle(tmp_path / "a", [artifact(brighter(small_file(tmp_path / "g.fp32.onnx"), 100.0))])
+    assert made.models[0].engine is not None
+    facts = json.loads(Path(f"{made.models[0].engine.path}.json").read_text())
+    assert 70 < facts["parity"]["psnr"] < 80
+
+
+def test_outputs_that_are_not_finite_say_nothing_of_how_far_they_reach(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    without_tensorrt(monkeypatch)
+    made = write_bundle(tmp_path / "a", [artifact(brighter(small_file(tmp_path / "g.fp32.onnx"), float("nan")))])
+    assert json.loads((made.folder / "bundle.json").read_text())["models"][0]["value_range"] == 2.0
+
+
 def levels_file(path: Path) -> Path:
     """Write an 8-bit file on unsigned levels with a zero point, as ONNX Runtime likes them."""
     model = onnx.load(small_file(path))
@@ -234,18 +294,104 @@ def test_where_there_is_a_device_the_engines_are_built_and_proven_at_once(
     assert fake.cudart.held == {}
 
 
-def test_an_engine_that_gives_other_pictures_is_no_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_first_engine_in_float32_that_gives_other_pictures_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     install(monkeypatch, "10.3.0", error=0.05)
     with pytest.raises(CheckFailedError, match=r"the engine 'generator.fp32.engine' gives other pictures .*50 dB"):
         bundle(tmp_path)
     assert [path.suffix for path in (tmp_path / "tensorrt/engines").iterdir()] == [".cache"]
 
 
-def test_a_build_that_fails_is_an_artifact_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_first_build_in_float32_that_fails_is_an_artifact_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     fake = install(monkeypatch, "10.3.0")
     fake.world.build_error = "no tactic"
     with pytest.raises(ArtifactError, match=r"TensorRT cannot build an engine from .*: no tactic"):
         bundle(tmp_path)
+
+
+def test_another_engine_that_gives_other_pictures_is_rejected_and_its_file_stays(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "10.3.0", error=1e-4)
+    made = bundle(tmp_path, min_precision_psnr=100)
+    first, second = made.models
+    assert (first.engine is not None, first.failure, second.engine) == (True, None, None)
+    assert second.failure is not None
+    assert second.failure.startswith("the engine 'generator.fp16.engine' gives other pictures than its network")
+    assert made.remarks == (f"the engine of 'generator.fp16.onnx' is rejected: {second.failure}",)
+    kept, rejected = made.to_json("portable")
+    assert (Path(kept["path"]).name, kept["accepted"], kept["reason"]) == ("generator.fp32.engine", True, None)
+    assert rejected["path"] == str(made.folder / "generator.fp16.onnx")
+    assert (rejected["accepted"], rejected["reason"]) == (False, second.failure)
+    assert (made.folder / "generator.fp16.onnx").is_file()
+    names = sorted(path.name for path in (made.folder / "engines").iterdir())
+    assert names == ["fake-sm87-tensorrt-10.3.0.cache", "generator.fp32.engine", "generator.fp32.engine.json"]
+    assert second.reason is None, "TensorRT's documents have nothing against the file"
+    assert made.moved(tmp_path, Path("/elsewhere")).models[1].failure == second.failure
+    assert "tensorrt/generator.fp16.onnx" in [entry["path"] for entry in made.file_entries(tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        ("builder", "TensorRT cannot build an engine from 'generator.fp16.onnx': OutOfMemory (64 bytes)"),
+        ("memory", "cudaMalloc"),
+    ],
+)
+def test_another_engine_that_cannot_be_built_or_run_for_want_of_memory_is_rejected(
+    trouble: str, reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = install(monkeypatch, "10.3.0")
+    build = fake.Builder.build_serialized_network
+
+    def short(self: Any, network: Any, config: Any) -> Any:
+        if network._path.endswith("fp16.onnx"):
+            if trouble == "builder":
+                fake.world.build_error = "OutOfMemory (64 bytes)"
+            fake.cudart.cudaMalloc = lambda size: (fake_cuda.Error.cudaErrorMemoryAllocation, None)
+        return build(self, network, config)
+
+    monkeypatch.setattr(fake.Builder, "build_serialized_network", short)
+    made = bundle(tmp_path)
+    assert made.models[0].engine is not None
+    assert made.models[1].engine is None
+    assert made.models[1].failure is not None
+    assert reason in made.models[1].failure
+    assert made.remarks == (f"the engine of 'generator.fp16.onnx' is rejected: {made.models[1].failure}",)
+
+
+def test_the_float32_engine_of_a_further_network_is_rejected_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(monkeypatch, "10.3.0", error=1e-3)  # 66 dB to 2, and 26 dB to 0.02
+    files = [
+        artifact(saying(small_file(tmp_path / "generator.fp32.onnx"))),
+        artifact(saying(small_file(tmp_path / "original.fp32.onnx"), -0.01, 0.01)),
+    ]
+    made = write_bundle(tmp_path / "a", files)
+    assert [(model.engine is None, model.failure is None) for model in made.models] == [(False, True), (True, False)]
+    with pytest.raises(CheckFailedError, match=r"the engine 'original.fp32.engine' gives other pictures"):
+        write_bundle(tmp_path / "b", files[::-1])
+
+
+def test_where_the_first_file_is_not_in_float32_no_engine_ends_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = install(monkeypatch, "10.3.0")
+    fake.world.build_error = "no tactic"
+    made = write_bundle(tmp_path / "tensorrt", both(tmp_path)[::-1])
+    names = ("generator.fp16.onnx", "generator.fp32.onnx")
+    failures = tuple(f"TensorRT cannot build an engine from '{name}': no tactic" for name in names)
+    assert tuple(model.failure for model in made.models) == failures
+    assert [(entry["accepted"], entry["reason"]) for entry in made.to_json("portable")] == [
+        (False, failure) for failure in failures
+    ]
+    assert made.remarks == tuple(
+        f"the engine of '{name}' is rejected: {failure}" for name, failure in zip(names, failures, strict=True)
+    )
 
 
 def test_an_engine_without_a_device_or_hash_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mggc_edge.compiler.tensorrt_lint import RULES, lint, lint_file, summary
+from mggc_edge.compiler.tensorrt_lint import RULES, few_channels, lint, lint_file, summary
 from tests.backends.trt_helpers import small_file
 
 
@@ -147,6 +147,25 @@ def test_int8_groups_that_are_no_multiple_of_4_are_refused() -> None:
 @pytest.mark.parametrize(("shape", "slow"), [((3, 16, 7, 7), False), ((8, 8, 3, 3), True), ((3, 17, 3, 3), True)])
 def test_thin_int8_convolutions_are_named(shape: tuple[int, ...], slow: bool) -> None:
     assert (("int8_channels", "slow", "c") in found(quantized(shape=shape))) is slow
+
+
+@pytest.mark.parametrize(
+    ("sizes", "group", "few"),
+    [
+        ((16, 16, 3, 3), 1, False),
+        ((16, 8, 3, 3), 1, False),
+        ((3, 16, 7, 7), 1, False),
+        ((3, 17, 3, 3), 1, True),
+        ((17, 17, 3, 3), 1, False),
+        ((8, 8, 3, 3), 1, True),
+        ((32, 1, 3, 3), 32, True),
+        ((32, 16, 3, 3), 2, False),
+    ],
+)
+def test_few_channels_are_fewer_than_16_unless_8_meet_16_without_groups(
+    sizes: tuple[int, ...], group: int, few: bool
+) -> None:
+    assert few_channels(helper.make_node("Conv", ["x", "w"], ["y"], group=group), sizes) is few
 
 
 def test_an_int8_transposed_convolution_is_named() -> None:

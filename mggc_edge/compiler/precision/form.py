@@ -22,6 +22,8 @@ class Int8Form:
         weight_bits: 8: weights reach from -127 to 127; 7: from -63 to 63, for processors whose 8-bit products saturate.
         pads_between: whether a Pad before a convolution works on levels.
         outputs: whether what a convolution gives is rounded too, which ONNX Runtime needs to compute it in int8.
+        thin_in_float: whether convolutions with few channels stay in float, as the engine is no faster with them in
+            int8 (`tensorrt_lint.few_channels`).
     """
 
     levels: Literal["uint8", "int8"] = "uint8"
@@ -29,6 +31,7 @@ class Int8Form:
     weight_bits: int = 8
     pads_between: bool = True
     outputs: bool = True
+    thin_in_float: bool = False
 
     def __post_init__(self) -> None:
         if self.weight_bits not in (7, 8):
@@ -60,7 +63,7 @@ FORMS: Mapping[str, Int8Form] = {
     "arm64": Int8Form("int8"),
     "ort-mobile": Int8Form("int8"),
     # TensorRT takes symmetric grids alone, and Q and DQ right before the convolution; what follows may stay in floats.
-    "tensorrt": Int8Form("int8", symmetric=True, pads_between=False, outputs=False),
+    "tensorrt": Int8Form("int8", symmetric=True, pads_between=False, outputs=False, thin_in_float=True),
 }
 _NAMED = {"uint8": Int8Form(), "int8": Int8Form("int8"), "symmetric": FORMS["tensorrt"]}
 
@@ -68,10 +71,12 @@ _NAMED = {"uint8": Int8Form(), "int8": Int8Form("int8"), "symmetric": FORMS["ten
 def form_of(target: str, activations: str = AUTO, weight_bits: int = 0) -> Int8Form:
     """Return the grids of a target, with what the settings `quantize.activations` and `quantize.weight_bits` change.
 
+    Which convolutions stay in float follows from the target alone, as it is about how fast its engine is.
+
     Args:
         activations: "auto" for the target's; "uint8", "int8" or "symmetric".
         weight_bits: 0 for the target's.
     """
     usual = FORMS.get(target, Int8Form())
     form = usual if activations == AUTO else _NAMED[activations]
-    return replace(form, weight_bits=weight_bits or usual.weight_bits)
+    return replace(form, weight_bits=weight_bits or usual.weight_bits, thin_in_float=usual.thin_in_float)

@@ -20,6 +20,7 @@ from mggc_edge.compiler.facts import constants_of, opset_of
 from mggc_edge.compiler.passes.editor import STANDARD
 from mggc_edge.compiler.precision.form import Int8Form
 from mggc_edge.compiler.qdq import Grid, given_by, names_read, put_grids, read_by
+from mggc_edge.compiler.tensorrt_lint import few_channels
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
 from mggc_edge.tensors import Array, FloatArray
@@ -33,6 +34,7 @@ LEAST_PART, LEAST_WEIGHT = 1e-3, 1e-6
 MOST_BIAS = 2**31 - 1  # whole multiples that int32 holds
 ASKED = "left in float as asked for"
 LAST = "the last convolution gives the picture, which would show the steps of 8 bits"
+THIN = "it has too few channels to be faster in 8 bits"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,18 @@ def named(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def find_layers(
-    model: onnx.ModelProto, *, keep_float: Collection[str] = (), last_in_float: bool = True
+    model: onnx.ModelProto,
+    form: Int8Form | None = None,
+    *,
+    keep_float: Collection[str] = (),
+    last_in_float: bool = True,
 ) -> tuple[Layer, ...]:
     """Return every convolution and transposed convolution of a graph, in its order, and which stay in float.
 
     Args:
         model: as `named` returns it.
+        form: of the target, which may leave convolutions with few channels in float, unless there are no others; None:
+            they are quantized.
         keep_float: names of nodes that are to stay in float.
         last_in_float: whether the convolutions that no other one follows do.
 
@@ -99,7 +107,18 @@ def find_layers(
     constants, fed = constants_of(model), {value.name for value in model.graph.input}
     weights = {name: tensor for name, tensor in constants.items() if name not in fed}
     last = _last(model.graph) if last_in_float else frozenset[str]()
-    return tuple(Layer(node.name, _reason(node, weights, keep_float, last)) for node in nodes)
+    reasons = [_reason(node, weights, keep_float, last) for node in nodes]
+    if form is not None and form.thin_in_float:
+        thin = [
+            THIN if reason is None and _is_thin(node, weights) else reason
+            for node, reason in zip(nodes, reasons, strict=True)
+        ]
+        reasons = thin if None in thin else reasons  # a file that is asked for is made; the lint says that it is slow
+    return tuple(Layer(node.name, reason) for node, reason in zip(nodes, reasons, strict=True))
+
+
+def _is_thin(node: onnx.NodeProto, weights: Mapping[str, onnx.TensorProto]) -> bool:
+    return few_channels(node, list(weights[node.input[1]].dims))
 
 
 def _reason(

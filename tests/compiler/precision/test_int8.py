@@ -17,6 +17,7 @@ from mggc_edge.compiler.precision.int8 import (
     LAST,
     LEAST_PART,
     LEAST_WEIGHT,
+    THIN,
     Layer,
     find_layers,
     named,
@@ -24,6 +25,7 @@ from mggc_edge.compiler.precision.int8 import (
     tensors_to_observe,
     weight_grid,
 )
+from mggc_edge.compiler.tensorrt_lint import lint
 from mggc_edge.errors import ArtifactError
 from mggc_edge.models import fake_quant
 from mggc_edge.models.families import layer_table
@@ -78,8 +80,10 @@ def test_a_grid_holds_the_range_and_zero_exactly(
 def test_targets_have_the_grids_that_their_kernels_take_and_settings_win() -> None:
     assert form_of("x86-avx512") == form_of("portable") == Int8Form("uint8", False, 8, True)
     assert form_of("x86-avx2").weight_limit == 63
-    assert form_of("tensorrt") == Int8Form("int8", symmetric=True, pads_between=False, outputs=False)
+    tensorrt = Int8Form("int8", symmetric=True, pads_between=False, outputs=False, thin_in_float=True)
+    assert form_of("tensorrt") == tensorrt
     assert form_of("portable", "symmetric", 7) == Int8Form("int8", True, 7, pads_between=False, outputs=False)
+    assert form_of("tensorrt", "uint8") == Int8Form(thin_in_float=True)
     assert form_of("arm64", "uint8") == Int8Form()
     assert set(FORMS) == {"x86-avx2", "arm64", "ort-mobile", "tensorrt"}
     with pytest.raises(ArtifactError, match="weights of 4 bits are not written"):
@@ -227,6 +231,48 @@ def test_what_stays_in_float_says_why() -> None:
     found = {layer.name: layer.reason for layer in find_layers(model, keep_float=["kept"])}
     assert found == {"kept": ASKED, "of_computed": "its weights are not constant", "up": TRANSPOSED, "end": LAST}
     assert find_layers(model, last_in_float=False)[-1] == Layer("end", None)
+
+
+def widths(*sizes: tuple[int, int, int]) -> onnx.ModelProto:
+    """A chain of 3x3 convolutions c0, c1, ... of (outputs, inputs, groups)."""
+    names = ["x", *(f"t{number}" for number in range(len(sizes) - 1)), "y"]
+    nodes = [
+        helper.make_node("Conv", [names[at], f"w{at}"], [names[at + 1]], name=f"c{at}", pads=[1] * 4, group=groups)
+        for at, (_, _, groups) in enumerate(sizes)
+    ]
+    constants = {
+        f"w{at}": random(outputs, inputs // groups, 3, 3) / 8 for at, (outputs, inputs, groups) in enumerate(sizes)
+    }
+    return network(nodes, constants)
+
+
+CHAIN = ((8, 3, 1), (16, 8, 1), (32, 16, 1), (32, 32, 32), (20, 32, 1), (3, 20, 1))
+
+
+def test_convolutions_with_few_channels_stay_in_float_for_tensorrt_and_for_no_other_target() -> None:
+    model = widths(*CHAIN)
+    found = [layer.reason for layer in find_layers(model, FORMS["tensorrt"], last_in_float=False)]
+    assert found == [THIN, None, None, THIN, None, THIN]
+    assert [layer.reason for layer in find_layers(model, FORMS["tensorrt"], keep_float=["c0"])] == [
+        ASKED, None, None, THIN, None, LAST,
+    ]  # fmt: skip
+    for target in ("portable", "x86-avx2", "arm64", "ort-mobile"):
+        for activations in ("auto", "symmetric"):
+            layers = find_layers(model, form_of(target, activations), last_in_float=False)
+            assert [layer.reason for layer in layers] == [None] * 6
+    assert find_layers(model) == find_layers(model, Int8Form())
+
+
+def test_what_is_quantized_for_tensorrt_has_no_int8_convolution_that_the_lint_calls_thin() -> None:
+    model = widths(*CHAIN)
+    thin = {}
+    for name, form in (("all", None), ("tensorrt", FORMS["tensorrt"])):
+        layers = find_layers(model, form, last_in_float=False)
+        names = tensors_to_observe(model, layers, FORMS["tensorrt"])
+        ranges = ActivationRanges(dict.fromkeys(names, (-1.0, 1.0)), "min-max", 1, "")
+        made, _ = quantized(model, ranges, FORMS["tensorrt"], layers)
+        thin[name] = [finding.node for finding in lint(made) if finding.rule == "int8_channels"]
+    assert thin == {"all": ["c0", "c3", "c5"], "tensorrt": []}
 
 
 def test_both_convolutions_of_a_last_sum_are_last_ones() -> None:
