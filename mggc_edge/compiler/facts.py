@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import onnx
 
 ROUNDERS = ("QuantizeLinear", "DequantizeLinear")
+CROPPING = ("transposed_convolution", "transposed_convolution_any")  # passes that leave out what is cropped
 MAX_ONNX_BYTES = 2 * 2**30
+_Counted = tuple["onnx.NodeProto", int, int, int]  # a convolution's MACs: true, paper, and uncropped, see `_uncropped`
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ def onnx_facts(path: Path) -> OnnxFacts:
     stored = _stored(model, tensors)
     half = any(tensor.data_type == onnx_module.TensorProto.FLOAT16 for tensor in tensors.values())
     grids = {name for node in model.graph.node if node.op_type in ROUNDERS for name in node.input[1:]}
-    counted = count_macs(model)
-    macs_true, macs_paper = _before_passes(metadata, counted)
+    convolutions = _convolutions(model, _weights(model))
+    counted = _sums(convolutions)
+    macs_true, macs_paper = _before_passes(metadata, counted, convolutions or ())
     return OnnxFacts(
         inputs=tuple(_tensor_spec(value) for value in model.graph.input if value.name not in weights),
         outputs=tuple(_tensor_spec(value) for value in model.graph.output),
@@ -178,7 +181,7 @@ def opset_of(model: onnx.ModelProto) -> int:
 
 def count_macs(model: onnx.ModelProto) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of a graph's convolutions as they are executed, (true, paper)."""
-    return _macs(model, _weights(model))
+    return _sums(_convolutions(model, _weights(model)))
 
 
 def _stored(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> Mapping[str, str]:
@@ -191,18 +194,20 @@ def _stored(model: onnx.ModelProto, tensors: Mapping[str, onnx.TensorProto]) -> 
 
 
 def _before_passes(
-    metadata: Mapping[str, str], counted: tuple[int | None, int | None]
+    metadata: Mapping[str, str], counted: tuple[int | None, int | None], convolutions: Sequence[_Counted]
 ) -> tuple[int | None, int | None]:
     """Return the MACs that a file had before passes rewrote it.
 
-    What the metadata says is a claim. No pass saves multiplications, so one above what is executed is not believed.
+    What the metadata says is a claim. One above what is executed is not believed: no pass saves multiplications but
+    those for transposed convolutions, which leave out what is cropped; after them, one above what may have been there.
     """
     try:
         claimed = int(metadata["macs_true"]), int(metadata["macs_paper"])
     except (KeyError, ValueError):
         return counted
-    believed = metadata.get("passes") and counted[0] is not None and 0 < claimed[0] <= counted[0] and claimed[1] > 0
-    return claimed if believed else counted
+    passes = metadata.get("passes", "").split(",")
+    most = sum(uncropped if set(CROPPING) & set(passes) else true for _, true, _, uncropped in convolutions)
+    return claimed if any(passes) and 0 < claimed[0] <= most and claimed[1] > 0 else counted
 
 
 def constants_of(model: onnx.ModelProto) -> dict[str, onnx.TensorProto]:
@@ -247,7 +252,7 @@ def node_macs(model: onnx.ModelProto) -> dict[str, tuple[str, int]] | None:
     names = Counter(name for node in model.graph.node for name in (node.name, *node.output))
     return {
         node.name if node.name and names[node.name] == 1 else node.output[0]: (node.op_type, true)
-        for node, true, _ in counted
+        for node, true, _, _ in counted
     }
 
 
@@ -258,18 +263,15 @@ def _weights(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return weights | {output: weights[name] for name, output in _stored(model, tensors).items()}
 
 
-def _macs(model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]) -> tuple[int | None, int | None]:
+def _sums(convolutions: Sequence[_Counted] | None) -> tuple[int | None, int | None]:
     """Return the multiply-accumulate operations of all convolutions for one picture, (true, paper)."""
-    counted = _convolutions(model, weights)
-    if counted is None:
+    if convolutions is None:
         return None, None
-    return sum(true for _, true, _ in counted), sum(paper for _, _, paper in counted)
+    return sum(true for _, true, _, _ in convolutions), sum(paper for _, _, paper, _ in convolutions)
 
 
-def _convolutions(
-    model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]
-) -> list[tuple[onnx.NodeProto, int, int]] | None:
-    """Return every convolution with what it multiplies for one picture, (node, true, paper); None: not known."""
+def _convolutions(model: onnx.ModelProto, weights: Mapping[str, tuple[int, ...]]) -> list[_Counted] | None:
+    """Return every convolution with what it multiplies for one picture; None: not known."""
     try:
         inferred = require("onnx.shape_inference", extra="onnx").infer_shapes(model, strict_mode=True)
     except Exception:  # noqa: BLE001  the C++ inference raises many kinds; what contradicts itself is not counted
@@ -293,5 +295,19 @@ def _convolutions(
         per_position = math.prod(weight)
         at_input = per_position * math.prod(size or 0 for size in source)
         at_output = per_position * math.prod(size or 0 for size in target)
-        found.append((node, at_input if node.op_type == "ConvTranspose" else at_output, at_output))
+        if node.op_type == "ConvTranspose":
+            found.append((node, at_input, at_output, at_input))
+        else:
+            found.append((node, at_output, at_output, per_position * _uncropped(node, weight[2:], target)))
     return found
+
+
+def _uncropped(node: onnx.NodeProto, kernel: Sequence[int], target: Sequence[int | None]) -> int:
+    """Return the places of a picture at which the transposed convolution was, at most, that became a Conv.
+
+    With m taps, and paddings of 0 or more, such a Conv gives at least N - (m - 1) values for N places along an axis;
+    where it gives blocks of them, its stride and its kernel are larger.
+    """
+    strides = next((entry.ints for entry in node.attribute if entry.name == "strides"), [1] * len(target))
+    axes = zip(target, kernel, strides, strict=False)
+    return math.prod((size or 0) + -(-taps // max(stride, 1)) - 1 for size, taps, stride in axes)

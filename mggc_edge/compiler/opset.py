@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 HIDDEN = "mggc_edge.hidden"  # domain of nodes that the converter leaves alone
 PAD_FROM, PAD_TO = 13, 23  # versions among which a Pad without axes is the same
 MODES = (b"constant", b"reflect", b"edge")
+# Ways out where an operator has no equal. What was wanted may be the newest that a target reads, or the oldest.
+LOWER = (
+    "give a newer opset that the target reads (--opset, or export.opset), or another target (portable keeps the "
+    "file's own), or write the file with an older opset"
+)
+HIGHER = "write the file with a newer opset, or give an older one that the target reads: --opset, or export.opset"
 
 
 def in_opset(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
@@ -54,7 +60,7 @@ def in_opset(model: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
     except Exception as error:  # the C++ converter raises RuntimeError with a line of its own source in it
         raise ArtifactError(
             f"a graph of opset {there} cannot be had in opset {wanted}: {_reason(error)}",
-            hint=f"give {'a newer' if wanted < there else 'an older'} one: --opset, or export.opset",
+            hint=LOWER if wanted < there else HIGHER,
         ) from error
     if opset_of(made) != wanted:
         raise ArtifactError(f"onnx's converter gave opset {opset_of(made)}, and opset {wanted} was asked for")

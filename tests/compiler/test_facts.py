@@ -14,7 +14,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mggc_edge.compiler import facts as facts_module
 from mggc_edge.compiler.export_settings import ExportSettings
-from mggc_edge.compiler.facts import onnx_facts, read_onnx
+from mggc_edge.compiler.facts import CROPPING, OnnxFacts, onnx_facts, read_onnx
+from mggc_edge.compiler.finishing import rewriting
+from mggc_edge.compiler.passes.contract import GraphPass, apply_passes
+from mggc_edge.compiler.passes.merge_pad import MergePad
+from mggc_edge.compiler.passes.thin_layer import ThinLayer
+from mggc_edge.compiler.passes.transposed_convolution import TransposedConvolution
+from mggc_edge.compiler.targets import PASSES
 from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.models.cost import macs
 from mggc_edge.models.families import layer_table
@@ -187,6 +193,91 @@ def test_a_spec_that_cannot_be_read_is_no_spec(text: str, tmp_path: Path) -> Non
     path.write_bytes(model.SerializeToString())
     facts = onnx_facts(path)
     assert (facts.spec, facts.metadata) == (None, {"spec": text})
+
+
+# --- files that passes rewrote ---
+
+
+def cropped(
+    path: Path, *, size: int, kernel: int, stride: int, pads: int, outputs: int, before: int = 0, lanes: int = 0
+) -> tuple[OnnxFacts, OnnxFacts]:
+    """A padded picture and a transposed convolution, and the same rewritten, with what it was in its metadata."""
+    nodes = [
+        helper.make_node("Pad", ["x", "around"], ["p"]),
+        helper.make_node("ConvTranspose", ["p", "w"], ["y"], strides=[stride] * 2, pads=[pads] * 4),
+    ]
+    side = stride * (size + 2 * before - 1) + kernel - 2 * pads
+    around = numpy_helper.from_array(np.array([0, 0, before, before] * 2), "around")
+    weights = [around, weight(4, outputs, kernel, kernel)]
+    save(path, nodes, [1, 4, size, size], [1, outputs, side, side], weights)
+    was = onnx_facts(path)
+    passes: list[GraphPass] = [TransposedConvolution("transposed_convolution_any", None), MergePad()]
+    passes += [ThinLayer(lanes)] if lanes else []
+    made, reports = apply_passes(read_onnx(path), passes)
+    applied = [report.name for report in reports if report.applied]
+    assert len(applied) == len(passes)
+    helper.set_model_props(made, rewriting("portable", applied, (was.macs_true, was.macs_paper)))
+    path.write_bytes(made.SerializeToString())
+    return was, onnx_facts(path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "executed"),
+    [
+        ({"size": 8, "kernel": 4, "stride": 2, "pads": 2, "outputs": 5}, 7 * 7 * 20 * 16),
+        ({"size": 6, "kernel": 6, "stride": 2, "pads": 4, "outputs": 5}, 4 * 4 * 20 * 36),
+        ({"size": 6, "kernel": 4, "stride": 2, "pads": 2, "outputs": 5, "before": 1}, 7 * 7 * 20 * 16),
+        ({"size": 6, "kernel": 9, "stride": 3, "pads": 7, "outputs": 1}, 4 * 4 * 4 * 81),
+        ({"size": 4, "kernel": 6, "stride": 2, "pads": 4, "outputs": 1, "lanes": 16}, 1 * 1 * 64 * 16),
+    ],
+)
+def test_what_was_cropped_is_believed_though_it_is_not_executed(
+    shape: dict[str, int], executed: int, tmp_path: Path
+) -> None:
+    was, facts = cropped(tmp_path / "g.onnx", **shape)
+    size = shape["size"] + 2 * shape.get("before", 0)
+    true = size**2 * 4 * shape["outputs"] * shape["kernel"] ** 2
+    assert (was.macs_true, facts.macs_executed) == (true, executed)
+    assert (facts.macs_true, facts.macs_paper) == (true, was.macs_paper)
+    assert executed < true
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_count_of_a_cropped_network_is_believed_whatever_its_sizes(seed: int, tmp_path: Path) -> None:
+    drawn = np.random.default_rng(seed)
+    stride, kernel = int(drawn.integers(2, 4)), int(drawn.integers(3, 9))
+    shape = {"stride": stride, "kernel": kernel, "pads": int(drawn.integers(kernel)), "outputs": seed % 3 + 1}
+    was, facts = cropped(tmp_path / "g.onnx", size=int(drawn.integers(7, 12)), before=seed % 2 * 2, **shape)
+    assert (facts.macs_true, facts.macs_paper) == (was.macs_true, was.macs_paper)
+
+
+@pytest.mark.parametrize(
+    ("passes", "claim", "believed"),
+    [
+        ("transposed_convolution", 10 * 10 * 27, True),  # each place that its kernels meet
+        ("dead_bias,transposed_convolution_any", 10 * 10 * 27, True),
+        ("transposed_convolution", 10 * 10 * 27 + 1, False),
+        ("transposed_convolution", 2 * 8 * 8 * 27, False),
+        ("thin_layer,depth_to_space", 8 * 8 * 27 + 1, False),
+        ("thin_layer,depth_to_space", 8 * 8 * 27, True),
+        ("transposed", 8 * 8 * 27 + 1, False),
+        (",", 8 * 8 * 26, False),
+    ],
+)
+def test_a_claim_is_believed_up_to_what_may_have_been_cropped(
+    passes: str, claim: int, believed: bool, tmp_path: Path
+) -> None:
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])
+    path = save(tmp_path / "g.onnx", [node], [1, 3, 8, 8], [1, 1, 8, 8], [weight(1, 3, 3, 3)])
+    model = onnx.load(path)
+    helper.set_model_props(model, rewriting("portable", passes.split(","), (claim, claim)))
+    path.write_bytes(model.SerializeToString())
+    facts = onnx_facts(path)
+    assert (facts.macs_true, facts.macs_executed) == (claim if believed else 8 * 8 * 27, 8 * 8 * 27)
+
+
+def test_the_passes_that_crop_have_these_names() -> None:
+    assert [name for name, make in PASSES.items() if isinstance(make(16), TransposedConvolution)] == list(CROPPING)
 
 
 # --- no ONNX file ---

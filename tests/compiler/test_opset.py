@@ -87,7 +87,22 @@ def test_an_operator_without_an_equal_is_one_sentence(model: onnx.ModelProto, op
     assert operator in reason
     assert "\n" not in reason
     assert "onnx/" not in reason  # the converter's own source
-    assert caught.value.hint == "give a newer one: --opset, or export.opset"
+    assert caught.value.hint == (
+        "give a newer opset that the target reads (--opset, or export.opset), or another target (portable keeps the "
+        "file's own), or write the file with an older opset"
+    )
+
+
+def test_an_old_operator_that_cannot_be_had_in_a_newer_version_has_a_way_out_too() -> None:
+    split = helper.make_node("Split", ["x"], ["y"], axis=1, split=[3])
+    with pytest.raises(ArtifactError) as caught:
+        in_opset(graph(1, split), 13)
+    assert caught.value.message == (
+        "a graph of opset 1 cannot be had in opset 13: No Adapter From Version $1 for Split"
+    )
+    assert caught.value.hint == (
+        "write the file with a newer opset, or give an older one that the target reads: --opset, or export.opset"
+    )
 
 
 def test_a_network_is_exported_for_the_parser_of_tensorrt_8() -> None:
@@ -124,3 +139,27 @@ def test_a_version_that_the_target_does_not_read_is_refused(tmp_path: Path) -> N
             source, tmp_path / "out", target="tensorrt", settings=Settings(), command="export", effective={}, opset=21
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_where_a_file_is_too_new_for_its_target_the_hint_is_a_way_out(tmp_path: Path) -> None:
+    norm = helper.make_node("RMSNormalization", ["x", "scale"], ["n"])  # since 23
+    model = graph(23, norm, helper.make_node("Conv", ["n", "w"], ["y"], pads=[1] * 4))
+    model.graph.initializer.append(helper.make_tensor("scale", TensorProto.FLOAT, [8], np.linspace(1, 2, 8)))
+    source = tmp_path / "g.onnx"
+    source.write_bytes(model.SerializeToString())
+
+    def opset_for(target: str, asked: int | None = None) -> int:
+        folder = tmp_path / f"{target}-{asked}"
+        made = rewrite_folder(
+            source, folder, target=target, settings=Settings(), command="export", effective={}, opset=asked
+        )
+        return made.after.opset
+
+    with pytest.raises(ArtifactError, match="a graph of opset 23 cannot be had in opset 20") as caught:
+        opset_for("tensorrt")
+    assert caught.value.hint is not None
+    assert "that the target reads" in caught.value.hint
+    with pytest.raises(ArtifactError, match="opset 23 is too high for the target tensorrt"):
+        opset_for("tensorrt", 23)
+    assert "another target (portable keeps the file's own)" in caught.value.hint
+    assert opset_for("portable") == 23

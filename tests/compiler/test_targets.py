@@ -8,7 +8,7 @@ import pytest
 
 from mggc_edge.artifacts import PORTABLE
 from mggc_edge.compiler.export_settings import ExportSettings
-from mggc_edge.compiler.targets import TARGETS, Target, alignment_of
+from mggc_edge.compiler.targets import PASSES, TARGETS, Target, alignment_of, choose_passes
 from mggc_edge.errors import ArtifactError, SettingError
 
 
@@ -25,6 +25,26 @@ def test_these_are_the_targets_with_their_lanes_alignment_and_precisions() -> No
         "tensorrt": (8, 8, ("fp16", "int8", "fp32")),
         "ort-mobile": (4, 8, ("fp32", "int8")),
     }
+
+
+def test_these_are_the_passes_of_every_target() -> None:
+    anywhere = ["fold_batch_norm", "dead_bias", "merge_pad"]
+    suited = [*anywhere, "thin_layer", "transposed_convolution", "depth_to_space"]
+    assert {name: list(target.passes) for name, target in TARGETS.items()} == {
+        "portable": anywhere,
+        "x86-avx2": suited,
+        "x86-avx512": suited,
+        "arm64": [*anywhere, "thin_layer", "depth_to_space"],
+        "tensorrt": anywhere,
+        "ort-mobile": anywhere,
+    }
+
+
+def test_these_passes_are_in_no_list_and_run_by_name() -> None:
+    listed = {name for target in TARGETS.values() for name in target.passes}
+    unlisted = [name for name in PASSES if name not in listed]
+    assert unlisted == ["transposed_convolution_any", "reflect_pad", "pad_widths"]
+    assert [made.name for made in choose_passes(",".join(unlisted), "ort-mobile")] == unlisted
 
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=list(TARGETS))

@@ -20,6 +20,7 @@ FLOATS = ("float16", "float32", "float64")
 STANDARD = ("", "ai.onnx")  # the two names of the domain of ONNX's own operators
 SAME = ("SAME_UPPER", "SAME_LOWER")
 MOST_WEIGHTS = 2**26  # that a pass makes of one layer's: attributes of a few bytes could ask for any number
+BY_SIZE, CONTRADICTS = "its padding follows from its size", "its weights and attributes do not fit together"
 
 
 class Unfit(Exception):  # noqa: N818  no error: the reason why a pass leaves a site as it is
@@ -27,25 +28,34 @@ class Unfit(Exception):  # noqa: N818  no error: the reason why a pass leaves a 
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """What a two-dimensional Conv or ConvTranspose does. Pairs are (height, width).
+class Filters:
+    """What a two-dimensional Conv or ConvTranspose multiplies by and adds, wherever it does so.
 
     Attributes:
         weight: Conv [out, in/group, kH, kW]; ConvTranspose [in, out/group, kH, kW].
         bias: [out]; None without one.
-        begin, end: padding at top and left, at bottom and right.
-        output_padding: of a ConvTranspose.
     """
 
     weight: Tensor
     bias: Tensor | None
+    group: int
+
+
+@dataclass(frozen=True)
+class Convolution(Filters):
+    """What a two-dimensional Conv or ConvTranspose does. Pairs are (height, width).
+
+    Attributes:
+        begin, end: padding at top and left, at bottom and right.
+        output_padding: of a ConvTranspose.
+    """
+
     kernel: Pair
     strides: Pair
     dilations: Pair
     begin: Pair
     end: Pair
     output_padding: Pair
-    group: int
 
 
 class Editor:
@@ -111,11 +121,11 @@ class Editor:
         ((node, index),) = uses
         return node if index == 0 and node.graph is self.graph else None
 
-    def convolution(self, node: ir.Node) -> Convolution:
-        """Return what a Conv or ConvTranspose does.
+    def filters(self, node: ir.Node) -> Filters:
+        """Return the weights of a Conv or ConvTranspose, which are known however it is padded.
 
         Raises:
-            Unfit: its weights are computed, it is not two-dimensional, or what it says of itself does not fit together.
+            Unfit: they are computed, not two-dimensional or no floats, or do not fit together.
         """
         weight, bias_value = self.constant(self.input(node, 1)), self.input(node, 2)
         bias = self.constant(bias_value)
@@ -125,11 +135,29 @@ class Editor:
             raise Unfit("it is not two-dimensional")
         if weight.dtype.name not in FLOATS:
             raise Unfit("its weights are no floats")
-        kernel, dilations = weight.shape[2:], self.attribute(node, "dilations", (1, 1))
-        strides, group = self.attribute(node, "strides", (1, 1)), self.attribute(node, "group", 1)
+        group, kernel = self.attribute(node, "group", 1), weight.shape[2:]
+        outputs = weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * group
+        if (
+            min(*weight.shape, group) < 1
+            or weight.shape[0] % group
+            or self.attribute(node, "kernel_shape", kernel) != kernel
+            or (bias is not None and bias.shape != (outputs,))
+        ):
+            raise Unfit(CONTRADICTS)
+        return Filters(weight, bias, group)
+
+    def convolution(self, node: ir.Node) -> Convolution:
+        """Return what a Conv or ConvTranspose does.
+
+        Raises:
+            Unfit: see `filters`; its padding depends on the size of the picture, or its attributes do not fit together.
+        """
+        filters = self.filters(node)
+        kernel = (filters.weight.shape[2], filters.weight.shape[3])
+        strides, dilations = self.attribute(node, "strides", (1, 1)), self.attribute(node, "dilations", (1, 1))
         how = self.attribute(node, "auto_pad", "NOTSET")
         if "output_shape" in node.attributes:  # which wins over every way of padding
-            raise Unfit("its padding follows from its size")
+            raise Unfit(BY_SIZE)
         if how == "NOTSET":
             pads = self.attribute(node, "pads", (0, 0, 0, 0))
         elif how == "VALID":
@@ -141,27 +169,21 @@ class Editor:
             less, more = [size // 2 for size in both], [size - size // 2 for size in both]
             pads = (*less, *more) if how == "SAME_UPPER" else (*more, *less)
         else:
-            raise Unfit("its padding follows from its size")
+            raise Unfit(BY_SIZE)
         more = self.attribute(node, "output_padding", (0, 0))
-        outputs = weight.shape[0] if node.op_type == "Conv" else weight.shape[1] * group
-        if (
-            (len(strides), len(dilations), len(pads), len(more)) != (2, 2, 4, 2)
-            or min(*weight.shape, *strides, *dilations, group) < 1
-            or weight.shape[0] % group
-            or self.attribute(node, "kernel_shape", kernel) != kernel
-            or (bias is not None and bias.shape != (outputs,))
-        ):
-            raise Unfit("its weights and attributes do not fit together")
+        lengths = len(strides), len(dilations), len(pads), len(more)
+        if lengths != (2, 2, 4, 2) or min(*strides, *dilations) < 1:
+            raise Unfit(CONTRADICTS)
         return Convolution(
-            weight=weight,
-            bias=bias,
-            kernel=(kernel[0], kernel[1]),
+            weight=filters.weight,
+            bias=filters.bias,
+            group=filters.group,
+            kernel=kernel,
             strides=strides,
             dilations=dilations,
             begin=pads[:2],
             end=pads[2:],
             output_padding=more,
-            group=group,
         )
 
     # --- what is changed ---

@@ -6,6 +6,7 @@ In inference y = a x + c per channel, a = scale / sqrt(var + epsilon), c = shift
     after, Conv without padding:    W' = W a (by input channel),  b' = b + sum over W c;  padding would add zeros to x
                                     where c should stand, so with padding only c = 0 is exact
 
+Where a convolution pads, and how much, is asked only in the last case: it may follow from the picture's size elsewhere.
 An instance norm with running statistics is exported as batch norm between two reshapes; one that changes no size is
 looked through.
 """
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mggc_edge.compiler.passes.editor import Convolution, Editor, Tensor, Unfit
+from mggc_edge.compiler.passes.editor import Editor, Filters, Tensor, Unfit
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,7 +82,7 @@ def _written_by(node: ir.Node, graph: Editor) -> tuple[ir.Node | None, ir.Node |
 
 @np.errstate(over="ignore", invalid="ignore")  # see _set_finite
 def _into_the_one_before(node: ir.Node, factor: Tensor, offset: Tensor, graph: Editor) -> None:
-    conv = _precise(node, graph)
+    conv = _precise(graph.filters(node))
     weight = conv.weight.astype(np.float64)
     if len(factor) != (weight.shape[1] * conv.group if node.op_type == "ConvTranspose" else len(weight)):
         raise Unfit("its statistics do not fit together")
@@ -96,17 +97,19 @@ def _into_the_one_before(node: ir.Node, factor: Tensor, offset: Tensor, graph: E
 
 @np.errstate(over="ignore", invalid="ignore")
 def _into_the_one_after(node: ir.Node, factor: Tensor, offset: Tensor, graph: Editor) -> None:
-    conv = _precise(node, graph)
-    if any((*conv.begin, *conv.end)) and offset.any():
-        raise Unfit("the convolution after it pads")
-    per_group = conv.weight.shape[1]
+    conv = _precise(graph.filters(node))
+    if offset.any():
+        placed = graph.convolution(node)
+        if any((*placed.begin, *placed.end)):
+            raise Unfit("the convolution after it pads")
+    shape, per_group = conv.weight.shape, conv.weight.shape[1]
     if len(factor) != per_group * conv.group:
         raise Unfit("its statistics do not fit together")
-    weight = conv.weight.astype(np.float64).reshape(conv.group, -1, per_group, *conv.kernel)  # [group, out, in, kH, kW]
+    weight = conv.weight.astype(np.float64).reshape(conv.group, -1, *shape[1:])  # [group, out, in, kH, kW]
     added = np.einsum("goihw,gi->go", weight, offset.reshape(conv.group, per_group)).reshape(-1)
     weight = weight * factor.reshape(conv.group, 1, per_group, 1, 1)
     bias = added if conv.bias is None else conv.bias + added
-    weight = weight.reshape(conv.weight.shape).astype(conv.weight.dtype)
+    weight = weight.reshape(shape).astype(conv.weight.dtype)
     _set_finite(node, weight, bias if conv.bias is not None or added.any() else None, graph)
 
 
@@ -117,8 +120,7 @@ def _set_finite(node: ir.Node, weight: Tensor, bias: Tensor | None, graph: Edito
     graph.set_weights(node, weight, bias)
 
 
-def _precise(node: ir.Node, graph: Editor) -> Convolution:
-    conv = graph.convolution(node)
+def _precise(conv: Filters) -> Filters:
     if conv.weight.dtype.name == "float16":
         raise Unfit("float16 weights would be rounded")
     return conv

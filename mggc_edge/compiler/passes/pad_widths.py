@@ -1,7 +1,7 @@
 """Widths between two convolutions are filled up with channels of zeros, to a multiple that an engine likes.
 
 The first convolution gets filters of zeros. What stands between works on every channel for itself and keeps the new
-ones finite; the readers give them weights of zero. So nothing else changes.
+ones finite; the readers give them weights of zero. So nothing else changes, however the convolutions pad.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from mggc_edge.compiler.passes.editor import Convolution, Editor, Tensor, Unfit
+from mggc_edge.compiler.passes.editor import Editor, Filters, Tensor, Unfit
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,7 +33,7 @@ class PadWidths:
 
     def rewrite(self, node: ir.Node, graph: Editor) -> None:
         """Preconditions: no groups; a chain of Relu, Tanh, Pad or norm leads to one convolution."""
-        conv = graph.convolution(node)
+        conv = graph.filters(node)
         width = conv.weight.shape[1 if node.op_type == "ConvTranspose" else 0]
         more = -width % self.multiple
         if conv.group != 1:
@@ -41,7 +41,7 @@ class PadWidths:
         if not more:
             raise Unfit("its width is such a multiple")
         norms, reader, between = _chain(node, graph)
-        after = graph.convolution(reader)
+        after = graph.filters(reader)
         if after.group != 1:
             raise Unfit("the convolution that reads it is grouped")
         scales = [[graph.constant(graph.input(norm, index)) for index in (1, 2)] for norm in norms]
@@ -81,7 +81,7 @@ def _pads_pictures(node: ir.Node, graph: Editor) -> bool:
     return pads is not None and len(pads) == 8 and not pads[[0, 1, 4, 5]].any()
 
 
-def _widen(node: ir.Node, conv: Convolution, graph: Editor, more: int, *, out: bool) -> None:
+def _widen(node: ir.Node, conv: Filters, graph: Editor, more: int, *, out: bool) -> None:
     outputs_axis = 1 if node.op_type == "ConvTranspose" else 0
     axis = outputs_axis if out else 1 - outputs_axis
     weight: Tensor = np.pad(conv.weight, [(0, more if n == axis else 0) for n in range(4)])

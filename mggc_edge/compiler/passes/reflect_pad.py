@@ -1,4 +1,4 @@
-"""A reflecting Pad as slices and concatenations, for targets that have no such Pad (NNAPI, Core ML).
+"""A reflecting Pad as slices and concatenations, for accelerators that have no such Pad (NNAPI, Core ML).
 
 Per axis, with p values before and q after: x[p], ..., x[1] | x | x[-2], ..., x[-1 - q].
 """

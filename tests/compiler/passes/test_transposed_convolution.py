@@ -11,10 +11,12 @@ from onnx import helper
 
 from mggc_edge.compiler.facts import count_macs
 from mggc_edge.compiler.passes.transposed_convolution import TransposedConvolution
-from tests.compiler.passes.pass_helpers import Shape, applied, attributes, build, operators, random, refused
+from tests.compiler.passes.pass_helpers import Shape, applied, attributes, build, operators, random, refused, run
+from tests.compiler.passes.test_contract import by_onnxruntime
 
 ANY = TransposedConvolution("transposed_convolution_any", None)
 SIZE = (1, 6, 5, 7)
+TOO_WIDE = "its padding is wider than its kernel"
 
 
 def transposed(
@@ -24,6 +26,19 @@ def transposed(
     node = helper.make_node("ConvTranspose", ["x", "w", "b"] if bias else ["x", "w"], ["y"], **given)
     constants = {"w": random(6, outputs, *kernel), "b": random(outputs * group)}
     return build([node], shape, constants if bias else {"w": constants["w"]})
+
+
+def single(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model in double precision, in single precision."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    for tensor in made.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.DOUBLE:
+            values = onnx.numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    return made
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -52,6 +67,57 @@ def test_every_kernel_stride_and_padding_is_exact(
     model = transposed(kernel, strides=[stride, stride], pads=padding, output_padding=output_padding)
     rewritten = applied(model, ANY, SIZE)
     assert "ConvTranspose" not in operators(rewritten)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "pads", "output_padding"),
+    [
+        ((5, 5), 2, [2, 2, 2, 2], [1, 1]),
+        ((5, 5), 2, [2, 2, 1, 1], [0, 0]),
+        ((4, 4), 2, [2, 2, 2, 2], [0, 0]),
+        ((4, 4), 2, [3, 0, 1, 2], [0, 1]),
+        ((6, 6), 2, [5, 4, 5, 4], [1, 0]),
+        ((7, 7), 3, [2, 2, 2, 2], [0, 0]),
+        ((7, 7), 3, [3, 3, 3, 3], [2, 2]),
+        ((7, 7), 3, [6, 4, 3, 5], [1, 2]),
+        ((7, 4), 3, [5, 3, 6, 0], [0, 2]),
+        ((9, 5), 4, [4, 4, 8, 0], [3, 1]),
+    ],
+)
+def test_paddings_as_wide_as_the_stride_and_wider_are_exact(
+    kernel: tuple[int, int], stride: int, pads: list[int], output_padding: list[int]
+) -> None:
+    model = transposed(kernel, strides=[stride, stride], pads=pads, output_padding=output_padding)
+    assert "ConvTranspose" not in operators(applied(model, ANY, SIZE))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_padding_is_below_the_kernels_size_is_exact_in_double_and_in_onnx_runtime(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    stride, group = int(drawn.integers(2, 5)), int(drawn.integers(1, 4))
+    kernel = int(drawn.integers(2, 8)), int(drawn.integers(2, 8))
+    pads = [int(drawn.integers(side)) for side in kernel * 2]
+    more = [int(drawn.integers(stride)) for _ in kernel]
+    model = transposed(
+        kernel, strides=[stride] * 2, pads=pads, output_padding=more, group=group, bias=seed % 3 > 0, outputs=2
+    )
+    rewritten = applied(model, ANY, SIZE)
+    assert "ConvTranspose" not in operators(rewritten)
+    feed = random(*SIZE, seed=seed).astype(np.float32)
+    expected, found = by_onnxruntime(single(model), feed), by_onnxruntime(single(rewritten), feed)
+    assert expected.shape == found.shape == run(model, random(*SIZE)).shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5 * max(1.0, float(np.abs(expected).max())))
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4, 5, 7])
+@pytest.mark.parametrize("stride", [2, 3])
+@pytest.mark.parametrize("place", range(4))
+def test_a_padding_is_too_wide_from_the_kernels_size_on(kernel: int, stride: int, place: int) -> None:
+    pads = [0] * 4
+    pads[place] = kernel - 1
+    applied(transposed((kernel, kernel), strides=[stride] * 2, pads=pads), ANY, SIZE)
+    pads[place] = kernel
+    assert refused(transposed((kernel, kernel), strides=[stride] * 2, pads=pads), ANY) == TOO_WIDE
 
 
 @pytest.mark.parametrize("group", [2, 3, 6])
@@ -83,7 +149,7 @@ def test_a_pointwise_function_stays_beside_the_convolution() -> None:
         (transposed((4, 4), dilations=[2, 2]), "its dilation is not 1"),
         (transposed((4, 4), auto_pad="SAME_UPPER"), "its padding follows from its size"),
         (transposed((4, 4), output_shape=[10, 14]), "its padding follows from its size"),
-        (transposed((2, 2), pads=[3, 3, 0, 0]), "its padding is wider than its kernel"),
+        (transposed((2, 2), pads=[3, 3, 0, 0]), TOO_WIDE),
         (
             build([helper.make_node("ConvTranspose", ["x", "x"], ["y"])], (3, 3, 7, 7)),
             "its weights are not constant",
