@@ -15,6 +15,7 @@ from typing import Any
 
 from mggc_edge.artifacts import OnnxArtifact
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
+from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.benchmarks.workload import RUNTIMES as MEASURED
 from mggc_edge.compiler.camera import Camera
 from mggc_edge.compiler.finishing import Exported
@@ -202,7 +203,8 @@ def _completed(
     target, precisions, camera = wanted.target, wanted.precisions, wanted.camera
     generator, original = made.generator, made.original
     if precisions is not None:
-        variants = make_variants(generator.artifact, precisions, target=target, tell=wanted.tell)
+        as_they_are = [name for name in runtimes if name == OPENVINO]  # .ort files are ONNX Runtime's own arithmetic
+        variants = make_variants(generator.artifact, precisions, target=target, tell=wanted.tell, runtimes=as_they_are)
         generator = replace(generator, variants=variants)
     if camera is not None:
         generator = camera.around(generator)
@@ -226,6 +228,12 @@ def _completed(
         wanted.tell(f"making and proving files for {', '.join(wished)}")
         ranges = ranges_of(generator)
         further = for_runtimes(done, wished, target=target, checks=wanted.checks, calibration=ranges, seed=wanted.seed)
+        found_by_runtime = {
+            (runtime, one.artifact.precision): judgement
+            for one in generator.variants
+            for runtime, judgement in one.elsewhere.items()
+        }
+        further = further.with_pictures(found_by_runtime)
     others = {one.precision for one in near[1:]}
     for runtime in wished if others else ():
         if runtime == made.engine:
@@ -278,4 +286,5 @@ def _in_engine(row: dict[str, Any], engine: str, proven: RuntimeFile | None) -> 
     if proven is None:
         return row
     rejected = {} if proven.accepted or not row["accepted"] else {"accepted": False, "reason": proven.reason}
-    return {**row, **rejected, "runtime_parity": proven.parity.to_json()}
+    pictures = {} if proven.judgement is None else proven.judgement.difference.to_json()
+    return {**row, **pictures, **rejected, "runtime_parity": proven.parity.to_json()}

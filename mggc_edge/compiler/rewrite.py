@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
+import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from mggc_edge.artifacts import (
     BYTES_IO,
@@ -25,8 +22,7 @@ from mggc_edge.artifacts import (
     write_manifest,
     writing,
 )
-from mggc_edge.backends.base import Runner
-from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
 from mggc_edge.compiler.artifact_set import ArtifactSet, Source, Wanted, make_artifacts, runtime_facts
 from mggc_edge.compiler.bounds import check_runnable
 from mggc_edge.compiler.camera import Camera, formats_of
@@ -34,7 +30,6 @@ from mggc_edge.compiler.external import self_contained
 from mggc_edge.compiler.facts import OnnxFacts, check_onnx, constants_of, count_macs, onnx_facts, read_onnx
 from mggc_edge.compiler.finishing import (
     Exported,
-    random_pictures,
     rewriting,
     rewritten_settings,
     simplified,
@@ -44,6 +39,7 @@ from mggc_edge.compiler.finishing import (
 from mggc_edge.compiler.opset import in_opset
 from mggc_edge.compiler.passes.contract import MIN_OPSET, GraphPass, PassReport, apply_passes
 from mggc_edge.compiler.precision.wanted import Precisions, Tell
+from mggc_edge.compiler.rewrite_proof import compared, not_pictures, opened
 from mggc_edge.compiler.runtimes import Checks
 from mggc_edge.compiler.sizes import check_size, fix_size
 from mggc_edge.compiler.targets import TARGETS, choose_passes
@@ -51,9 +47,8 @@ from mggc_edge.compiler.tune import Tuned, TuneSettings, can_tune, passes_for
 from mggc_edge.errors import ArtifactError, MggcEdgeError
 from mggc_edge.lazy import require
 from mggc_edge.models.layers import Size
-from mggc_edge.quality.parity import ParityReport, check_parity, only_output
+from mggc_edge.pictures import USUAL_COLORS, PictureFormat
 from mggc_edge.settings import Settings
-from mggc_edge.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     import onnx
@@ -117,8 +112,8 @@ def rewrite_folder(
         folder: must not exist, or be empty.
         target: see `mggc_edge.compiler.targets`.
         settings: `export.passes`, `export.simplify`, `export.atol`, `export.parity_pictures` and `quantize.min_psnr`
-            are read; with `tune` `export.tune_*`, with bytes also `export.picture_range` and `export.picture_color`,
-            which calibration takes from the settings of `precisions`.
+            are read, and with `tune` `export.tune_*`. `export.picture_range` and `export.picture_color` go into the
+            metadata of the new file, unless it says its own, and so to whatever feeds it.
         image_size: (height, width) that a file which leaves them open is fixed to.
         command, effective: what goes into the manifest.
         seed: of the random pictures that parity is checked on. Where outputs reach beyond 1, so does the tolerance.
@@ -191,19 +186,22 @@ def _rewrite(
     sha256 = sha256_of(held)
     counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
     hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
+    said_of_pictures = _said(held, before, settings)
 
     def make(path: Path, engine: str) -> Exported:
         tune_in = None if tuning is None else tuning.within(engine)
         made, reports, tuned = _rewritten(model, source, settings, target, tune_in, seed)
         applied = [name for name in before.metadata.get("passes", "").split(",") if name]
         applied += [report.name for report in reports if report.applied and report.name not in applied]
-        metadata = {entry.key: entry.value for entry in made.metadata_props}
+        metadata = {METADATA_PREFIX + key: json.dumps(form.to_json()) for key, form in said_of_pictures.items()}
+        metadata |= {entry.key: entry.value for entry in made.metadata_props}
         metadata |= {**rewriting(target, applied, counts), f"{METADATA_PREFIX}parent_sha256": sha256}
         require("onnx.helper", extra="onnx").set_model_props(made, metadata)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(made.SerializeToString())
-        parity, tensors = _proven(held, path, before, size, settings, seed)
+        values = said_of_pictures.get("input_format", before.spec)
+        parity, tensors = compared(held, path, before, size, settings, seed, values)
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         said = rewritten_settings(target, io, reports, tuned)
         artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=sha256, settings=said)
@@ -298,9 +296,23 @@ def _rewritten(
     return made, reports, tuned
 
 
+def _said(source: Path, before: OnnxFacts, settings: Settings) -> dict[str, PictureFormat]:
+    """Return the formats of the pictures that a file takes and gives, as far as the user says them and it does not."""
+    values, color = settings["export.picture_range"], settings["export.picture_color"]
+    keys = ("input_format", "output_format")
+    if not values or all(key in before.metadata for key in keys):
+        return {}
+    with opened(source) as runner:  # which infers what the file does not say
+        tensors = runner.inputs[0], runner.outputs[0]
+    if any(tensor.channels not in USUAL_COLORS for tensor in tensors):
+        return {}
+    said = dict(zip(keys, formats_of(source, tensors, before.metadata, values, color), strict=True))
+    return {key: form for key, form in said.items() if key not in before.metadata}
+
+
 def _camera(source: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int) -> Camera:
     """Return what puts bytes around the new files; see `formats_of` for what it raises."""
-    with _runner(source) as runner:  # which infers what the file does not say
+    with opened(source) as runner:  # which infers what the file does not say
         tensors = runner.inputs[0], runner.outputs[0]
     values, color = settings["export.picture_range"], settings["export.picture_color"]
     formats = formats_of(source, tensors, before.metadata, values, color)
@@ -310,10 +322,10 @@ def _camera(source: Path, before: OnnxFacts, size: Size, settings: Settings, see
 def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Size | None) -> Size:
     """Return the picture size that a file takes, or is to take."""
     if len(facts.inputs) != 1 or len(facts.outputs) != 1 or len(facts.inputs[0].shape) != 4:
-        raise _not_pictures(source)
+        raise not_pictures(source)
     computed = {name for node in model.graph.node for name in node.output}
     if len(facts.outputs[0].shape) != 4 or facts.outputs[0].name not in computed:
-        raise _not_pictures(source)
+        raise not_pictures(source)
     half = require("onnx", extra="onnx").TensorProto.FLOAT16
     kind = "int8" if QUANTIZED & set(facts.operators) else None
     kind = "fp16" if any(tensor.data_type == half for tensor in constants_of(model).values()) else kind
@@ -332,69 +344,3 @@ def _checked(source: Path, model: onnx.ModelProto, facts: OnnxFacts, wanted: Siz
     if wanted is None and (height is None or width is None):
         raise ArtifactError(f"'{source}' takes pictures of any size", hint="give one with --image-size")
     return wanted or (height or 0, width or 0)
-
-
-def _not_pictures(source: Path) -> ArtifactError:
-    return ArtifactError(
-        f"'{source}' does not turn one picture [N, C, H, W] into one picture [N, C, H, W]",
-        hint="no others are rewritten",
-    )
-
-
-def _proven(
-    source: Path, path: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int
-) -> tuple[ParityReport, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
-    """Return how a new file compares with the one that was given, and its inputs and outputs."""
-    shape = before.inputs[0].shape
-    batch, channels = shape[0] or 1, shape[1]
-    assert channels is not None
-    values = (before.spec.low, before.spec.high) if before.spec is not None else (-1.0, 1.0)
-
-    def pictures() -> Iterator[Array]:
-        return random_pictures(settings["export.parity_pictures"], (batch,), (channels, *size), seed, values)
-
-    with _runner(source) as old:
-        reach = _reach(old, next(pictures()), source)
-        with _runner(path, rewritten_from=source) as new:
-            report = check_parity(old, new, pictures(), atol=settings["export.atol"] * reach, data_range=2 * reach)
-            tensors = new.inputs, new.outputs
-        if not math.isfinite(report.max_abs):
-            for picture in pictures():
-                _reach(old, picture, source)
-    return report, tensors
-
-
-@contextlib.contextmanager
-def _runner(path: Path, *, rewritten_from: Path | None = None) -> Iterator[Runner]:
-    """Open a file in ONNX Runtime; what fails names the file that was given, since the new one has no place yet."""
-    try:
-        with OnnxRuntimeRunner(path) as runner:
-            yield runner
-    except ArtifactError as error:
-        if error.hint is not None:  # said by an inner one
-            raise
-        if rewritten_from is None:
-            hint = "is it complete, and does the tool that wrote it run it?"
-            hint = "write it with ONNX's own operators" if "it has no operator" in error.message else hint
-            raise ArtifactError(error.message, hint=hint) from error
-        raise ArtifactError(
-            f"'{rewritten_from}' cannot be run once it is rewritten: {error.message.replace(str(path), path.name)}",
-            hint="leave the passes out: --set export.passes=none, or name fewer of them",
-        ) from error
-
-
-def _reach(runner: Runner, picture: Array, source: Path) -> float:
-    """Return the largest absolute output of the file that was given, at least 1.
-
-    Raises:
-        ArtifactError: it gives no picture, or values that are not finite.
-    """
-    output = only_output(runner, picture)
-    if output.ndim != 4 or not output.size:
-        raise _not_pictures(source)
-    if not np.isfinite(output).all():
-        raise ArtifactError(
-            f"'{source}' itself gives values that are not finite, so that no other file can be proven equal to it",
-            hint="look for overflowing weights, or for roots and logarithms of negative values, in the file",
-        )
-    return max(1.0, float(np.abs(output).max()))

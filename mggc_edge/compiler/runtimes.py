@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.backends.registry import ENGINES, open_artifact
 from mggc_edge.compiler.finishing import random_pictures
 from mggc_edge.compiler.mobile import CONFIG_FILE, Platform, Usability, convert_to_ort, platform_of, platform_remark
-from mggc_edge.compiler.precision.judge import Speed
+from mggc_edge.compiler.precision.judge import Judgement, Speed
 from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
@@ -56,6 +56,8 @@ class RuntimeFile:
         parent_sha256: hash of the ONNX file, None where it is that.
         parity: to ONNX Runtime on the ONNX file.
         accepted, reason: whether it may be used, and if not, why.
+        judgement: of another precision, how far its pictures are there from those of the float32 file in ONNX Runtime;
+            None where that was not looked at.
         speed: against the float32 file in the same runtime; None where that was not looked at.
         usability: of a .ort file, what accelerators of phones could do.
         platform: of a .ort file, what it was converted for; None: for any.
@@ -70,6 +72,7 @@ class RuntimeFile:
     parity: ParityReport
     accepted: bool = True
     reason: str | None = None
+    judgement: Judgement | None = None
     speed: Speed | None = None
     usability: tuple[Usability, ...] = ()
     platform: Platform | None = None
@@ -87,6 +90,8 @@ class RuntimeFile:
             "reason": self.reason,
             "parity": self.parity.to_json(),
         }
+        if self.judgement is not None:
+            entry |= self.judgement.difference.to_json()
         if self.speed is not None:
             entry |= {"reason": self.speed.said if self.accepted else self.reason, "speed": self.speed.to_json()}
         if self.runtime == ORT_MOBILE:
@@ -131,6 +136,21 @@ class Further:
         """Return the files of the compressed generator, or of the only one, in a runtime, by precision."""
         return {file.precision: file for file in self.files if file.runtime == runtime and not _is_original(file.path)}
 
+    def with_pictures(self, found: Mapping[tuple[str, str], Judgement]) -> Further:
+        """Return the same with how far files are from the float one, by runtime and precision; too far is rejected.
+
+        Files of the original are none of them.
+        """
+
+        def judged(file: RuntimeFile) -> RuntimeFile:
+            judgement = found.get((file.runtime, file.precision))
+            if judgement is None or _is_original(file.path):
+                return file
+            reason = file.reason or judgement.reason
+            return replace(file, judgement=judgement, accepted=reason is None, reason=reason)
+
+        return self._with(map(judged, self.files))
+
     def with_speeds(self, runtime: str, found: Mapping[str, Speed], others: Collection[str]) -> Further:
         """Return the same with what was measured in a runtime: what is not faster is rejected.
 
@@ -146,7 +166,11 @@ class Further:
             reason = file.reason or speed.reason
             return replace(file, speed=speed, accepted=reason is None, reason=reason)
 
-        files = tuple(map(judged, self.files))
+        return self._with(map(judged, self.files))
+
+    def _with(self, judged: Iterable[RuntimeFile]) -> Further:
+        """Return the same with what became of the files; of those that are rejected now this is said."""
+        files = tuple(judged)
         rejected = [new for new, old in zip(files, self.files, strict=True) if old.accepted and not new.accepted]
         return replace(self, files=files, remarks=(*self.remarks, *map(_rejection, rejected)))
 

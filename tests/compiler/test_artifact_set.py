@@ -19,7 +19,7 @@ from mggc_edge.calibration.samples import built_in
 from mggc_edge.compiler import artifact_set, tune
 from mggc_edge.compiler.artifact_set import ArtifactSet, Wanted, make_artifacts, runtime_facts
 from mggc_edge.compiler.export_settings import ExportSettings, camera_for
-from mggc_edge.compiler.precision.judge import NOT_MEASURED, Speed
+from mggc_edge.compiler.precision.judge import NOT_MEASURED, Difference, FloatOutputs, Speed
 from mggc_edge.compiler.precision.wanted import Precisions
 from mggc_edge.compiler.runtimes import Checks
 from mggc_edge.compiler.to_onnx import Exporter
@@ -170,6 +170,40 @@ def test_every_engine_judges_speed_for_itself(
         ("onnxruntime", "int8"): (False, "not faster than float here: 0.70 times as fast"),
         ("openvino", "int8"): (True, None),
     }
+
+
+def far_in_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let OpenVINO's pictures be 14 dB from the float ones."""
+    inner = FloatOutputs.of
+
+    def of(self: FloatOutputs, path: Path, runtime: str = "onnxruntime") -> Difference:
+        return Difference(14.0, 0.5, 0.0) if runtime == "openvino" else inner(self, path, runtime)
+
+    monkeypatch.setattr(FloatOutputs, "of", of)
+
+
+def test_every_engine_judges_pictures_for_itself(
+    tmp_path: Path, measured: list[tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_in_openvino(monkeypatch)
+    choose(monkeypatch, {"onnxruntime": PASSES, "openvino": PASSES})  # one file for both
+    (one,) = made(tmp_path, "onnxruntime", "openvino", precisions=precisions("int8"))
+    assert [runtime for runtime, _ in measured] == ["onnxruntime"]  # what is too far is not measured
+    rows = {row["runtime"]: row for row in one.documents() if row["precision"] == "int8"}
+    reason = "PSNR to the float output 14.0 dB, below 15 dB"
+    assert (rows["openvino"]["accepted"], rows["openvino"]["reason"]) == (False, reason)
+    assert (rows["openvino"]["psnr"], rows["openvino"]["max_abs"]) == (14.0, 0.5)
+    assert rows["onnxruntime"]["psnr"] > 15
+    assert f"'generator.int8.onnx' in openvino is rejected: {reason}" in one.remarks
+
+
+def test_a_graph_of_an_engines_own_has_the_pictures_of_that_engine(
+    tmp_path: Path, measured: list[tuple[str, list[str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_in_openvino(monkeypatch)
+    sets = made(tmp_path, "onnxruntime", "openvino", precisions=precisions("int8"))
+    (row,) = [row for row in sets[1].documents() if row["precision"] == "int8"]
+    assert (row["runtime"], row["accepted"], row["psnr"]) == ("openvino", False, 14.0)
 
 
 def test_graphs_of_two_engines_have_8_bit_files_of_their_own(

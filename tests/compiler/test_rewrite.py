@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,9 +14,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from mggc_edge.artifacts import read_manifest
-from mggc_edge.compiler import rewrite
+from mggc_edge.compiler import rewrite, rewrite_proof
 from mggc_edge.compiler.export_settings import ExportSettings
 from mggc_edge.compiler.facts import onnx_facts
+from mggc_edge.compiler.finishing import random_pictures
 from mggc_edge.compiler.passes.contract import apply_passes
 from mggc_edge.compiler.rewrite import Rewritten, rewrite_folder
 from mggc_edge.errors import ArtifactError, CheckFailedError, SettingError
@@ -93,6 +96,44 @@ def test_a_claim_above_what_is_executed_or_no_number_is_not_believed(tmp_path: P
     metadata = {"mggc_edge.passes": "thin_layer", "mggc_edge.macs_true": claim, "mggc_edge.macs_paper": claim}
     helper.set_model_props(model, metadata)
     assert onnx_facts(saved(tmp_path / "g.onnx", model)).macs_true == 3 * 3 * 49 * 16 * 24
+
+
+def said_of_pictures(path: Path) -> dict[str, object]:
+    keys = ("input_format", "output_format")
+    return {key: json.loads(text) for key, text in onnx_facts(path).metadata.items() if key in keys}
+
+
+def test_what_the_user_says_of_pictures_goes_with_the_new_file_and_into_its_proof(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[tuple[float, float]] = []
+
+    def pictures(*arguments: Any) -> Iterator[Array]:
+        fed.append(arguments[4])
+        return random_pictures(*arguments)
+
+    monkeypatch.setattr(rewrite_proof, "random_pictures", pictures)
+    source = saved(tmp_path / "g.onnx", network())
+    result = rewritten(source, tmp_path / "out", picture_range="0,255", picture_color="BGR")
+    form = {"channels": 3, "color": "BGR", "low": 0.0, "high": 255.0}
+    assert said_of_pictures(result.generator.artifact.path) == {"input_format": form, "output_format": form}
+    assert set(fed) == {(0.0, 255.0)}
+    assert said_of_pictures(rewritten(source, tmp_path / "silent").generator.artifact.path) == {}
+
+
+def test_what_a_file_says_of_its_pictures_stays(tmp_path: Path) -> None:
+    model, form = network(), {"channels": 3, "color": "RGB", "low": 0.0, "high": 1.0}
+    helper.set_model_props(model, {"mggc_edge.input_format": json.dumps(form)})
+    result = rewritten(saved(tmp_path / "g.onnx", model), tmp_path / "out", picture_range="0,255")
+    found = said_of_pictures(result.generator.artifact.path)
+    assert found == {"input_format": form, "output_format": {**form, "high": 255.0}}
+
+
+def test_a_network_of_other_channels_takes_no_pictures_that_could_be_described(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    model = build(nodes, (1, 5, 8, 8), {"w": random(3, 5, 1, 1).astype(np.float32)}, kind=TensorProto.FLOAT)
+    result = rewritten(saved(tmp_path / "g.onnx", model), tmp_path / "out", picture_range="0,255")
+    assert said_of_pictures(result.generator.artifact.path) == {}
 
 
 def test_a_file_of_ours_keeps_its_metadata_and_its_count(tmp_path: Path) -> None:
@@ -246,7 +287,7 @@ def test_a_later_picture_without_finite_values_is_the_files_own_too(
     def pictures(*_: object) -> Iterator[Array]:
         return iter([np.ones((1, 3, 8, 8), np.float32), -np.ones((1, 3, 8, 8), np.float32)])
 
-    monkeypatch.setattr(rewrite, "random_pictures", pictures)
+    monkeypatch.setattr(rewrite_proof, "random_pictures", pictures)
     nodes = [helper.make_node("Sqrt", ["x"], ["y"])]
     source = saved(tmp_path / "g.onnx", build(nodes, (1, 3, 8, 8), kind=TensorProto.FLOAT))
     with pytest.raises(ArtifactError, match="itself gives values that are not finite"):

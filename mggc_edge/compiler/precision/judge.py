@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, OnnxRuntimeRunner
+from mggc_edge.backends.registry import open_artifact
 from mggc_edge.benchmarks.extent import Extent
 from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import Comparison
@@ -54,6 +55,15 @@ class Difference:
         """Whether an 8-bit picture shows the steps of the output."""
         return self.step > 1
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what JSON says of it; no number where values are not finite."""
+        finite = math.isfinite(self.max_abs)
+        return {
+            "psnr": self.psnr if finite else None,
+            "identical": self.psnr is None,
+            "max_abs": self.max_abs if finite else None,
+        }
+
     def at_least(self, psnr: float) -> bool:
         """Whether it is as near as that, in dB."""
         return self.psnr is None or self.psnr >= psnr
@@ -67,6 +77,14 @@ class Difference:
         if last_in_8_bits and self.bands:
             return f"its last layer bands: from one value to the next it is {self.step:.1f} of 255 levels"
         return None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How far a file is from the float one in an engine, and why it is rejected there; None where it is not."""
+
+    difference: Difference
+    reason: str | None
 
 
 class FloatOutputs:
@@ -106,11 +124,11 @@ class FloatOutputs:
             path.write_bytes(model.SerializeToString())
             return self.of(path)
 
-    def of(self, path: Path) -> Difference:
-        """Return how far another file is from the float one; ArtifactError where it cannot be run."""
+    def of(self, path: Path, runtime: str = ONNX_RUNTIME) -> Difference:
+        """Return how far another file is from the float one, run by an engine; ArtifactError where it cannot be run."""
         total, values, largest = 0.0, 0, 0.0
         outputs = []
-        with OnnxRuntimeRunner(path) as runner, np.errstate(invalid="ignore", over="ignore"):
+        with open_artifact(path, runtime) as runner, np.errstate(invalid="ignore", over="ignore"):
             for picture, wanted in zip(self._pictures, self._outputs, strict=True):
                 found = only_output(runner, picture)
                 difference = np.abs(found.astype(np.float64) - wanted)

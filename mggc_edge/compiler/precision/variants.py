@@ -6,10 +6,11 @@ A rejected file stays where it is, for whoever wants to look; the manifest and t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from mggc_edge.artifacts import (
     write_json,
     writing,
 )
+from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
 from mggc_edge.calibration.ranges import ActivationRanges, Finding, find_by_each, find_ranges
 from mggc_edge.calibration.samples import Samples
 from mggc_edge.compiler.camera import ends_of
@@ -31,7 +33,7 @@ from mggc_edge.compiler.finishing import Exported, written_artifact
 from mggc_edge.compiler.precision.form import Int8Form, form_of
 from mggc_edge.compiler.precision.fp16 import floats_to_observe, to_fp16
 from mggc_edge.compiler.precision.int8 import ASKED, Layer, find_layers, named, quantized, tensors_to_observe
-from mggc_edge.compiler.precision.judge import Difference, FloatOutputs, Speed, speeds
+from mggc_edge.compiler.precision.judge import Difference, FloatOutputs, Judgement, Speed, speeds
 from mggc_edge.compiler.precision.sensitivity import Sensitivity, find_sensitivity
 from mggc_edge.compiler.precision.wanted import Precisions, Tell, findings_of
 from mggc_edge.compiler.targets import this_target
@@ -59,6 +61,7 @@ class Variant:
         in_float: nodes that stayed in float, each with its reason.
         sensitivity: of int8: what the layers cost; None where that was not looked at.
         calibration: the method, and `Samples.to_json`.
+        elsewhere: what further engines make of the same file, which round otherwise.
     """
 
     artifact: OnnxArtifact
@@ -69,6 +72,7 @@ class Variant:
     sensitivity: Sensitivity | None
     calibration: dict[str, Any]
     min_psnr: float
+    elsewhere: Mapping[str, Judgement] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -82,14 +86,11 @@ class Variant:
 
     def verdict(self) -> dict[str, Any]:
         """Return what the JSON of a command and the manifest say of it, beside what they say of every file."""
-        finite = self.difference.max_abs < float("inf")
         return {
             "accepted": self.accepted,
             "reason": self.speed.said if self.accepted else self.reason,
-            "psnr": self.difference.psnr if finite else None,
-            "identical": self.difference.psnr is None,
+            **self.difference.to_json(),
             "min_psnr": self.min_psnr,
-            "max_abs": self.difference.max_abs if finite else None,
             "speed": self.speed.to_json(),
             "in_float": [{"name": name, "reason": reason} for name, reason in self.in_float],
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
@@ -106,13 +107,16 @@ class Variant:
         return replace(self, artifact=replace(self.artifact, path=path))
 
 
-def make_variants(artifact: OnnxArtifact, wanted: Precisions, *, target: str, tell: Tell) -> tuple[Variant, ...]:
+def make_variants(
+    artifact: OnnxArtifact, wanted: Precisions, *, target: str, tell: Tell, runtimes: Collection[str] = ()
+) -> tuple[Variant, ...]:
     """Make files of other precisions beside an fp32 file, and judge their pictures; see `measure_variants` for speed.
 
     Args:
         artifact: a proven fp32 file of one picture of floats in and one out, of a fixed size.
         target: that it was rewritten for.
         tell: is called with a line at the start of what takes long.
+        runtimes: further engines that are to run these files as they are: their pictures are judged too.
 
     Raises:
         PictureError: the calibration pictures cannot be used.
@@ -126,7 +130,7 @@ def make_variants(artifact: OnnxArtifact, wanted: Precisions, *, target: str, te
             f"'{artifact.path.name}' is in {artifact.precision} already, and other precisions are made from fp32",
             hint="give the network in floats that it was made from, or leave out --precision",
         )
-    maker = _Maker(artifact, wanted, target, tell)
+    maker = _Maker(artifact, wanted, target, tell, runtimes)
     return tuple(maker.make(name) for name in dict.fromkeys(wanted.names) if name != "fp32")
 
 
@@ -192,8 +196,10 @@ def moved(exported: Exported, before: Path, now: Path) -> Exported:
 class _Maker:
     """Makes variants of one file, on the same calibration pictures."""
 
-    def __init__(self, artifact: OnnxArtifact, wanted: Precisions, target: str, tell: Tell) -> None:
-        self._parent, self._wanted, self._tell = artifact, wanted, tell
+    def __init__(
+        self, artifact: OnnxArtifact, wanted: Precisions, target: str, tell: Tell, runtimes: Collection[str]
+    ) -> None:
+        self._parent, self._wanted, self._tell, self._runtimes = artifact, wanted, tell, runtimes
         self._settings = settings = wanted.settings
         self._model = named(read_onnx(artifact.path))
         facts = onnx_facts(artifact.path)
@@ -224,7 +230,7 @@ class _Maker:
         last_in_float = settings["quantize.last_layer"] == "float"
         asked: str = settings["quantize.keep_float"].strip()
         keep = [] if asked in ("", KEEP_AUTO) else [name.strip() for name in asked.split(",")]
-        layers = find_layers(self._model, keep_float=keep, last_in_float=last_in_float)
+        layers = find_layers(self._model, form, keep_float=keep, last_in_float=last_in_float)
         if all(layer.reason is not None for layer in layers):
             raise ArtifactError(
                 f"no convolution of '{self._parent.path.name}' can be quantized: {_why(layers)}",
@@ -292,7 +298,6 @@ class _Maker:
         path = variant_path(self._parent.path, f"{precision}.onnx")
         with writing(path):
             path.write_bytes(model.SerializeToString())
-        difference = self._floats.of(path)
         artifact = written_artifact(
             path,
             tensors=(self._parent.inputs, self._parent.outputs),
@@ -301,15 +306,25 @@ class _Maker:
             settings=self._parent.settings,
         )
         last = precision == "int8" and self._settings["quantize.last_layer"] != "float"
+
+        def judged(runtime: str) -> Judgement:
+            difference = self._floats.of(path, runtime)
+            return Judgement(difference, difference.reason(self._wanted.min_psnr, last_in_8_bits=last))
+
+        here, elsewhere = judged(ONNX_RUNTIME), dict[str, Judgement]()
+        for runtime in self._runtimes:
+            with contextlib.suppress(ArtifactError):  # said where the file is proven there
+                elsewhere[runtime] = judged(runtime)
         return Variant(
             artifact,
-            difference,
-            difference.reason(self._wanted.min_psnr, last_in_8_bits=last),
+            here.difference,
+            here.reason,
             Speed(),
             in_float,
             sensitivity,
             {"method": method, **self._samples.to_json()},
             self._wanted.min_psnr,
+            elsewhere,
         )
 
 

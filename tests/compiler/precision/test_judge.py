@@ -37,6 +37,18 @@ def test_the_difference_is_that_of_all_held_out_pictures(tmp_path: Path) -> None
     assert floats.of(tmp_path / "a.onnx").psnr is None
 
 
+def test_a_file_is_judged_in_the_engine_that_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    floats = FloatOutputs(saved(tmp_path / "a.onnx", three_convolutions()), samples().held_out, 2.0)
+    path = saved(tmp_path / "b.onnx", quantize(three_convolutions())[0])
+    here, there = floats.of(path), floats.of(path, "openvino")
+    assert here.psnr is not None
+    assert there.psnr is not None
+    assert there.psnr == pytest.approx(here.psnr, abs=3)
+    monkeypatch.setattr("mggc_edge.backends.openvino.OpenVinoRunner.infer", lambda *_: {"y": np.float32(np.nan)})
+    assert floats.of(path, "openvino").to_json() == {"psnr": None, "identical": False, "max_abs": None}
+
+
 def test_without_a_known_range_it_is_what_the_outputs_reach(tmp_path: Path) -> None:
     floats = FloatOutputs(saved(tmp_path / "a.onnx", scaled(10.0)), samples().held_out)
     assert floats.data_range == pytest.approx(20 * np.abs(pictures()).max(), rel=1e-6)

@@ -23,6 +23,7 @@ from mggc_edge.compiler.precision import variants as module
 from mggc_edge.compiler.precision.judge import Speed
 from mggc_edge.compiler.precision.variants import Variant, make_variants, measure_variants, with_speeds
 from mggc_edge.compiler.precision.wanted import MIN_PSNR, Precisions, chosen_from
+from mggc_edge.compiler.tensorrt_lint import lint_file
 from mggc_edge.errors import ArtifactError, PictureError, SettingError
 from mggc_edge.jobs.request import CompressRequest
 from mggc_edge.models.resnet import resnet_spec
@@ -44,9 +45,9 @@ def folder_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> None:
     FOLDERS.append(tmp_path_factory.mktemp("exports"))
 
 
-def fp32(folder: Path, spec: NetworkSpec = RESNET) -> OnnxArtifact:
+def fp32(folder: Path, spec: NetworkSpec = RESNET, settings: ExportSettings = X86) -> OnnxArtifact:
     """A copy of an export under the name that it has in a run folder."""
-    artifact = exported(spec, X86).artifact
+    artifact = exported(spec, settings).artifact
     path = folder / "generator.fp32.onnx"
     path.write_bytes(artifact.path.read_bytes())
     return replace(artifact, path=path)
@@ -244,6 +245,17 @@ def test_an_8_bit_file_and_a_graph_without_convolutions_to_quantize_are_refused(
     (tmp_path / "generator.fp32.onnx").write_bytes(b"\x08" * 50)
     with pytest.raises(ArtifactError, match="is not a valid ONNX file"):
         make(replace(exported(RESNET, X86).artifact, path=tmp_path / "generator.fp32.onnx"), wanted("int8"))
+
+
+def test_for_tensorrt_convolutions_of_few_channels_stay_in_float_unless_there_are_no_others(tmp_path: Path) -> None:
+    quick = wanted("int8", calibration_method="min-max", quantize_sensitivity="never")
+    settings = replace(X86, target="tensorrt")
+    for spec, thin, slow in ((RESNET, 1, 0), (resnet_spec(blocks=1, ngf=2), 0, 5)):
+        (int8,) = make_variants(fp32(tmp_path, spec, settings), quick, target="tensorrt", tell=lambda _: None)
+        reasons = [reason for _, reason in int8.in_float]
+        assert reasons.count("it has too few channels to be faster in 8 bits") == thin
+        found = [finding.rule for finding in lint_file(int8.artifact.path)]
+        assert found.count("int8_channels") == slow
 
 
 def _convolutions(folder: Path) -> list[str]:
