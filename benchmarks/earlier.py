@@ -36,6 +36,7 @@ SAME: Mapping[tuple[str, ...], str] = {
     ("memory_bytes",): "memory",
     ("board", "power_mode", "name"): "power mode",
     ("board", "power_mode", "id"): "number of the power mode",
+    ("method",): "way of measuring",
     ("versions", "mggc-edge"): "version of mggc-edge",
     ("versions", "numpy"): "version of numpy",
 }

@@ -9,6 +9,8 @@ from mggc_edge.artifacts import tool_versions
 from mggc_edge.benchmarks.agent.surroundings import Moment
 from mggc_edge.benchmarks.devices.base import DeviceFacts
 
+METHOD = 2  # what latencies of before do not compare with raises it; 2: every thread has a core of its own
+
 
 def stolen(before: Moment, after: Moment) -> float | None:
     """Return the fraction of the machine's time between two moments that its host gave to others, 0 to 1."""
@@ -35,6 +37,7 @@ def context(
     """
     machine = device.machine
     return {
+        "method": METHOD,
         "device": machine.device,
         "address": address,
         "host": device.host,

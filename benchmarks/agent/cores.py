@@ -39,7 +39,7 @@ def take_cores(threads: int, block: int) -> list[int] | None:
 
 
 def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path("/")) -> list[int] | None:
-    """Return as many of the fastest cores as there are threads, in turn from block to block.
+    """Return as many of the fastest cores as there are threads, in turn from block to block, fast ones first.
 
     None where there are more threads than physical cores, and not one for every logical one.
 
@@ -53,15 +53,16 @@ def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path(
     physical: dict[str, int] = {}
     for core, place in places.items():
         physical.setdefault(text(place / "topology/thread_siblings_list") or str(core), core)
+    speeds = {core: _speed(place) for core, place in places.items()}
     if threads == len(allowed):
-        return sorted(allowed)
+        return sorted(allowed, key=lambda core: (-speeds[core], core))
     if threads > len(physical):
         return None
-    speeds = {core: _speed(places[core]) for core in physical.values()}
-    least = sorted(speeds.values(), reverse=True)[threads - 1]
-    sure = [core for core, speed in speeds.items() if speed > least]
-    others, wanted = [core for core, speed in speeds.items() if speed == least], threads - len(sure)
-    return sorted(sure + [others[(block * wanted + number) % len(others)] for number in range(wanted)])
+    least = sorted((speeds[core] for core in physical.values()), reverse=True)[threads - 1]
+    sure = [core for core in physical.values() if speeds[core] > least]
+    others, wanted = [core for core in physical.values() if speeds[core] == least], threads - len(sure)
+    chosen = sure + [others[(block * wanted + number) % len(others)] for number in range(wanted)]
+    return sorted(chosen, key=lambda core: (-speeds[core], core))
 
 
 def _speed(place: Path) -> int:
@@ -85,21 +86,24 @@ def running_times() -> dict[int, int]:
 def spread(cores: Sequence[int], ran: Mapping[int, int]) -> None:
     """Give this thread the first of these cores, and each of its helpers one of the others.
 
-    Nothing is done where this thread only waits for its helpers, as it does in no engine here: they would be in each
-    other's way on the cores that are left.
+    Where this thread only waits for its helpers, as it does in no engine here, all of them may use all cores: they
+    would be in each other's way on those that are left.
 
     Args:
-        cores: of this process.
+        cores: of this process, fast ones first: what an engine does on one thread it does on this one.
         ran: how long each thread ran during the last inferences, in ns; of its helpers, those that ran longest get a
             core for themselves, and the others may use all but the first.
     """
     own = threading.get_native_id()
     helpers = sorted((thread for thread in ran if thread != own), key=lambda thread: -ran[thread])
-    if len(cores) < 2 or not helpers or ran.get(own, 0) < LEAST_OWN * ran[helpers[0]]:
+    if len(cores) < 2 or not helpers or own not in ran:
         return
     first, *others = cores
-    with contextlib.suppress(OSError):  # a container may forbid it, and a thread may have ended
-        os.sched_setaffinity(0, {first})
+    places = {thread: set(cores) for thread in [0, *helpers]}
+    if ran[own] >= LEAST_OWN * ran[helpers[0]]:
+        places = {0: {first}}
         for rank, thread in enumerate(helpers):
-            alone = rank < len(others) and ran[thread] > 0
-            os.sched_setaffinity(thread, {others[rank]} if alone else set(others))
+            places[thread] = {others[rank]} if rank < len(others) and ran[thread] > 0 else set(others)
+    for thread, chosen in places.items():
+        with contextlib.suppress(OSError):  # a container may forbid it, and a thread may have ended
+            os.sched_setaffinity(thread, chosen)

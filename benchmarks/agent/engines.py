@@ -154,7 +154,7 @@ class OpenVino:
             "INFERENCE_PRECISION_HINT": "bf16" if request["precision"] == "bf16" else "f32",
             # Within the cores of the process; what `cores.spread` ties its threads to it undoes when they wake up.
             # Threads without work sleep at once: nothing to set for that.
-            "ENABLE_CPU_PINNING": True,
+            "ENABLE_CPU_PINNING": request.get("cores") is not None,
         }
         if "profile" in request:
             chosen["PERF_COUNT"] = True

@@ -90,7 +90,7 @@ class Worker:
         engine = ENGINES[request["runtime"]]()
         before = _memory("VmRSS")
         start = time.perf_counter_ns()
-        engine.open(request)
+        engine.open({**request, "cores": self._cores})
         load = time.perf_counter_ns() - start
         self._engine = engine
         generator = np.random.default_rng(request["seed"])

@@ -15,17 +15,16 @@ from typing import Any
 
 from mggc_edge.artifacts import OnnxArtifact
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME
-from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.benchmarks.workload import RUNTIMES as MEASURED
 from mggc_edge.compiler.camera import Camera
 from mggc_edge.compiler.finishing import Exported
 from mggc_edge.compiler.precision.judge import Speed
 from mggc_edge.compiler.precision.variants import (
     Variant,
+    judgements,
     make_variants,
     measure_variants,
     moved,
-    near_variants,
     ranges_of,
     variant_entries,
     with_speeds,
@@ -203,9 +202,9 @@ def _completed(
     target, precisions, camera = wanted.target, wanted.precisions, wanted.camera
     generator, original = made.generator, made.original
     if precisions is not None:
-        as_they_are = [name for name in runtimes if name == OPENVINO]  # .ort files are ONNX Runtime's own arithmetic
-        variants = make_variants(generator.artifact, precisions, target=target, tell=wanted.tell, runtimes=as_they_are)
-        generator = replace(generator, variants=variants)
+        engines = engines_for(runtimes)
+        variants = make_variants(generator.artifact, precisions, target=target, tell=wanted.tell, runtimes=engines)
+        generator = replace(generator, variants=tuple(one.judged_by(made.engine) for one in variants))
     if camera is not None:
         generator = camera.around(generator)
         original = None if original is None else camera.around(original)
@@ -218,23 +217,21 @@ def _completed(
             files["fp32"], others, precisions, target=target, runtime=runtime, seed=wanted.seed, tell=wanted.tell
         )
 
-    near = [generator.artifact, *near_variants(generator)]
+    variants = generator.variants
+    near = [generator.artifact, *(one.artifact for one in variants if one.near)]
     found = speeds(made.engine, {one.precision: one.path for one in near})
-    generator = replace(generator, variants=with_speeds(generator.variants, found))
-    done = [near[0], *([] if original is None else [original.artifact]), *near[1:], *beside]
+    generator = replace(generator, variants=with_speeds(variants, found))
+    some = [one.artifact for one in variants if one.near_anywhere]
+    done = [generator.artifact, *([] if original is None else [original.artifact]), *some, *beside]
     further = Further()
     wished = [name for name in runtimes if name != ONNX_RUNTIME]
     if wished:
         wanted.tell(f"making and proving files for {', '.join(wished)}")
-        ranges = ranges_of(generator)
-        further = for_runtimes(done, wished, target=target, checks=wanted.checks, calibration=ranges, seed=wanted.seed)
-        found_by_runtime = {
-            (runtime, one.artifact.precision): judgement
-            for one in generator.variants
-            for runtime, judgement in one.elsewhere.items()
-        }
-        further = further.with_pictures(found_by_runtime)
-    others = {one.precision for one in near[1:]}
+        further = for_runtimes(
+            done, wished, target=target, checks=wanted.checks, calibration=ranges_of(generator), seed=wanted.seed,
+            judged=judgements(generator),
+        )  # fmt: skip
+    others = {one.precision for one in some}
     for runtime in wished if others else ():
         if runtime == made.engine:
             continue
@@ -286,5 +283,4 @@ def _in_engine(row: dict[str, Any], engine: str, proven: RuntimeFile | None) -> 
     if proven is None:
         return row
     rejected = {} if proven.accepted or not row["accepted"] else {"accepted": False, "reason": proven.reason}
-    pictures = {} if proven.judgement is None else proven.judgement.difference.to_json()
-    return {**row, **pictures, **rejected, "runtime_parity": proven.parity.to_json()}
+    return {**row, **rejected, "runtime_parity": proven.parity.to_json()}

@@ -178,7 +178,7 @@ def formats_of(
     Args:
         tensors: its input and its output.
         metadata: what it says of itself, without our prefix.
-        values: the values of black and of white, as "-1,1"; "" where the user says nothing. They then win.
+        values: the values of black and of white, as "-1,1"; "" where the user says nothing.
         color: with them, the order of three channels: "RGB" or "BGR".
 
     Raises:
@@ -190,15 +190,15 @@ def formats_of(
         if tensor.channels not in (1, 3, 4):
             shown = "any number of" if tensor.channels is None else tensor.channels
             raise ArtifactError(f"'{source}' has pictures of {shown} channels; as bytes 1, 3 and 4 are possible")
-        if values:
-            usual = PictureFormat.for_channels(tensor.channels)
-            low, high = ends_of(values)
-            made.append(replace(usual, color=color if usual.color == "RGB" else usual.color, low=low, high=high))
-        elif key in metadata:
+        if key in metadata:
             try:
                 made.append(PictureFormat.from_json(json.loads(metadata[key])))
             except (ValueError, RecursionError) as error:
                 raise ArtifactError(f"the metadata of '{source}' is damaged: {error}") from error
+        elif values:
+            usual = PictureFormat.for_channels(tensor.channels)
+            low, high = ends_of(values)
+            made.append(replace(usual, color=color if usual.color == "RGB" else usual.color, low=low, high=high))
         else:
             raise ArtifactError(
                 f"'{source}' does not say which values black and white have, so that it cannot be given bytes",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import PassReport
 from mggc_edge.errors import MissingDependencyError
 from mggc_edge.lazy import require
+from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport
 from mggc_edge.tensors import Array, TensorSpec
 
@@ -125,6 +126,17 @@ def written_artifact(
         parent_sha256=parent_sha256,
         settings=settings,
     )
+
+
+def reach_of(outputs: Iterable[Array], form: PictureFormat | None) -> float:
+    """Return how far outputs reach, from the lowest to the highest: as seen, at least 2, or less where a file says so.
+
+    Args:
+        outputs: of a network; values that are not finite reach nowhere.
+        form: of the pictures that the file says it gives; None: it says nothing.
+    """
+    seen = max(float(np.abs(output).max(initial=1.0, where=np.isfinite(output))) for output in outputs)
+    return 2 * seen if form is None else min(2 * seen, form.high - form.low)
 
 
 def random_pictures(

@@ -53,6 +53,7 @@ from mggc_edge.settings import Settings
 if TYPE_CHECKING:
     import onnx
 
+FORMATS = ("input_format", "output_format")  # keys of the metadata
 QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"})
 
 
@@ -186,22 +187,21 @@ def _rewrite(
     sha256 = sha256_of(held)
     counts = (before.macs_true, before.macs_paper) if before.macs_true is not None else sized
     hint = "leave the passes out: --set export.passes=none, or name fewer of them" if passes else None
-    said_of_pictures = _said(held, before, settings)
+    formats = _formats(held, before, settings)
 
     def make(path: Path, engine: str) -> Exported:
         tune_in = None if tuning is None else tuning.within(engine)
         made, reports, tuned = _rewritten(model, source, settings, target, tune_in, seed)
         applied = [name for name in before.metadata.get("passes", "").split(",") if name]
         applied += [report.name for report in reports if report.applied and report.name not in applied]
-        metadata = {METADATA_PREFIX + key: json.dumps(form.to_json()) for key, form in said_of_pictures.items()}
+        metadata = {METADATA_PREFIX + key: json.dumps(form.to_json()) for key, form in formats.items()}
         metadata |= {entry.key: entry.value for entry in made.metadata_props}
         metadata |= {**rewriting(target, applied, counts), f"{METADATA_PREFIX}parent_sha256": sha256}
         require("onnx.helper", extra="onnx").set_model_props(made, metadata)
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(made.SerializeToString())
-        values = said_of_pictures.get("input_format", before.spec)
-        parity, tensors = compared(held, path, before, size, settings, seed, values)
+        parity, tensors = compared(held, path, before, size, settings, seed, formats.get("input_format"))
         parity.check(f"the rewritten '{path.name}' does not equal '{source}'", hint)
         said = rewritten_settings(target, io, reports, tuned)
         artifact = written_artifact(path, tensors=tensors, precision="fp32", parent_sha256=sha256, settings=said)
@@ -296,18 +296,16 @@ def _rewritten(
     return made, reports, tuned
 
 
-def _said(source: Path, before: OnnxFacts, settings: Settings) -> dict[str, PictureFormat]:
-    """Return the formats of the pictures that a file takes and gives, as far as the user says them and it does not."""
+def _formats(source: Path, before: OnnxFacts, settings: Settings) -> dict[str, PictureFormat]:
+    """Return the formats of the pictures that a file takes and gives: as it says them, or else the user."""
     values, color = settings["export.picture_range"], settings["export.picture_color"]
-    keys = ("input_format", "output_format")
-    if not values or all(key in before.metadata for key in keys):
+    if not values and not all(key in before.metadata for key in FORMATS):
         return {}
     with opened(source) as runner:  # which infers what the file does not say
         tensors = runner.inputs[0], runner.outputs[0]
     if any(tensor.channels not in USUAL_COLORS for tensor in tensors):
         return {}
-    said = dict(zip(keys, formats_of(source, tensors, before.metadata, values, color), strict=True))
-    return {key: form for key, form in said.items() if key not in before.metadata}
+    return dict(zip(FORMATS, formats_of(source, tensors, before.metadata, values, color), strict=True))
 
 
 def _camera(source: Path, before: OnnxFacts, size: Size, settings: Settings, seed: int) -> Camera:

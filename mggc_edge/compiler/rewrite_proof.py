@@ -15,7 +15,6 @@ from mggc_edge.compiler.facts import OnnxFacts
 from mggc_edge.compiler.finishing import random_pictures
 from mggc_edge.errors import ArtifactError
 from mggc_edge.models.layers import Size
-from mggc_edge.models.spec import NetworkSpec
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport, check_parity, only_output
 from mggc_edge.settings import Settings
@@ -37,7 +36,7 @@ def compared(
     size: Size,
     settings: Settings,
     seed: int,
-    form: PictureFormat | NetworkSpec | None,
+    form: PictureFormat | None,
 ) -> tuple[ParityReport, tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]]:
     """Return how a new file compares with the one that was given, and its inputs and outputs.
 

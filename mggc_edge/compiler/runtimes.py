@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, ORT_MOBILE, OnnxRuntimeRunner
 from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.backends.registry import ENGINES, open_artifact
-from mggc_edge.compiler.finishing import random_pictures
+from mggc_edge.compiler.finishing import random_pictures, reach_of
 from mggc_edge.compiler.mobile import CONFIG_FILE, Platform, Usability, convert_to_ort, platform_of, platform_remark
 from mggc_edge.compiler.precision.judge import Judgement, Speed
 from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
@@ -28,6 +28,7 @@ from mggc_edge.tensors import Array
 
 LEVEL = 1.0  # of 255: as far as the bytes of two runtimes may differ
 TENSORRT = "tensorrt"
+ENGINE_OF = {ORT_MOBILE: ONNX_RUNTIME}  # runtime -> the engine whose arithmetic it is, where that has another name
 EXPORT_RUNTIMES = (ONNX_RUNTIME, ORT_MOBILE, OPENVINO, TENSORRT)
 
 
@@ -136,21 +137,6 @@ class Further:
         """Return the files of the compressed generator, or of the only one, in a runtime, by precision."""
         return {file.precision: file for file in self.files if file.runtime == runtime and not _is_original(file.path)}
 
-    def with_pictures(self, found: Mapping[tuple[str, str], Judgement]) -> Further:
-        """Return the same with how far files are from the float one, by runtime and precision; too far is rejected.
-
-        Files of the original are none of them.
-        """
-
-        def judged(file: RuntimeFile) -> RuntimeFile:
-            judgement = found.get((file.runtime, file.precision))
-            if judgement is None or _is_original(file.path):
-                return file
-            reason = file.reason or judgement.reason
-            return replace(file, judgement=judgement, accepted=reason is None, reason=reason)
-
-        return self._with(map(judged, self.files))
-
     def with_speeds(self, runtime: str, found: Mapping[str, Speed], others: Collection[str]) -> Further:
         """Return the same with what was measured in a runtime: what is not faster is rejected.
 
@@ -166,11 +152,7 @@ class Further:
             reason = file.reason or speed.reason
             return replace(file, speed=speed, accepted=reason is None, reason=reason)
 
-        return self._with(map(judged, self.files))
-
-    def _with(self, judged: Iterable[RuntimeFile]) -> Further:
-        """Return the same with what became of the files; of those that are rejected now this is said."""
-        files = tuple(judged)
+        files = tuple(map(judged, self.files))
         rejected = [new for new, old in zip(files, self.files, strict=True) if old.accepted and not new.accepted]
         return replace(self, files=files, remarks=(*self.remarks, *map(_rejection, rejected)))
 
@@ -198,6 +180,7 @@ def for_runtimes(
     checks: Checks,
     calibration: Path | None = None,
     seed: int = 0,
+    judged: Mapping[tuple[str, str], Judgement] = {},
 ) -> Further:
     """Make and prove what further runtimes run, beside the ONNX files that were exported.
 
@@ -208,6 +191,8 @@ def for_runtimes(
         checks: see `Checks`.
         calibration: ranges that an int8 file was made with, which go into TensorRT's bundle.
         seed: of the random pictures.
+        judged: by runtime and precision, what became of the generator's pictures there, beside those of its float32
+            file. A file that nothing is said of is held against what ONNX Runtime makes of it.
 
     Raises:
         ArtifactError: a runtime cannot run a file, or a tool fails.
@@ -224,12 +209,12 @@ def for_runtimes(
         platform = platform_of(target)
         config = folder / CONFIG_FILE
         for path, usability in convert_to_ort(list(onnx_files), folder, platform).items():
-            made = _proven(onnx_files[path.with_suffix(".onnx")], path, ORT_MOBILE, checks, seed)
+            made = _proven(onnx_files[path.with_suffix(".onnx")], path, ORT_MOBILE, checks, seed, judged)
             files.append(replace(made, usability=usability, platform=platform))
         remarks += filter(None, [platform_remark(target, platform)])
         remarks += [f"on phones, {row.sentence()}" for row in files[0].usability]
     if OPENVINO in runtimes:
-        files += [_proven(one, path, OPENVINO, checks, seed) for path, one in onnx_files.items()]
+        files += [_proven(one, path, OPENVINO, checks, seed, judged) for path, one in onnx_files.items()]
     remarks += [_rejection(one) for one in files if not one.accepted]
     bundle = None
     if TENSORRT in runtimes:  # those that take the same pictures as the first
@@ -253,12 +238,19 @@ def for_runtimes(
     return Further(tuple(files), config, bundle, tuple(remarks))
 
 
-def _proven(exported: OnnxArtifact, path: Path, runtime: str, checks: Checks, seed: int) -> RuntimeFile:
+def _proven(
+    exported: OnnxArtifact,
+    path: Path,
+    runtime: str,
+    checks: Checks,
+    seed: int,
+    judged: Mapping[tuple[str, str], Judgement],
+) -> RuntimeFile:
     """Return a file once it has been shown to give what ONNX Runtime gives on the ONNX file."""
     precision, source = exported.precision, exported.path
     with OnnxRuntimeRunner(source) as reference, _opened(path, runtime) as candidate:
         pictures = list(_pictures(reference, checks.pictures, seed))
-        values = _values(reference, pictures[0])
+        values = reach_of([only_output(reference, pictures[0])], _format(reference.metadata, "output_format"))
         floats = precision == "fp32"
         level = LEVEL if reference.outputs[0].dtype == "uint8" else None  # bytes round what differs by less
         report = check_parity(
@@ -271,8 +263,9 @@ def _proven(exported: OnnxArtifact, path: Path, runtime: str, checks: Checks, se
         )
     if floats:
         report.check(f"'{path.name}' in {runtime} does not equal ONNX Runtime on '{source.name}'")
-    reason = None
-    if not report.passed:
+    judgement = None if _is_original(path) else judged.get((ENGINE_OF.get(runtime, runtime), precision))
+    reason = None if judgement is None else judgement.reason
+    if reason is None and not report.passed and (judgement is None or runtime in ENGINE_OF):
         psnr = "no number" if report.psnr is None else f"{report.psnr:.1f} dB"
         reason = f"its PSNR to ONNX Runtime on the same file is {psnr}, below {checks.min_psnr:g} dB"
     return RuntimeFile(
@@ -283,8 +276,9 @@ def _proven(exported: OnnxArtifact, path: Path, runtime: str, checks: Checks, se
         precision=precision,
         parent_sha256=None if path == source else exported.sha256,
         parity=report,
-        accepted=report.passed,
+        accepted=reason is None,
         reason=reason,
+        judgement=judgement,
     )
 
 
@@ -312,13 +306,6 @@ def _pictures(runner: Runner, count: int, seed: int) -> Iterator[Array]:
         generator = np.random.default_rng(seed)
         for _ in range(count):
             yield generator.integers(0, 256, sizes).astype(picture.dtype)
-
-
-def _values(runner: Runner, picture: Array) -> float:
-    """Return how far the outputs reach, from the lowest to the highest: as seen, or less where the file says so."""
-    seen = max(2.0, 2 * float(np.abs(only_output(runner, picture)).max()))
-    form = _format(runner.metadata, "output_format")
-    return seen if form is None else min(seen, form.high - form.low)
 
 
 def _format(metadata: Mapping[str, Any], key: str) -> PictureFormat | None:

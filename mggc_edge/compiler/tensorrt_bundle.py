@@ -30,7 +30,7 @@ from mggc_edge.backends import trt_api, trt_run
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.bundle_page import readme
 from mggc_edge.compiler.engine import build_engine, engine_refusal
-from mggc_edge.compiler.finishing import random_pictures
+from mggc_edge.compiler.finishing import random_pictures, reach_of
 from mggc_edge.compiler.tensorrt_lint import Finding, lint_file, summary
 from mggc_edge.errors import ArtifactError, CheckFailedError, InputError, MissingDependencyError
 from mggc_edge.pictures import PictureFormat
@@ -141,7 +141,7 @@ def write_bundle(
 
     Raises:
         ArtifactError: TensorRT would take none of the files, they do not take the same pictures, or the float32 engine
-            of the first cannot be built.
+            of the first cannot be built, or none at all.
         CheckFailedError: that engine gives other pictures.
         MissingDependencyError: the device is gone, or has no memory left for that engine.
         OutputError: the folder cannot be written.
@@ -199,6 +199,8 @@ def write_bundle(
             _built(model, entry, folder, pictures, needed=model.artifact.path.name == needed)
             for model, entry in zip(copies, described, strict=True)
         ]
+        if all(model.failure is not None for model in copies):
+            raise ArtifactError(f"no TensorRT engine could be built: {copies[0].failure}")
         remarks += [
             f"the engine of '{model.artifact.path.name}' is rejected: {model.failure}"
             for model in copies
@@ -240,16 +242,8 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
 
 
 def _values(metadata: Mapping[str, str], outputs: Array) -> float:
-    """Return how far outputs reach, from the lowest to the highest: as the file says, or else as seen, and at least 2.
-
-    Outputs that are not finite reach nowhere; in bytes it is 255.
-    """
-    if outputs.dtype == np.uint8:
-        return 255.0
-    form = _format(metadata, "output_format")
-    if form is not None:
-        return form.high - form.low
-    return 2 * float(np.abs(outputs).max(initial=1.0, where=np.isfinite(outputs)))
+    """Return how far outputs reach, see `reach_of`; in bytes it is 255."""
+    return 255.0 if outputs.dtype == np.uint8 else reach_of([outputs], _format(metadata, "output_format"))
 
 
 def _format(metadata: Mapping[str, str], key: str) -> PictureFormat | None:

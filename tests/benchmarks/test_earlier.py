@@ -74,6 +74,7 @@ def test_pairs_that_were_left_out_stay_so(tmp_path: Path) -> None:
         (("kernel",), "1.0", "kernel"),
         (("cpu", "model"), "Another CPU", "processor"),
         (("cpu", "cores"), 1000, "number of cores"),
+        (("method",), 1, "way of measuring"),
         (("versions", "onnxruntime"), "0.1", "version of onnxruntime"),
         (("versions", "mggc-edge"), "0.0", "version of mggc-edge"),
         (("versions", "numpy"), None, "version of numpy"),

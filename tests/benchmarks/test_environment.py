@@ -8,7 +8,7 @@ import pytest
 
 from mggc_edge.benchmarks.agent.surroundings import Moment, moment, others_running
 from mggc_edge.benchmarks.devices.base import DeviceFacts
-from mggc_edge.benchmarks.environment import context, stolen
+from mggc_edge.benchmarks.environment import METHOD, context, stolen
 from mggc_edge.machine import Machine
 
 
@@ -79,8 +79,9 @@ def test_the_context_says_what_machine_and_which_versions(tmp_path: Path) -> Non
     facts = context(device, "ssh://board", before, after, {"onnxruntime": "9.9"})
     assert set(facts) == {
         "device", "address", "host", "os", "kernel", "cpu", "memory_bytes", "jetson", "load_before", "load_after",
-        "stolen", "versions", "container",
+        "stolen", "versions", "container", "method",
     }  # fmt: skip
+    assert facts["method"] == METHOD
     assert facts["cpu"] == {
         "model": "Some CPU",
         "architecture": "x86_64",

@@ -313,6 +313,12 @@ def test_a_range_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
         formats_of(tmp_path / "g.onnx", tensors, {}, "1,-1", "RGB")
 
 
+def test_what_a_file_says_itself_comes_before_what_the_user_does(tmp_path: Path) -> None:
+    tensors = TensorSpec("x", "float32", (1, 3, 8, 8)), TensorSpec("y", "float32", (1, 3, 8, 8))
+    found = formats_of(tmp_path / "g.onnx", tensors, {"input_format": json.dumps(BGR.to_json())}, "0,255", "RGB")
+    assert found == (BGR, PictureFormat(3, "RGB", 0.0, 255.0))
+
+
 def test_other_channels_and_damaged_metadata_are_refused(tmp_path: Path) -> None:
     good, wide = TensorSpec("x", "float32", (1, 3, 8, 8)), TensorSpec("x", "float32", (1, 5, 8, 8))
     with pytest.raises(ArtifactError, match="has pictures of 5 channels; as bytes 1, 3 and 4 are possible"):

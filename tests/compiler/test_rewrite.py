@@ -117,6 +117,8 @@ def test_what_the_user_says_of_pictures_goes_with_the_new_file_and_into_its_proo
     result = rewritten(source, tmp_path / "out", picture_range="0,255", picture_color="BGR")
     form = {"channels": 3, "color": "BGR", "low": 0.0, "high": 255.0}
     assert said_of_pictures(result.generator.artifact.path) == {"input_format": form, "output_format": form}
+    again = rewritten(result.generator.artifact.path, tmp_path / "again")  # which says it itself
+    assert said_of_pictures(again.generator.artifact.path) == {"input_format": form, "output_format": form}
     assert set(fed) == {(0.0, 255.0)}
     assert said_of_pictures(rewritten(source, tmp_path / "silent").generator.artifact.path) == {}
 

@@ -22,6 +22,7 @@ from mggc_edge.benchmarks.harness import measure
 from mggc_edge.benchmarks.report import Comparison
 from mggc_edge.benchmarks.workload import Workload
 from mggc_edge.calibration.samples import Stream
+from mggc_edge.compiler.finishing import reach_of
 from mggc_edge.errors import ArtifactError
 from mggc_edge.quality.metrics import psnr_from_mse
 from mggc_edge.quality.parity import only_output
@@ -93,7 +94,7 @@ class FloatOutputs:
     Args:
         path: of the file.
         pictures: see `Stream`; all of them are kept, with the outputs.
-        data_range: largest minus smallest possible output; None: twice the largest that there is, at least 2.
+        data_range: largest minus smallest possible output, at most `reach_of` the outputs; None: that.
 
     Raises:
         ArtifactError: the file cannot be run, or gives values that are not finite.
@@ -109,8 +110,8 @@ class FloatOutputs:
                 "compared with it",
                 hint="look for overflowing weights in the file",
             )
-        reach = max(float(np.abs(output).max()) for output in self._outputs)
-        self.data_range = 2 * max(1.0, reach) if data_range is None else data_range
+        seen = reach_of(self._outputs, None)
+        self.data_range = seen if data_range is None else min(seen, data_range)
 
     @property
     def count(self) -> int:

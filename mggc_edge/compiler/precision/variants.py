@@ -61,7 +61,7 @@ class Variant:
         in_float: nodes that stayed in float, each with its reason.
         sensitivity: of int8: what the layers cost; None where that was not looked at.
         calibration: the method, and `Samples.to_json`.
-        elsewhere: what further engines make of the same file, which round otherwise.
+        by_engine: what each engine that is to run it makes of the same file, as they round in their own ways.
     """
 
     artifact: OnnxArtifact
@@ -72,7 +72,7 @@ class Variant:
     sensitivity: Sensitivity | None
     calibration: dict[str, Any]
     min_psnr: float
-    elsewhere: Mapping[str, Judgement] = field(default_factory=dict)
+    by_engine: Mapping[str, Judgement] = field(default_factory=dict)
 
     @property
     def accepted(self) -> bool:
@@ -83,6 +83,16 @@ class Variant:
     def near(self) -> bool:
         """Whether its pictures are near enough, however fast it is."""
         return self.accepted or self.reason == self.speed.reason
+
+    @property
+    def near_anywhere(self) -> bool:
+        """Whether its pictures are near enough in any of the engines that are to run it."""
+        return self.near or any(one.reason is None for one in self.by_engine.values())
+
+    def judged_by(self, engine: str) -> Variant:
+        """Return the same with the pictures of the engine that its graph is for."""
+        found = self.by_engine.get(engine)
+        return self if found is None else replace(self, difference=found.difference, reason=found.reason)
 
     def verdict(self) -> dict[str, Any]:
         """Return what the JSON of a command and the manifest say of it, beside what they say of every file."""
@@ -116,7 +126,7 @@ def make_variants(
         artifact: a proven fp32 file of one picture of floats in and one out, of a fixed size.
         target: that it was rewritten for.
         tell: is called with a line at the start of what takes long.
-        runtimes: further engines that are to run these files as they are: their pictures are judged too.
+        runtimes: engines that are to run these files: what each makes of them is in `Variant.by_engine`.
 
     Raises:
         PictureError: the calibration pictures cannot be used.
@@ -167,9 +177,13 @@ def with_speeds(variants: Sequence[Variant], found: Mapping[str, Speed]) -> tupl
     )
 
 
-def near_variants(exported: Exported) -> list[OnnxArtifact]:
-    """Return the files of other precisions whose pictures are near enough: how fast they are differs by engine."""
-    return [one.artifact for one in exported.variants if one.near]
+def judgements(exported: Exported) -> dict[tuple[str, str], Judgement]:
+    """Return what became of the pictures of other precisions, by engine and precision."""
+    return {
+        (engine, one.artifact.precision): judgement
+        for one in exported.variants
+        for engine, judgement in one.by_engine.items()
+    }
 
 
 def variant_entries(exported: Exported, root: Path) -> list[dict[str, Any]]:
@@ -311,10 +325,10 @@ class _Maker:
             difference = self._floats.of(path, runtime)
             return Judgement(difference, difference.reason(self._wanted.min_psnr, last_in_8_bits=last))
 
-        here, elsewhere = judged(ONNX_RUNTIME), dict[str, Judgement]()
+        here, by_engine = judged(ONNX_RUNTIME), dict[str, Judgement]()
         for runtime in self._runtimes:
             with contextlib.suppress(ArtifactError):  # said where the file is proven there
-                elsewhere[runtime] = judged(runtime)
+                by_engine[runtime] = here if runtime == ONNX_RUNTIME else judged(runtime)
         return Variant(
             artifact,
             here.difference,
@@ -324,7 +338,7 @@ class _Maker:
             sensitivity,
             {"method": method, **self._samples.to_json()},
             self._wanted.min_psnr,
-            elsewhere,
+            by_engine,
         )
 
 

@@ -66,7 +66,7 @@ def test_a_fresh_process_loads_the_engine_that_was_asked_for_alone(tmp_path: Pat
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_openvino_gets_the_properties_of_the_library_and_ties_its_threads_to_cores(
+def test_openvino_gets_the_properties_of_the_library_and_ties_its_threads_to_the_cores_that_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     given: list[dict[str, Any]] = []
@@ -80,10 +80,12 @@ def test_openvino_gets_the_properties_of_the_library_and_ties_its_threads_to_cor
     monkeypatch.setattr(engine, "_library", SimpleNamespace(Core=Core))
     request = {**OPENVINO, "path": str(convolutions(tmp_path / "a.onnx")), "threads": 2}
     for kind in (precision, "bf16"):
-        with pytest.raises(engines.RefusalError, match="OpenVINO cannot run it: enough"):
-            engine.open({**request, "precision": kind})
+        for cores in (None, [0, 1]):
+            with pytest.raises(engines.RefusalError, match="OpenVINO cannot run it: enough"):
+                engine.open({**request, "precision": kind, "cores": cores})
     tied = {"ENABLE_CPU_PINNING": True}
-    assert given == [{**properties(2, "fp32"), **tied}, {**properties(2, "bf16"), **tied}]
+    floats, halves = properties(2, "fp32"), properties(2, "bf16")
+    assert given == [floats, {**floats, **tied}, halves, {**halves, **tied}]
 
 
 def test_feeds_have_the_values_that_a_file_says_it_takes(tmp_path: Path) -> None:
