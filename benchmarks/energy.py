@@ -92,7 +92,8 @@ def measure_alone(
             progress(f"measuring the power of {model.name}")
         _cool_down(device, first, sleep, clock)
         sleep_idle = partial(_leave_alone, device, idle_seconds, sleep)
-        found.append(_alone(device, monitors, model, open_request(model, place, threads, seed), seconds, sleep_idle))
+        request = open_request(model, place, threads, seed, block=1)  # all on the same cores, as when they are timed
+        found.append(_alone(device, monitors, model, request, seconds, sleep_idle))
     return found
 
 

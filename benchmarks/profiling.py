@@ -21,6 +21,8 @@ SECONDS = 2.0  # of the runs that are counted; the warm-up is two parts of them
 PARTS = 5  # of these runs
 LEAST_RUNS, MOST_RUNS = 2, 12  # of a part
 PEAK_SECONDS = 1.0  # a model; the best run counts
+BLOCK = 1  # all on the same cores
+WARM = {"do": "warm", "min_runs": 2, "min_ns": 0, "max_ns": 0}  # after which the threads have cores of their own
 LEAST_PEAK_RUNS, MOST_PEAK_RUNS = 10, 200
 COPIED_BYTES = 2**26  # larger than the caches of most processors
 COPIES = 10
@@ -79,10 +81,9 @@ def profile(
         worker = device.start(model)
         stack.callback(worker.end)
         opened = worker.ask(
-            {**open_request(model, place, threads, seed), "profile": device.notes("profile")}, max_seconds
+            {**open_request(model, place, threads, seed, block=BLOCK), "profile": device.notes("profile")}, max_seconds
         )
-        second = worker.ask({"do": "sample", "runs": 1, "untimed": 0}, max_seconds)  # the first one warms up
-        took = min(opened["first_ns"], *second["samples_ns"])
+        took = min(opened["first_ns"], worker.ask(WARM, max_seconds)["median_ns"])
         runs = _runs(SECONDS / PARTS, took, LEAST_RUNS, MOST_RUNS)
         answer = worker.ask({"do": "profile", "parts": PARTS, "runs": runs, "untimed": 2 * runs}, max_seconds)
         worker.ask({"do": "close"}, max_seconds)
@@ -114,9 +115,9 @@ def peak_macs(
         with contextlib.ExitStack() as stack:
             worker = device.start(model)
             stack.callback(worker.end)
-            worker.ask(open_request(model, place, threads, 0), max_seconds)
-            second = worker.ask({"do": "sample", "runs": 1, "untimed": 0}, max_seconds)
-            runs = _runs(PEAK_SECONDS, second["samples_ns"][0], LEAST_PEAK_RUNS, MOST_PEAK_RUNS)
+            worker.ask(open_request(model, place, threads, 0, block=BLOCK), max_seconds)
+            warm = worker.ask(WARM, max_seconds)
+            runs = _runs(PEAK_SECONDS, warm["median_ns"], LEAST_PEAK_RUNS, MOST_PEAK_RUNS)
             answer = worker.ask({"do": "sample", "runs": runs, "untimed": 0}, max_seconds)
             worker.ask({"do": "close"}, max_seconds)
             best = max(best, macs / (max(1, min(answer["samples_ns"])) / 1e9))
@@ -152,5 +153,5 @@ def memory_bandwidth(
     return 2 * size_bytes / (max(1, best) / 1e9)
 
 
-def _runs(seconds: float, took_ns: int, least: int, most: int) -> int:
+def _runs(seconds: float, took_ns: float, least: int, most: int) -> int:
     return min(most, max(least, math.ceil(seconds * 1e9 / max(1, took_ns))))
