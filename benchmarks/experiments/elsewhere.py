@@ -13,6 +13,7 @@ with every sample, and elsewhere.md. What other sizes gave stays in the file.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -42,7 +43,10 @@ def converted(network: Network, plain: Path, size: tuple[int, int], folder: Path
     mnn, traced = folder / "slim.mnn", folder / "slim.pt"
     convert = [sys.executable, "-c", "from MNN.tools import mnnconvert; mnnconvert.main()", "-f", "ONNX"]
     subprocess.run(
-        [*convert, "--modelFile", plain, "--MNNModel", mnn, "--bizCode", "slim"], check=True, stdout=subprocess.DEVNULL
+        [*convert, "--modelFile", plain, "--MNNModel", mnn, "--bizCode", "slim"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PIP_NO_INDEX": "1"},  # it would install a logger, and other versions of what is there
     )
     import pnnx
 
