@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,29 @@ def test_a_session_of_requests_is_answered_line_by_line(tmp_path: Path) -> None:
     assert sampled["noted"]["wall_ns"] >= sum(sampled["samples_ns"])
     assert sampled["noted"]["cpu_ns"] > 0
     assert closed["rss_peak_bytes"] >= first["rss_before_bytes"] > 2**20
+
+
+@pytest.mark.parametrize("block", [None, 3])
+def test_threads_get_their_cores_after_two_runs_of_the_warm_up_and_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int | None
+) -> None:
+    taken: list[tuple[int, int]] = []
+    spread: list[tuple[list[int], dict[int, int]]] = []
+
+    def take(threads: int, number: int) -> list[int]:
+        taken.append((threads, number))
+        return [5, 7]
+
+    monkeypatch.setattr(worker, "take_cores", take)
+    monkeypatch.setattr(worker, "spread", lambda cores, ran: spread.append((cores, ran)))
+    model = convolutions(tmp_path / "a.onnx")
+    first, warm = served({**OPEN, "path": str(model), "threads": 2, "block": block}, WARM)
+    assert first["cores"] == (None if block is None else [5, 7])
+    assert taken == ([] if block is None else [(2, 3)])
+    assert [cores for cores, _ in spread] == ([] if block is None else [[5, 7], [5, 7]])
+    own = [ran[threading.get_native_id()] for _, ran in spread]
+    assert own == sorted(own)
+    assert all(0 < ns <= warm["ns"] + 50_000_000 for ns in own)
 
 
 def test_it_runs_without_a_pause_for_as_long_as_it_is_told(tmp_path: Path) -> None:
