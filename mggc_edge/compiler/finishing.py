@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from mggc_edge.artifacts import METADATA_PREFIX, OnnxArtifact, sha256_of
 from mggc_edge.compiler.grid_parity import GridParity
 from mggc_edge.compiler.passes.contract import PassReport
-from mggc_edge.errors import MissingDependencyError
+from mggc_edge.errors import ArtifactError, MissingDependencyError
 from mggc_edge.lazy import require
 from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport
@@ -126,6 +127,21 @@ def written_artifact(
         parent_sha256=parent_sha256,
         settings=settings,
     )
+
+
+def said_format(metadata: Mapping[str, str], key: str) -> PictureFormat | None:
+    """Return the format of pictures that a file says under "input_format" or "output_format"; None where it says none.
+
+    Raises:
+        ArtifactError: the metadata is damaged.
+    """
+    text = metadata.get(METADATA_PREFIX + key)
+    if text is None:
+        return None
+    try:
+        return PictureFormat.from_json(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"the metadata of the exported file is damaged: {error}") from error
 
 
 def reach_of(outputs: Iterable[Array], form: PictureFormat | None) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,18 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from mggc_edge.artifacts import METADATA_PREFIX, ORIGINAL_FILE, PORTABLE, OnnxArtifact, file_entry, sha256_of
+from mggc_edge.artifacts import ORIGINAL_FILE, PORTABLE, OnnxArtifact, file_entry, sha256_of
 from mggc_edge.backends.base import Runner
 from mggc_edge.backends.onnxruntime import ONNX_RUNTIME, ORT_MOBILE, OnnxRuntimeRunner
 from mggc_edge.backends.openvino import OPENVINO
 from mggc_edge.backends.registry import ENGINES, open_artifact
-from mggc_edge.compiler.finishing import random_pictures, reach_of
+from mggc_edge.compiler.finishing import random_pictures, reach_of, said_format
 from mggc_edge.compiler.mobile import CONFIG_FILE, Platform, Usability, convert_to_ort, platform_of, platform_remark
 from mggc_edge.compiler.precision.judge import Judgement, Speed
 from mggc_edge.compiler.tensorrt_bundle import BUNDLE_FOLDER, Bundle, write_bundle
 from mggc_edge.errors import ArtifactError
 from mggc_edge.lazy import require
-from mggc_edge.pictures import PictureFormat
 from mggc_edge.quality.parity import ParityReport, check_parity, only_output
 from mggc_edge.tensors import Array
 
@@ -250,7 +248,7 @@ def _proven(
     precision, source = exported.precision, exported.path
     with OnnxRuntimeRunner(source) as reference, _opened(path, runtime) as candidate:
         pictures = list(_pictures(reference, checks.pictures, seed))
-        values = reach_of([only_output(reference, pictures[0])], _format(reference.metadata, "output_format"))
+        values = reach_of([only_output(reference, pictures[0])], said_format(reference.metadata, "output_format"))
         floats = precision == "fp32"
         level = LEVEL if reference.outputs[0].dtype == "uint8" else None  # bytes round what differs by less
         report = check_parity(
@@ -299,20 +297,10 @@ def _pictures(runner: Runner, count: int, seed: int) -> Iterator[Array]:
     (picture,) = runner.inputs
     sizes = tuple(size or 1 for size in picture.shape)
     if picture.dtype == "float32":
-        form = _format(runner.metadata, "input_format")
+        form = said_format(runner.metadata, "input_format")
         values = (form.low, form.high) if form is not None else (-1.0, 1.0)
         yield from random_pictures(count, (sizes[0],), (sizes[1], sizes[2], sizes[3]), seed, values)
     else:
         generator = np.random.default_rng(seed)
         for _ in range(count):
             yield generator.integers(0, 256, sizes).astype(picture.dtype)
-
-
-def _format(metadata: Mapping[str, Any], key: str) -> PictureFormat | None:
-    text = metadata.get(METADATA_PREFIX + key)
-    if text is None:
-        return None
-    try:
-        return PictureFormat.from_json(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"the metadata of the exported file is damaged: {error}") from error

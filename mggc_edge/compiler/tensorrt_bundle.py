@@ -7,7 +7,6 @@ files of the backend that know TensorRT. Where there is a device, the engines ar
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,7 +29,7 @@ from mggc_edge.backends import trt_api, trt_run
 from mggc_edge.backends.onnxruntime import OnnxRuntimeRunner
 from mggc_edge.compiler.bundle_page import readme
 from mggc_edge.compiler.engine import build_engine, engine_refusal
-from mggc_edge.compiler.finishing import random_pictures, reach_of
+from mggc_edge.compiler.finishing import random_pictures, reach_of, said_format
 from mggc_edge.compiler.tensorrt_lint import Finding, lint_file, summary
 from mggc_edge.errors import ArtifactError, CheckFailedError, InputError, MissingDependencyError
 from mggc_edge.pictures import PictureFormat
@@ -226,7 +225,7 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
             ours = {key: value for key, value in runner.metadata.items() if key.startswith(METADATA_PREFIX)}
             given, made = artifact.inputs[0], artifact.outputs[0]
             shapes = _shapes(given)
-            form = _format(ours, "input_format") or PictureFormat.for_channels(3)
+            form = said_format(ours, "input_format") or PictureFormat.for_channels(3)
             pictures = pictures or _pictures(given, form, seed)
             outputs[artifact.path.stem] = np.stack([only_output(runner, picture) for picture in pictures])
         in_floats = f"{artifact.path.stem.split('.')[0]}.fp32"
@@ -243,13 +242,7 @@ def _expected(models: Sequence[BundleModel], seed: int) -> tuple[list[Array], di
 
 def _values(metadata: Mapping[str, str], outputs: Array) -> float:
     """Return how far outputs reach, see `reach_of`; in bytes it is 255."""
-    return 255.0 if outputs.dtype == np.uint8 else reach_of([outputs], _format(metadata, "output_format"))
-
-
-def _format(metadata: Mapping[str, str], key: str) -> PictureFormat | None:
-    """Return a format that a file says; None where it says none."""
-    text = metadata.get(METADATA_PREFIX + key)
-    return None if text is None else PictureFormat.from_json(json.loads(text))
+    return 255.0 if outputs.dtype == np.uint8 else reach_of([outputs], said_format(metadata, "output_format"))
 
 
 def _pictures(given: TensorSpec, form: PictureFormat, seed: int) -> list[Array]:
