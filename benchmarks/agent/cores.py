@@ -54,15 +54,16 @@ def choose_cores(allowed: set[int], threads: int, block: int, root: Path = Path(
     for core, place in places.items():
         physical.setdefault(text(place / "topology/thread_siblings_list") or str(core), core)
     speeds = {core: _speed(place) for core, place in places.items()}
+    by_speed = sorted(places, key=lambda core: (-speeds[core], core))
     if threads == len(allowed):
-        return sorted(allowed, key=lambda core: (-speeds[core], core))
+        return by_speed
     if threads > len(physical):
         return None
-    least = sorted((speeds[core] for core in physical.values()), reverse=True)[threads - 1]
-    sure = [core for core in physical.values() if speeds[core] > least]
-    others, wanted = [core for core in physical.values() if speeds[core] == least], threads - len(sure)
-    chosen = sure + [others[(block * wanted + number) % len(others)] for number in range(wanted)]
-    return sorted(chosen, key=lambda core: (-speeds[core], core))
+    apart = [core for core in by_speed if core in physical.values()]
+    least = speeds[apart[threads - 1]]
+    sure = [core for core in apart if speeds[core] > least]
+    others, wanted = [core for core in apart if speeds[core] == least], threads - len(sure)
+    return sure + sorted(others[(block * wanted + number) % len(others)] for number in range(wanted))
 
 
 def _speed(place: Path) -> int:
